@@ -1,0 +1,179 @@
+"""One frozen, typed configuration; `smoke`, `demo` and `paper` stand side by side at the end of this file.
+
+Unknown keys are errors. A configuration is data: it is written into each run folder, hashed into the run's
+name, and read back unchanged. Defaults are the paper's setting (section 4 and the released code); where the
+released code does something else than it should, a named option keeps the old behaviour.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ModelConfig(_Frozen):
+    """Two encoders and the attention over views (paper, section 3.1)."""
+
+    query_backbone: str = Field("resnet50", description="torchvision or timm name of the photo encoder")
+    view_backbone: str = Field("resnet18", description="torchvision or timm name of the view encoder")
+    dim: int = Field(128, ge=2, description="length of the common embedding")
+    image_size: int = Field(224, ge=32, description="side in pixels that both encoders see")
+    mask: bool = Field(True, description="feed the mask as a fourth channel of the photo")
+    fusion: Literal["attention", "mean", "max"] = Field("attention", description="how views become a score")
+    init: str = Field(
+        "imagenet", description="'imagenet' (torchvision's weights), 'random', or the path of a safetensors file"
+    )
+
+
+class AugmentConfig(_Frozen):
+    """What happens to a training photo and to a view; photo and mask share one draw."""
+
+    translate: float = Field(0.05, ge=0, lt=0.5, description="largest shift of a photo, share of its side")
+    query_scale: tuple[float, float] = Field((0.85, 0.95), description="area of the random crop of a photo")
+    view_scale: tuple[float, float] = Field((0.65, 0.9), description="area of the random crop of a view")
+    flip: bool = Field(True, description="mirror photos and views, each with probability 1/2")
+    color: Literal["lab", "reference", "jitter", "none"] = Field(
+        "lab", description="colour transfer between photos of the batch; 'reference': the released formula"
+    )
+    mask_range: Literal["centred", "reference"] = Field(
+        "centred", description="mask in [-1, 1] always; 'reference': [0, 1] while training, [-1, 1] in evaluation"
+    )
+
+    @model_validator(mode="after")
+    def _scales(self) -> "AugmentConfig":
+        for low, high in (self.query_scale, self.view_scale):
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"a crop scale needs 0 < low <= high <= 1, got ({low}, {high})")
+        return self
+
+
+class LossConfig(_Frozen):
+    """Instance and category contrastive loss (paper, section 3.2)."""
+
+    tau: float = Field(0.1, gt=0, description="temperature of both losses")
+    category_weight: float = Field(0.2, ge=0, description="weight of the category loss")
+    include_instance: bool = Field(
+        True, description="the own shape is among the category's positives, as in the paper's code"
+    )
+    symmetric: bool = Field(False, description="add the shape→photo direction of the instance loss")
+
+
+class TrainConfig(_Frozen):
+    """Optimisation; a step is one batch of photos against as many distinct shapes."""
+
+    batch: int = Field(30, ge=2, description="photos in a batch, and distinct shapes")
+    steps: int = Field(1000, ge=1, description="optimiser steps")
+    views: int = Field(12, ge=1, le=12, description="random views of each shape a step (evaluation uses all)")
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(5e-5, gt=0)
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast of the encoders")
+    channels_last: bool = True
+    seed: int = 3104
+    log_every: int = Field(10, ge=1, description="steps between lines of log.jsonl")
+    eval_every: int = Field(100, ge=1, description="steps between looks at the validation photos")
+
+
+class Config(_Frozen):
+    """Everything a run depends on besides the data and the code."""
+
+    profile: str = "custom"
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+
+    def digest(self) -> str:
+        """Return a hexadecimal hash of all values; equal configurations have equal hashes."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def override(self, assignments: Iterable[str]) -> "Config":
+        """Return a copy with ``key=value`` strings applied, such as ``loss.tau=0.05``.
+
+        Raises:
+            ConfigError: an unknown key, a value of the wrong type or out of range.
+        """
+        values = self.model_dump()
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals:
+                raise ConfigError(f"'{assignment}' is not key=value", fix="write for example loss.tau=0.05")
+            _assign(values, key, text)
+        return parse_config(values)
+
+
+def _assign(values: dict[str, Any], key: str, text: str) -> None:
+    *sections, name = key.split(".")
+    target: Any = values
+    for section in sections:
+        target = target.get(section) if isinstance(target, dict) else None
+    if not isinstance(target, dict) or name not in target or isinstance(target[name], dict):
+        known = ", ".join(f"{s}.{n}" for s, v in values.items() if isinstance(v, dict) for n in v)
+        raise ConfigError(f"unknown configuration key '{key}'", fix=f"use one of: {known}")
+    try:
+        target[name] = json.loads(text)
+    except json.JSONDecodeError:
+        target[name] = text
+
+
+def parse_config(values: dict[str, Any], path: str | None = None) -> Config:
+    """Validate a nested dictionary.
+
+    Raises:
+        ConfigError: with every key that is unknown or out of range.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("; ".join(lines), path=path, fix="correct the named keys") from None
+
+
+PROFILES: dict[str, Config] = {
+    # CI and tests: the same code path at the smallest size that still learns something.
+    "smoke": Config(
+        profile="smoke",
+        model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", image_size=64, init="random"),
+        train=TrainConfig(
+            batch=16, steps=60, views=3, optimizer="adamw", lr=2e-3, betas=(0.9, 0.99), weight_decay=0.05,
+            schedule="cosine", warmup=5, precision="bf16", log_every=2, eval_every=30,
+        ),
+    ),
+    # Two cores and half an hour; chosen by measurement, see the chapter on training.
+    "demo": Config(
+        profile="demo",
+        model=ModelConfig(query_backbone="resnet18", view_backbone="resnet18", image_size=64, init="random"),
+        train=TrainConfig(
+            batch=48, steps=1200, views=4, optimizer="adamw", lr=1e-3, betas=(0.9, 0.99), weight_decay=0.05,
+            schedule="cosine", warmup=50, precision="bf16", log_every=10, eval_every=200,
+        ),
+    ),
+    # The paper's recipe: section 4.1 and the released configuration (400 epochs of Pix3D's four categories).
+    "paper": Config(
+        profile="paper",
+        train=TrainConfig(steps=90_000, precision="bf16", log_every=50, eval_every=1000),
+    ),
+}
+
+
+def profile(name: str, overrides: Iterable[str] = ()) -> Config:
+    """Return a profile by name with ``key=value`` overrides applied.
+
+    Raises:
+        ConfigError: no such profile, or a bad override.
+    """
+    if name not in PROFILES:
+        raise ConfigError(f"unknown profile '{name}'", fix=f"use one of: {', '.join(PROFILES)}")
+    return PROFILES[name].override(overrides)
