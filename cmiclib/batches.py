@@ -1,0 +1,59 @@
+"""Batches of photos against distinct shapes (paper, section 4.1; the released loader's top-up).
+
+The batch of a step is a pure function of (seed, step): nothing needs to be remembered to resume, and a run is the
+same however often it was interrupted.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step's choice of rows."""
+
+    photos: Tensor  # (B,) positions in the list of training photos
+    shapes: Tensor  # (B,) distinct shape rows: the columns of the score matrix
+    target: Tensor  # (B,) the column of each photo's own shape
+
+
+def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
+    """Return a CPU generator that depends on nothing but its arguments."""
+    digest = hashlib.sha256(f"{seed}/{step}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def draw_batch(photo_shape: Tensor, size: int, seed: int, step: int) -> Batch:
+    """Choose the photos and shapes of one step.
+
+    Photos come in random order, each once an epoch; the last incomplete batch of an epoch is left out. Shapes that
+    occur twice collapse into one column, then random other training shapes fill the columns up to ``size``.
+
+    Args:
+        photo_shape: (P,) shape row of each training photo.
+        size: B, the number of photos and of columns.
+        seed: of the run.
+        step: counted from 0 over the whole training.
+
+    Raises:
+        TrainingError: fewer photos or fewer distinct shapes than the batch needs.
+    """
+    known = photo_shape.unique()  # (K,)
+    if len(photo_shape) < size or len(known) < size:
+        raise TrainingError(
+            f"a batch of {size} needs as many photos and distinct shapes, "
+            f"the training part has {len(photo_shape)} and {len(known)}",
+            fix=f"set train.batch={min(len(photo_shape), len(known))} or smaller",
+        )
+    epoch, place = divmod(step, len(photo_shape) // size)
+    order = torch.randperm(len(photo_shape), generator=step_generator(seed, epoch, "epoch"))
+    photos = order[place * size : (place + 1) * size]
+    own, target = photo_shape[photos].unique(return_inverse=True)
+    others = known[~torch.isin(known, own)]
+    fill = torch.randperm(len(others), generator=step_generator(seed, step, "top-up"))[: size - len(own)]
+    return Batch(photos, torch.cat([own, others[fill]]), target)

@@ -1,0 +1,201 @@
+"""Embed a gallery once, search it exactly, keep it in one file.
+
+An index file is self-contained: the gallery's view embeddings, the attention matrix and the photo encoder, so that
+``cmic search`` needs nothing else. The score is :meth:`cmiclib.model.CMIC.score`, the one of training and evaluation.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .augment import prepare_queries, prepare_views
+from .benchmark import Benchmark
+from .checkpoint import write_atomically
+from .config import Config, parse_config
+from .errors import CheckpointError
+from .model import CMIC, attention_scores, attention_weights
+
+FORMAT = "cmic-index-1"
+
+
+def default_device() -> torch.device:
+    """Return the first CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.inference_mode()
+def embed_queries(model: CMIC, photos: np.ndarray, config: Config, batch: int = 256) -> Tensor:
+    """Embed photos without any randomness.
+
+    Args:
+        model: in evaluation mode, on any device.
+        photos: (Q, 4, S, S) uint8, RGB and mask; any S.
+        config: the model's configuration.
+        batch: photos at a time.
+
+    Returns:
+        (Q, d) float32 on the CPU, rows of length 1.
+    """
+    device, parts = next(model.parameters()).device, []
+    for start in range(0, len(photos), batch):
+        block = torch.from_numpy(np.array(photos[start : start + batch])).to(device)  # (b, 4, S, S)
+        with autocast(config, device):
+            parts.append(model.embed_queries(prepare_queries(block, config.augment, config.model.image_size)))
+    return torch.cat(parts).cpu() if parts else torch.zeros(0, config.model.dim)
+
+
+@torch.inference_mode()
+def embed_gallery(model: CMIC, views: np.ndarray, config: Config, batch: int = 32) -> Tensor:
+    """Embed all views of all shapes.
+
+    Args:
+        model: in evaluation mode, on any device.
+        views: (N, V, S, S) uint8; any S.
+        config: the model's configuration.
+        batch: shapes at a time.
+
+    Returns:
+        (N, V, d) float32 on the CPU, last axis of length 1.
+    """
+    device, parts = next(model.parameters()).device, []
+    for start in range(0, len(views), batch):
+        block = torch.from_numpy(np.array(views[start : start + batch])).to(device)  # (n, V, S, S)
+        with autocast(config, device):
+            parts.append(model.embed_views(prepare_views(block, config.model.image_size)))
+    return torch.cat(parts).cpu()
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """Return the autocast context of the configured precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.train.precision == "bf16")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The first k shapes of each query, best first."""
+
+    ids: list[list[str]]  # Q lists of k
+    rows: Tensor  # (Q, k) rows of the gallery
+    scores: Tensor  # (Q, k)
+    weights: Tensor  # (Q, k, V) attention of the query over the shape's views
+
+
+class ShapeIndex:
+    """A gallery ready to be searched.
+
+    Args:
+        views: (N, V, d) float32, last axis of length 1.
+        attention: (d, d), the matrix W of :func:`cmiclib.model.attention_scores`.
+        shape_ids: N names.
+        model: the encoder of photos; without one, :meth:`search` takes vectors only.
+        config: the model's configuration.
+    """
+
+    def __init__(
+        self,
+        views: Tensor,
+        attention: Tensor,
+        shape_ids: list[str],
+        model: CMIC | None = None,
+        config: Config | None = None,
+    ):
+        if views.ndim != 3 or len(views) != len(shape_ids) or attention.shape != (views.shape[2],) * 2:
+            raise ValueError(
+                f"expected views (N, V, d), attention (d, d) and N ids, got {tuple(views.shape)}, "
+                f"{tuple(attention.shape)} and {len(shape_ids)}"
+            )
+        self.views, self.attention, self.shape_ids = views, attention, list(shape_ids)
+        self.model, self.config = model, config
+
+    @classmethod
+    def build(cls, model: CMIC, benchmark: Benchmark, config: Config) -> "ShapeIndex":
+        """Embed every shape of a benchmark's gallery."""
+        views = embed_gallery(model, benchmark.views, config)
+        attention = model.attention_weight.detach().cpu()
+        return cls(views, attention, benchmark.shapes.shape_id.tolist(), model, config)
+
+    @classmethod
+    def from_arrays(cls, views: np.ndarray, attention: np.ndarray, shape_ids: list[str]) -> "ShapeIndex":
+        """Make an index from numpy arrays: views (N, V, d), attention (d, d)."""
+        return cls(torch.as_tensor(views).float(), torch.as_tensor(attention).float(), list(shape_ids))
+
+    def __len__(self) -> int:
+        return len(self.shape_ids)
+
+    def embed(self, photos: np.ndarray) -> Tensor:
+        """Photos (Q, 4, S, S) uint8 → query vectors (Q, d).
+
+        Raises:
+            CheckpointError: the index was made from arrays and holds no photo encoder.
+        """
+        if self.model is None or self.config is None:
+            raise CheckpointError("this index holds no photo encoder", fix="build it with `cmic index --run …`")
+        return embed_queries(self.model, photos, self.config)
+
+    @torch.inference_mode()
+    def scores(self, query: Tensor) -> Tensor:
+        """Query vectors (Q, d) → scores (Q, N)."""
+        if self.model is not None:
+            return self.model.score(query, self.views)
+        return attention_scores(query, self.views, self.attention)
+
+    @torch.inference_mode()
+    def search(self, query: Tensor | np.ndarray, k: int = 10) -> SearchResult:
+        """Return the k best shapes of each query (Q, d), exactly; of equal scores the lower row comes first."""
+        query = torch.as_tensor(query)
+        k = min(k, len(self))
+        scores, rows = self.scores(query).sort(dim=1, descending=True, stable=True)  # (Q, N)
+        scores, rows = scores[:, :k], rows[:, :k]
+        weights = [
+            attention_weights(q[None], self.views[r], self.attention)[0] for q, r in zip(query, rows, strict=True)
+        ]
+        ids = [[self.shape_ids[i] for i in line] for line in rows.tolist()]
+        return SearchResult(ids, rows, scores, torch.stack(weights))
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, atomically.
+
+        Raises:
+            StorageError: the disk is full or read-only.
+        """
+        tensors = {"views": self.views.contiguous(), "attention": self.attention.contiguous()}
+        if self.model is not None:
+            state = self.model.query_encoder.state_dict()
+            tensors |= {f"query_encoder.{name}": value.contiguous().cpu() for name, value in state.items()}
+        config = self.config.model_dump_json() if self.config else ""
+        metadata = {"format": FORMAT, "shape_ids": json.dumps(self.shape_ids), "config": config}
+        write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ShapeIndex":
+        """Read an index file.
+
+        Raises:
+            CheckpointError: missing, damaged or not an index.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise CheckpointError("this is not an index file", path=path, fix="make one with `cmic index`")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"the index cannot be read ({error})", path=path, fix="make it again with `cmic index`"
+            ) from None
+        ids = json.loads(metadata["shape_ids"])
+        views, attention = tensors.pop("views"), tensors.pop("attention")
+        if not metadata["config"]:
+            return cls(views, attention, ids)
+        config = parse_config(json.loads(metadata["config"]), path=str(path))
+        model = CMIC(config.model)
+        prefix = "query_encoder."
+        model.query_encoder.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
+        model.attention_weight.data = attention
+        return cls(views, attention, ids, model.eval(), config)

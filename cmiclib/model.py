@@ -1,0 +1,112 @@
+"""CMIC: photo encoder, view encoder, and the attention that lets a query choose its views.
+
+The whole method in one place (paper, section 3.1). For a query q and the views r_1 … r_V of a shape:
+
+    weight_v = softmax_v( (W q) · r_v )            no temperature, no 1/√d, W without bias
+    score    = q · Σ_v weight_v r_v                the weighted sum is not normalised again
+
+Because the score is linear in the mixture, Σ_v weight_v (q · r_v) is the same number. So a query batch needs two
+matrix products and one softmax over views; the mixture itself, one vector for every (query, shape), never exists.
+The same function scores in training, evaluation, the index and the browser.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .encoders import Encoder, load_initial_weights
+
+CHUNK_ELEMENTS = 1 << 22
+"""Elements of one (Q, n, V) block when no gradient is needed: 16 MB in float32, about a core's share of cache."""
+
+
+def attention_weights(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
+    """How much each view of each shape counts for each query.
+
+    Args:
+        query: (Q, d), rows of length 1.
+        views: (N, V, d), last axis of length 1.
+        weight: (d, d), the matrix W as ``torch.nn.Linear`` stores it, so that W q is ``query @ weight.T``.
+
+    Returns:
+        (Q, N, V); each row over V is positive and sums to 1.
+    """
+    _check_shapes(query, views, weight)
+    logits = (query @ weight.T) @ views.flatten(0, 1).T  # (Q, N·V)
+    return logits.unflatten(1, views.shape[:2]).softmax(dim=-1)  # (Q, N, V)
+
+
+def attention_scores(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
+    """Score every query against every shape, without a (Q, N, d) intermediate.
+
+    Args:
+        query: (Q, d), rows of length 1.
+        views: (N, V, d), last axis of length 1.
+        weight: (d, d), as in :func:`attention_weights`.
+
+    Returns:
+        (Q, N) in [-1, 1]: the attention-weighted mean of the cosines between query and views.
+    """
+    _check_shapes(query, views, weight)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (query, views, weight)):
+        return _score_block(query, query @ weight.T, views)
+    turned = query @ weight.T  # (Q, d)
+    step = max(1, CHUNK_ELEMENTS // max(1, len(query) * views.shape[1]))
+    blocks = [_score_block(query, turned, block) for block in views.split(step)]
+    return torch.cat(blocks, dim=1) if blocks else query.new_zeros(len(query), 0)  # (Q, N)
+
+
+def _score_block(query: Tensor, turned: Tensor, views: Tensor) -> Tensor:
+    flat = views.flatten(0, 1).T  # (d, n·V)
+    logits = (turned @ flat).unflatten(1, views.shape[:2])  # (Q, n, V)
+    products = (query @ flat).unflatten(1, views.shape[:2])  # (Q, n, V)
+    return (logits.softmax(dim=-1) * products).sum(dim=-1)  # (Q, n)
+
+
+def _check_shapes(query: Tensor, views: Tensor, weight: Tensor) -> None:
+    d = query.shape[-1]
+    if query.ndim != 2 or views.ndim != 3 or views.shape[2] != d or weight.shape != (d, d):
+        raise ValueError(
+            "expected query (Q, d), views (N, V, d) and weight (d, d), "
+            f"got {tuple(query.shape)}, {tuple(views.shape)} and {tuple(weight.shape)}"
+        )
+
+
+class CMIC(nn.Module):
+    """Both encoders and the attention matrix W; build it with :func:`build_model`."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.query_encoder = Encoder(config.query_backbone, 4 if config.mask else 3, config.dim)
+        self.view_encoder = Encoder(config.view_backbone, 1, config.dim)
+        # The same start as the bias-free nn.Linear of the released code.
+        self.attention_weight = nn.Parameter(nn.Linear(config.dim, config.dim, bias=False).weight.detach())
+
+    def embed_queries(self, photos: Tensor) -> Tensor:
+        """Photos with mask (B, 4, H, W) → (B, d); without ``config.mask`` the mask channel is not looked at."""
+        return self.query_encoder(photos if self.config.mask else photos[:, :3])
+
+    def embed_views(self, views: Tensor) -> Tensor:
+        """Views (N, V, 1, H, W) → (N, V, d)."""
+        return self.view_encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+
+    def score(self, query: Tensor, views: Tensor) -> Tensor:
+        """Embeddings (Q, d) and (N, V, d) → scores (Q, N)."""
+        if self.config.fusion == "attention":
+            return attention_scores(query, views, self.attention_weight)
+        products = (query @ views.flatten(0, 1).T).unflatten(1, views.shape[:2])  # (Q, N, V)
+        return products.mean(dim=-1) if self.config.fusion == "mean" else products.amax(dim=-1)
+
+
+def build_model(config: ModelConfig) -> CMIC:
+    """Make a model with its initial weights; random parts come from torch's global generator.
+
+    Raises:
+        ConfigError: an unknown backbone.
+        CheckpointError: initial weights that cannot be had; nothing else takes their place.
+    """
+    model = CMIC(config)
+    load_initial_weights(model.query_encoder, config.query_backbone, config.init)
+    load_initial_weights(model.view_encoder, config.view_backbone, config.init)
+    return model

@@ -1,0 +1,230 @@
+"""Training: one loop, read from top to bottom (paper, section 4.1).
+
+The model is chosen by the validation photos; test photos are never opened here. All randomness of a step is a
+function of (seed, step), so a run that was stopped goes on as if nothing had happened.
+"""
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .augment import augment_queries, augment_views
+from .batches import draw_batch, step_generator
+from .benchmark import Benchmark
+from .checkpoint import Run, load_state, save_state, save_weights, write_json
+from .config import Config, TrainConfig
+from .errors import TrainingError
+from .index import autocast, default_device, embed_gallery, embed_queries
+from .losses import cmic_loss
+from .metrics import retrieval_metrics
+from .model import CMIC, build_model
+from .provenance import code_digest, environment
+
+METHOD = ("augment", "batches", "color", "encoders", "losses", "model", "train")
+"""The modules that a run's weights depend on; a change of one of them makes a new run."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The training photos and their shapes, whole, on the training device."""
+
+    photos: Tensor  # (P, 4, S, S) uint8
+    photo_shape: Tensor  # (P,) row of views, on the CPU
+    views: Tensor  # (N, V, S, S) uint8
+    category: Tensor  # (N,) code of each shape
+
+    @classmethod
+    def load(cls, benchmark: Benchmark, device: torch.device) -> "TrainingData":
+        """Read the training part of a benchmark."""
+        rows = benchmark.rows("train")
+        own = torch.from_numpy(benchmark.relevant(rows).argmax(axis=1))
+        return cls(
+            photos=torch.from_numpy(benchmark.images[rows]).to(device),
+            photo_shape=own,
+            views=torch.from_numpy(np.array(benchmark.views)).to(device),
+            category=torch.from_numpy(benchmark.shape_category()).to(device),
+        )
+
+
+def run_name(config: Config, benchmark: Benchmark) -> str:
+    """Name a run by everything it depends on: configuration, data and the code of the method."""
+    key = f"{config.digest()} {benchmark.hash} {code_digest(METHOD)}"
+    return f"{config.profile}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
+
+
+def train_or_load(config: Config, benchmark: Benchmark, runs: str | Path, progress: bool = True) -> Run:
+    """Return the finished run of this configuration on this benchmark; train it, or go on training it, if need be."""
+    path = Path(runs) / run_name(config, benchmark)
+    if (path / "environment.json").is_file():
+        return Run.open(path)
+    return train(config, benchmark, path, resume=True, progress=progress)
+
+
+def train(
+    config: Config,
+    benchmark: Benchmark,
+    path: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    device: torch.device | None = None,
+) -> Run:
+    """Train on the benchmark's ``train`` photos, keep the weights that are best on its ``val`` photos.
+
+    Args:
+        config: the whole configuration.
+        benchmark: any prepared benchmark.
+        path: the run folder.
+        resume: go on from the folder's last state, if it has one.
+        progress: show a progress bar.
+        device: default: the first GPU, else the CPU.
+
+    Raises:
+        TrainingError: too few shapes for the batch, no validation photos, or a loss that is not a number.
+        CheckpointError: initial weights or a resume state that cannot be read.
+        StorageError: the disk is full.
+    """
+    path, device = Path(path), device or default_device()
+    val = benchmark.rows("val")
+    if len(val) == 0:
+        raise TrainingError(
+            "the benchmark has no validation photos to choose the weights by",
+            path=benchmark.path,
+            fix="give some photos the split 'val' in queries.csv",
+        )
+    write_json(path / "config.json", config.model_dump(mode="json"))
+    write_json(path / "data.json", manifest(benchmark))
+
+    data = TrainingData.load(benchmark, device)
+    torch.manual_seed(config.train.seed)
+    model = build_model(config.model).to(device)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, config.train)
+    state: dict[str, Any] = {"step": 0, "best": -1.0, "seconds": 0.0}
+    state_file = path / "checkpoint" / "state.pt"
+    if resume and state_file.is_file():
+        state = load_state(state_file)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    log = _open_log(path / "log.jsonl", state["step"])
+
+    started = time.perf_counter() - state["seconds"]
+    steps = range(state["step"], config.train.steps)
+    for step in tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress):
+        set_learning_rate(optimizer, learning_rate(step, config.train))
+        total, instance, category = training_loss(model, data, config, step)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+
+        done = step + 1
+        if done % config.train.log_every == 0 or done == config.train.steps:
+            line = {"step": done, "loss": total.item(), "instance": instance.item(), "category": category.item()}
+            if not math.isfinite(line["loss"]):
+                raise TrainingError(
+                    f"the loss of step {done} is not a number",
+                    path=path,
+                    fix="lower train.lr or set train.precision=fp32, then run again",
+                )
+            _write_log(log, line | {"lr": learning_rate(step, config.train), "seconds": time.perf_counter() - started})
+        if done % config.train.eval_every == 0 or done == config.train.steps:
+            scores = validate(model, benchmark, val, config)
+            _write_log(log, {"step": done, "val": scores, "seconds": time.perf_counter() - started})
+            if scores["mrr"] > state["best"]:
+                state["best"] = scores["mrr"]
+                save_weights(path / "model.safetensors", model)
+            state |= {"step": done, "seconds": time.perf_counter() - started}
+            save_state(state_file, state | {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    log.close()
+    write_json(path / "environment.json", environment() | {"seconds": round(state["seconds"], 1)})
+    return Run.open(path)
+
+
+def training_loss(model: CMIC, data: TrainingData, config: Config, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of one step: total, instance and category term, each a scalar on the device."""
+    device, size, settings = data.photos.device, config.model.image_size, config.train
+    batch = draw_batch(data.photo_shape, settings.batch, settings.seed, step)
+    generator = step_generator(settings.seed, step, "augment")
+    shapes = batch.shapes.to(device)
+    chosen = torch.rand(len(shapes), data.views.shape[1], generator=generator).argsort(1)[:, : settings.views]
+    photos = data.photos[batch.photos.to(device)]  # (B, 4, S, S) uint8
+    views = data.views[shapes[:, None], chosen.to(device)]  # (B, V, S, S) uint8
+    with autocast(config, device):
+        query = model.embed_queries(augment_queries(photos, config.augment, size, generator))  # (B, d)
+        gallery = model.embed_views(augment_views(views, config.augment, size, generator))  # (B, V, d)
+    scores = model.score(query, gallery)  # (B, B)
+    category = data.category[shapes]
+    target = batch.target.to(device)
+    same = category[target][:, None] == category[None, :]  # (B, B)
+    return cmic_loss(scores, target, same, config.loss)
+
+
+@torch.inference_mode()
+def validate(model: CMIC, benchmark: Benchmark, rows: np.ndarray, config: Config) -> dict[str, float]:
+    """Retrieval metrics of photos ``rows`` over the whole gallery; leaves the model in training mode."""
+    model.eval()
+    query = embed_queries(model, benchmark.images[rows], config)
+    views = embed_gallery(model, benchmark.views, config)
+    device = model.attention_weight.device
+    scores = model.score(query.to(device), views.to(device)).cpu()
+    model.train()
+    return retrieval_metrics(
+        scores,
+        torch.from_numpy(benchmark.relevant(rows)),
+        torch.from_numpy(benchmark.query_category(rows)),
+        torch.from_numpy(benchmark.shape_category()),
+    )
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then constant or half a cosine down to zero."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return config.lr
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_optimizer(model: CMIC, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam as in the paper, or AdamW, which leaves biases and normalisation without decay."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, config.lr, config.betas)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def manifest(benchmark: Benchmark) -> dict[str, Any]:
+    """Say which data a run saw: name, hash and counts."""
+    counts = {split: len(benchmark.rows(split)) for split in ("train", "val", "test")}
+    return {"benchmark": benchmark.name, "hash": benchmark.hash, "shapes": len(benchmark.shapes), "photos": counts}
+
+
+def _open_log(path: Path, step: int) -> Any:
+    """Open the log for appending, without the lines after ``step`` that an interrupted run left."""
+    lines = path.read_text().splitlines() if path.is_file() and step > 0 else []
+    path.write_text("".join(f"{line}\n" for line in lines if line.endswith("}") and json.loads(line)["step"] <= step))
+    return path.open("a")
+
+
+def _write_log(log: Any, line: dict[str, Any]) -> None:
+    log.write(json.dumps(line) + "\n")
+    log.flush()
