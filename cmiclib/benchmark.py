@@ -1,0 +1,261 @@
+"""The prepared benchmark: one folder format for every data set, checked when opened, memory-mapped.
+
+    benchmark.json   name, source, licence, view protocol, image size, counts, sha256 of every array and table
+    shapes.csv       one row a shape of the gallery; row i belongs to views[i], points[i], voxels[i]
+    queries.csv      one row a photo; row i belongs to images[i], amodal[i]
+    views.npy        uint8   (N, 12, S, S)        grayscale views
+    queries.npy      uint8   (Q, 4, S, S)         RGB and mask of the square crop (mask 255 everywhere: none known)
+    amodal.npy       uint8   (Q, S, S)            mask of the whole object, hidden parts too (all 0: not known)
+    points.npy       float16 (N, 10000, 3)        points on the surface of the normalised shape
+    voxels.npy       uint8   (N, 128·128·16)      packed bits of the solid grid
+    meshes/<shape_id>.glb                         a simplified mesh for the viewer
+
+The last five lines are optional. `cmiclib.benchmark_writer` makes such a folder.
+"""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from .benchmark_checks import SPLITS, check_tables, check_views, damaged
+from .errors import BenchmarkError, MissingArrayError
+from .render import ViewProtocol
+
+FORMAT = 1
+POINTS = 10_000
+VOXELS = 128
+SHAPE_COLUMNS = ("shape_id", "category", "name", "creator", "licence", "source", "group")
+FLAG_COLUMNS = ("seen", "truncated", "occluded", "slightly_occluded")
+QUERY_COLUMNS = ("query_id", "shape_id", "category", "split", *FLAG_COLUMNS, "photo", "source")
+TABLES = {"shapes.csv": SHAPE_COLUMNS, "queries.csv": QUERY_COLUMNS}
+
+
+def array_specs(shapes: int, queries: int, size: int, views: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Return file name → (shape, dtype) of every array that a benchmark may hold."""
+    return {
+        "views.npy": ((shapes, views, size, size), np.uint8),
+        "queries.npy": ((queries, 4, size, size), np.uint8),
+        "amodal.npy": ((queries, size, size), np.uint8),
+        "points.npy": ((shapes, POINTS, 3), np.float16),
+        "voxels.npy": ((shapes, VOXELS**3 // 8), np.uint8),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """A prepared benchmark on disk; open it with `Benchmark.open`."""
+
+    path: Path
+    meta: dict[str, Any]
+    shapes: pd.DataFrame
+    queries: pd.DataFrame
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def open(cls, path: str | Path, verify: bool = True) -> "Benchmark":
+        """Open and check a benchmark: counts, shapes, dtypes, ids, splits; with `verify` also contents.
+
+        Args:
+            path: the folder.
+            verify: also compare sha256 of every array and table (about a second for 500 MB) and look for
+                shapes whose views are all alike. `False` opens at once.
+
+        Raises:
+            BenchmarkError: what is missing, damaged or contradicts itself.
+        """
+        path = Path(path)
+        meta = _read_meta(path)
+        if verify:
+            _check_hashes(path, meta["sha256"])
+        shapes, queries = (_read_table(path / name) for name in TABLES)
+        arrays = _open_arrays(path, meta)
+        check_tables(shapes, queries, path)
+        for name, count in (("shapes", len(shapes)), ("queries", len(queries))):
+            if meta[name] != count:
+                raise damaged(path / f"{name}.csv", f"{count} rows, but benchmark.json says {meta[name]}")
+        if verify:
+            for shape_id, views in zip(shapes["shape_id"], arrays["views.npy"], strict=True):
+                check_views(views, shape_id, path / "views.npy")
+        return cls(path, meta, shapes, queries, arrays)
+
+    @property
+    def name(self) -> str:
+        """Name of the benchmark."""
+        return self.meta["name"]
+
+    @property
+    def size(self) -> int:
+        """Side of views and photos in pixels."""
+        return self.meta["size"]
+
+    @property
+    def protocol(self) -> ViewProtocol:
+        """How the views were made."""
+        return ViewProtocol(**self.meta["protocol"])
+
+    @property
+    def hash(self) -> str:
+        """One hexadecimal digest of all arrays and both tables."""
+        text = "".join(f"{name} {digest}\n" for name, digest in sorted(self.meta["sha256"].items()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def views(self) -> np.ndarray:
+        """Grayscale views, uint8 (N, 12, S, S)."""
+        return self._array("views.npy")
+
+    @property
+    def images(self) -> np.ndarray:
+        """Photos with their masks, uint8 (Q, 4, S, S)."""
+        return self._array("queries.npy")
+
+    @property
+    def amodal(self) -> np.ndarray:
+        """Masks of whole objects, uint8 (Q, S, S); all zero where not known. Raises MissingArrayError."""
+        return self._array("amodal.npy")
+
+    @property
+    def points(self) -> np.ndarray:
+        """Surface points, float16 (N, 10000, 3), farthest vertex at 1. Raises MissingArrayError."""
+        return self._array("points.npy")
+
+    @property
+    def voxels(self) -> np.ndarray:
+        """Packed solid grids, uint8 (N, 128·128·16); `geometry.unpack_voxels`. Raises MissingArrayError."""
+        return self._array("voxels.npy")
+
+    def _array(self, name: str) -> np.ndarray:
+        if name not in self.arrays:
+            raise MissingArrayError(
+                f"the benchmark '{self.name}' has no {name}",
+                path=self.path,
+                fix="prepare it again from meshes, or leave out what needs this array",
+            )
+        return self.arrays[name]
+
+    def mesh_path(self, shape_id: str) -> Path:
+        """Return the path of a shape's simplified mesh. Raises MissingArrayError."""
+        path = self.path / "meshes" / f"{shape_id}.glb"
+        if not path.is_file():
+            raise MissingArrayError(
+                f"no mesh of shape '{shape_id}'", path=path, fix="prepare the benchmark again from meshes"
+            )
+        return path
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """All category names of shapes and queries, sorted; category codes are positions in this list."""
+        return sorted(set(self.shapes["category"]) | set(self.queries["category"]))
+
+    def rows(self, split: Literal["train", "val", "test", "all"] = "all", seen: bool | None = None) -> np.ndarray:
+        """Return rows of `queries` and `images`, int64, ascending.
+
+        Args:
+            split: a split, or "all".
+            seen: only queries whose shape has (True) or has no (False) training photo; None: both.
+        """
+        if split not in (*SPLITS, "all"):
+            raise BenchmarkError(f"unknown split '{split}'", fix=f"use one of: {', '.join(SPLITS)}, all")
+        keep = np.ones(len(self.queries), bool) if split == "all" else (self.queries["split"] == split).to_numpy()
+        if seen is not None:
+            keep = keep & (self.queries["seen"].to_numpy() == seen)
+        return np.flatnonzero(keep)
+
+    def relevant(self, rows: np.ndarray) -> np.ndarray:
+        """Return bool (len(rows), N): the shape is the query's own (or any of several joined by |)."""
+        index = {shape_id: i for i, shape_id in enumerate(self.shapes["shape_id"])}
+        out = np.zeros((len(rows), len(self.shapes)), bool)
+        for i, ids in enumerate(self.queries["shape_id"].to_numpy()[rows]):
+            out[i, [index[shape_id] for shape_id in ids.split("|")]] = True
+        return out
+
+    def group_relevant(self, rows: np.ndarray) -> np.ndarray:
+        """Return bool (len(rows), N): the shape is the query's own or a variant of the same group."""
+        group = pd.factorize(self.shapes["group"])[0]  # (N,)
+        same = group[:, None] == group[None, :]  # (N, N)
+        return (self.relevant(rows).astype(np.float32) @ same.astype(np.float32)) > 0
+
+    def query_category(self, rows: np.ndarray) -> np.ndarray:
+        """Return category codes of these queries, int64 (len(rows),)."""
+        return self._codes(self.queries["category"].to_numpy()[rows])
+
+    def shape_category(self) -> np.ndarray:
+        """Return category codes of all shapes, int64 (N,)."""
+        return self._codes(self.shapes["category"].to_numpy())
+
+    def _codes(self, names: np.ndarray) -> np.ndarray:
+        return np.searchsorted(np.array(self.categories), names.astype(str)).astype(np.int64)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    if not (path / "benchmark.json").is_file():
+        raise BenchmarkError(
+            "no prepared benchmark here (benchmark.json is missing)",
+            path=path,
+            fix="make one with `cmic prepare SOURCE --output DIR`, or correct the path",
+        )
+    try:
+        meta = json.loads((path / "benchmark.json").read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT:
+            raise damaged(path / "benchmark.json", f"format {meta['format']}, this version reads {FORMAT}")
+        ViewProtocol(**meta["protocol"])
+        int(meta["size"]), int(meta["shapes"]), int(meta["queries"]), str(meta["name"]), dict(meta["sha256"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise damaged(path / "benchmark.json", f"cannot be read ({type(error).__name__}: {error})") from None
+    return meta
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise damaged(path, "is missing")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = table[list(TABLES[path.name])]
+        for column in set(FLAG_COLUMNS) & set(table):
+            table[column] = [{"True": True, "False": False}[text] for text in table[column]]
+    except (ValueError, KeyError) as error:
+        raise damaged(path, f"cannot be read ({type(error).__name__}: {error})") from None
+    return table
+
+
+def _open_arrays(path: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
+    specs = array_specs(meta["shapes"], meta["queries"], meta["size"], len(meta["protocol"]["azimuths"]))
+    arrays = {}
+    for name, (shape, dtype) in specs.items():
+        if name not in meta["sha256"] and name not in ("views.npy", "queries.npy"):
+            continue
+        if not (path / name).is_file():
+            raise damaged(path / name, "is missing")
+        try:
+            array = np.load(path / name, mmap_mode="r" if np.prod(shape) else None)
+        except (ValueError, EOFError) as error:
+            raise damaged(path / name, f"is truncated or no array ({error})") from None
+        if array.shape != shape or array.dtype != dtype:
+            raise damaged(path / name, f"is {array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}")
+        arrays[name] = array
+    return arrays
+
+
+def _check_hashes(path: Path, expected: dict[str, str]) -> None:
+    files = [path / name for name in expected]
+    for file in files:
+        if not file.is_file():
+            raise damaged(file, "is missing")
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
+        for file, digest in zip(files, pool.map(file_sha256, files), strict=True):
+            if digest != expected[file.name]:
+                raise damaged(file, f"sha256 is {digest[:12]}…, not {expected[file.name][:12]}…: damaged or edited")

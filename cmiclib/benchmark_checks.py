@@ -1,0 +1,61 @@
+"""What must hold in a prepared benchmark, whoever wrote it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .errors import BenchmarkError
+
+SPLITS = ("train", "val", "test")
+
+
+def check_views(views: np.ndarray, shape_id: str, path: Path | None = None) -> None:
+    """Refuse views that are all alike: a mesh that was not turned, or none at all.
+
+    Raises:
+        BenchmarkError: names the shape.
+    """
+    if len(views) > 1 and (views == views[0]).all():
+        raise BenchmarkError(
+            f"the {len(views)} views of shape '{shape_id}' are all alike",
+            path=path,
+            fix="look at its mesh, or leave the shape out",
+        )
+
+
+def check_tables(shapes: pd.DataFrame, queries: pd.DataFrame, path: Path) -> None:
+    """Check ids and splits of the two tables against each other.
+
+    Raises:
+        BenchmarkError: repeated ids, queries of shapes that are not in the gallery, unknown splits, training
+            photos of a shape (or of a variant in its group) that is called unseen, photos on two sides.
+    """
+    for table, column in ((shapes, "shape_id"), (queries, "query_id")):
+        if table[column].duplicated().any():
+            raise damaged(path, f"{column} '{table[column][table[column].duplicated()].iloc[0]}' occurs twice")
+    if unknown := set(queries["split"]) - set(SPLITS):
+        raise damaged(path / "queries.csv", f"unknown split '{min(unknown)}'")
+
+    pairs = queries.assign(shape_id=queries["shape_id"].str.split("|")).explode("shape_id")  # one row a pair
+    if orphans := set(pairs["shape_id"]) - set(shapes["shape_id"]):
+        raise damaged(path / "queries.csv", f"shape '{min(orphans)}' is not in shapes.csv")
+
+    pairs["group"] = pairs["shape_id"].map(shapes.set_index("shape_id")["group"])
+    trained = set(pairs["group"][pairs["split"] == "train"])
+    leaks = pairs[~pairs["seen"].astype(bool) & pairs["group"].isin(trained)]
+    if len(leaks):
+        first = leaks.iloc[0]
+        raise damaged(
+            path / "queries.csv",
+            f"query '{first['query_id']}' is marked unseen, but a training photo shows group '{first['group']}'",
+        )
+    photos = queries[queries["photo"] != ""]
+    both = set(photos["photo"][photos["split"] == "train"]) & set(photos["photo"][photos["split"] != "train"])
+    if both:
+        raise damaged(path / "queries.csv", f"photo '{min(both)}' is in the training split and in another")
+
+
+def damaged(path: Path, problem: str) -> BenchmarkError:
+    """Return the error of a benchmark that cannot be used as it is."""
+    return BenchmarkError(problem, path=path, fix="prepare the benchmark again")
