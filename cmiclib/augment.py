@@ -46,11 +46,12 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
     return torch.cat((2 * rgb - 1, mask if config.mask_range == "reference" else 2 * mask - 1), dim=1)
 
 
-def prepare_queries(photos: Tensor, size: int) -> Tensor:
+def prepare_queries(photos: Tensor, config: AugmentConfig, size: int) -> Tensor:
     """Return photos as an evaluation sees them: resized, without randomness.
 
     Args:
         photos: uint8 (B, 4, S, S), RGB and mask.
+        config: as in training; here both settings of `mask_range` mean -1 and 1.
         size: side of the result in pixels.
 
     Returns:

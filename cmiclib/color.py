@@ -77,10 +77,12 @@ def jitter_color(images: Tensor, generator: torch.Generator) -> Tensor:
     """
     draws = 2 * torch.rand(4, len(images), generator=generator) - 1  # (4, B) in [-1, 1)
     brightness, contrast, saturation = (1 + 0.4 * draws[:3]).to(images.device)
-    images = adjust_brightness_accumulative(images, brightness)
-    images = adjust_contrast_with_mean_subtraction(images, contrast)
-    images = adjust_saturation_with_gray_subtraction(images, saturation)
-    return adjust_hue(images, 2 * math.pi * 0.1 * draws[3].to(images.device)).clamp(0, 1)
+    hue = 0.1 * 2 * math.pi * draws[3].to(images.device)
+    with torch.autocast(images.device.type, enabled=False):
+        images = adjust_brightness_accumulative(images, brightness)
+        images = adjust_contrast_with_mean_subtraction(images, contrast)
+        images = adjust_saturation_with_gray_subtraction(images, saturation)
+        return adjust_hue(images, hue).clamp(0, 1)
 
 
 def _check(name: str, image: Tensor) -> None:

@@ -1,0 +1,121 @@
+"""Instance and category contrastive loss on a matrix of scores (paper, section 3.2).
+
+Rows are photos, columns are the distinct shapes of the batch. Both losses are cross-entropies of one softmax over
+the shapes; they differ in which shapes count as right: the photo's own one, or all of its category.
+"""
+
+import torch
+from torch import Tensor
+
+from .config import LossConfig
+
+
+def instance_loss(scores: Tensor, target: Tensor, tau: float) -> Tensor:
+    """Return the mean over photos of -log softmax(scores / tau) at the own shape.
+
+    Args:
+        scores: float (Q, N), photo by shape; half precision is computed in float32.
+        target: int64 (Q,), the column of each photo's own shape.
+        tau: temperature, above 0.
+
+    Returns:
+        A scalar, at least 0; log N where all scores are equal.
+
+    Raises:
+        ValueError: shapes that do not fit, or tau not above 0.
+    """
+    _check(scores, tau, target=target)
+    return -_log_softmax(scores, tau).gather(1, target.unsqueeze(1)).mean()
+
+
+def category_loss(
+    scores: Tensor, same_category: Tensor, tau: float, include_instance: bool = True, target: Tensor | None = None
+) -> Tensor:
+    """Return -log softmax(scores / tau), averaged over each photo's positives, then over photos.
+
+    Positives are the shapes of the photo's category. The softmax is over all shapes either way, so that only the
+    positives change with `include_instance`. A photo without positives is left out of the mean; if there is none
+    with positives, the loss is 0.
+
+    The released code also drops a photo whose loss rounds to exactly 0, that is, whose only positive takes the
+    whole softmax; here it counts as the 0 that it is.
+
+    Args:
+        scores: float (Q, N), photo by shape; half precision is computed in float32.
+        same_category: bool (Q, N), True where the shape is of the photo's category.
+        tau: temperature, above 0.
+        include_instance: count the own shape among the positives, as the released code does.
+        target: int64 (Q,), the column of each photo's own shape; needed to leave it out.
+
+    Returns:
+        A scalar, at least 0.
+
+    Raises:
+        ValueError: shapes that do not fit, tau not above 0, or no target where one is needed.
+    """
+    _check(scores, tau, same_category=same_category, target=target)
+    if not include_instance:
+        if target is None:
+            raise ValueError("include_instance=False needs target, the column of each photo's own shape")
+        same_category = same_category & ~_one_hot(target, scores)
+    return _mean_over_positives(_log_softmax(scores, tau), same_category)
+
+
+def cmic_loss(
+    scores: Tensor, target: Tensor, same_category: Tensor, config: LossConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the total loss, its instance part and its category part: instance + weight · category.
+
+    The category part is 0 where the whole batch is of one category, as in the released code: there it would push
+    all photos towards all shapes alike. So it never acts on a benchmark of cars.
+
+    With `config.symmetric` the instance part is the mean of both directions. In the direction from shape to photo
+    the softmax is over the photos, the positives are all photos of the shape, and shapes without one are left out.
+
+    Args:
+        scores: float (Q, N), photo by shape.
+        target: int64 (Q,), the column of each photo's own shape.
+        same_category: bool (Q, N), True where the shape is of the photo's category.
+        config: temperature, weight and options.
+
+    Returns:
+        Three scalars.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    instance = instance_loss(scores, target, config.tau)
+    if config.symmetric:
+        reverse = _mean_over_positives(_log_softmax(scores.T, config.tau), _one_hot(target, scores).T)
+        instance = (instance + reverse) / 2
+    category = category_loss(scores, same_category, config.tau, config.include_instance, target)
+    category = torch.where(same_category.all(), torch.zeros_like(category), category)
+    return instance + config.category_weight * category, instance, category
+
+
+def _log_softmax(scores: Tensor, tau: float) -> Tensor:
+    precise = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    return torch.log_softmax(scores.to(precise) / tau, dim=1)
+
+
+def _one_hot(target: Tensor, scores: Tensor) -> Tensor:
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, target.unsqueeze(1), True)  # (Q, N)
+
+
+def _mean_over_positives(log_probability: Tensor, positive: Tensor) -> Tensor:
+    count = positive.sum(dim=1)  # (Q,)
+    each = -log_probability.masked_fill(~positive, 0).sum(dim=1) / count.clamp(min=1)
+    return each.sum() / (count > 0).sum().clamp(min=1)
+
+
+def _check(scores: Tensor, tau: float, same_category: Tensor | None = None, target: Tensor | None = None) -> None:
+    if scores.ndim != 2 or not scores.is_floating_point():
+        raise ValueError(f"scores are {scores.dtype} {tuple(scores.shape)}: pass floats (photos, shapes)")
+    if tau <= 0:
+        raise ValueError(f"tau is {tau}: pass a temperature above 0")
+    if target is not None and (target.shape != scores.shape[:1] or target.dtype != torch.int64):
+        found = f"{target.dtype} {tuple(target.shape)}"
+        raise ValueError(f"target is {found}: pass int64 ({len(scores)},), one column a photo")
+    if same_category is not None and (same_category.shape != scores.shape or same_category.dtype != torch.bool):
+        found = f"{same_category.dtype} {tuple(same_category.shape)}"
+        raise ValueError(f"same_category is {found}: pass bool {tuple(scores.shape)}")

@@ -1,0 +1,218 @@
+"""Retrieval metrics on a matrix of scores, and intervals that respect that photos of one shape belong together.
+
+Rows are queries, columns are the shapes of the gallery. Equal scores rank the lower column first, as the released
+code's argmax does. Nothing here sorts a whole gallery.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_AP_DEPTH = 10
+
+
+def retrieval_metrics(
+    scores: Tensor, relevant: Tensor, query_category: Tensor, shape_category: Tensor, ks: Sequence[int] = (1, 10)
+) -> dict[str, float]:
+    """Return the means of `per_query_metrics` over queries, and `queries`, their number.
+
+    Args and errors are those of `per_query_metrics`.
+    """
+    values = per_query_metrics(scores, relevant, query_category, shape_category, ks)
+    return {name: value.mean().item() for name, value in values.items()} | {"queries": len(scores)}
+
+
+def per_query_metrics(
+    scores: Tensor, relevant: Tensor, query_category: Tensor, shape_category: Tensor, ks: Sequence[int] = (1, 10)
+) -> dict[str, Tensor]:
+    """Judge each query's ranking of the gallery.
+
+    Args:
+        scores: float (Q, N), larger is better; -inf keeps a shape out of the first places.
+        relevant: bool (Q, N), True for each shape that counts as right, at least one a query.
+        query_category: int (Q,).
+        shape_category: int (N,), in the same codes.
+        ks: depths k of the accuracies `top{k}`.
+
+    Returns:
+        float64 (Q,) each, in [0, 1]: `top{k}`, a right shape is among the first k; `category`, the first shape
+        is of the query's category; `map10`, average precision at 10, that is the sum of the precisions at the
+        right shapes among the first 10, over the smaller of 10 and the number of right shapes; `mrr`, one over
+        the rank of the first right shape.
+
+    Raises:
+        ValueError: shapes that do not fit, scores that are not numbers, no query, or a query without a right shape.
+    """
+    _check(scores, relevant, query_category, shape_category)
+    rank = _first_rank(scores, relevant)  # (Q,) from 1
+    first = top_k(scores, _AP_DEPTH)[1]  # (Q, 10) or all columns
+    hit = relevant.gather(1, first).double()
+    depth = torch.arange(1, hit.shape[1] + 1, device=hit.device)
+    precision = hit.cumsum(dim=1) / depth
+    possible = relevant.sum(dim=1).clamp(max=_AP_DEPTH)
+    values = {f"top{k}": (rank <= k).double() for k in ks}
+    values["category"] = (shape_category[first[:, 0]] == query_category).double()
+    values[f"map{_AP_DEPTH}"] = (precision * hit).sum(dim=1) / possible
+    values["mrr"] = 1 / rank.double()
+    return values
+
+
+def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k best scores of each row and their columns, best first, the lower column first where equal.
+
+    Args:
+        scores: float (Q, N) without missing values.
+        k: number of results; all N where there are fewer.
+
+    Returns:
+        Scores (Q, min(k, N)) and int64 columns of the same shape.
+    """
+    k = min(k, scores.shape[1])
+    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+    # torch.topk picks any of equal scores: harmless unless the last one in equals the first one out.
+    cut = (values[:, k - 1] == values[:, -1]) if values.shape[1] > k else torch.zeros_like(values[:, 0], dtype=bool)
+    columns = columns[:, :k].sort(dim=1).values
+    order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True).indices
+    columns = columns.gather(1, order)
+    if cut.any():
+        columns[cut] = scores[cut].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return scores.gather(1, columns), columns
+
+
+def restrict_to_category(scores: Tensor, query_category: Tensor, shape_category: Tensor) -> Tensor:
+    """Return a copy with -inf for every shape of another category: retrieval with the category given.
+
+    Args:
+        scores: float (Q, N).
+        query_category: int (Q,).
+        shape_category: int (N,), in the same codes.
+    """
+    return scores.masked_fill(query_category[:, None] != shape_category[None, :], -torch.inf)
+
+
+def macro(values: Tensor | np.ndarray, labels: Sequence[str] | np.ndarray) -> float:
+    """Return the mean over labels of the mean of each label's values, so that every label counts the same.
+
+    Args:
+        values: (n,) one value a query.
+        labels: (n,) its category or any other group.
+    """
+    sums, counts = _group_sums(np.asarray(values, dtype=np.float64)[:, None], labels)
+    return float((sums[:, 0] / counts).mean())
+
+
+def bootstrap_interval(
+    values: Tensor | np.ndarray,
+    groups: Sequence[str] | np.ndarray,
+    level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return a percentile bootstrap interval of the mean, resampling whole groups with replacement.
+
+    Photos of one shape succeed and fail together; resampling single photos would make the interval too narrow.
+
+    Args:
+        values: (n,) one value a query.
+        groups: (n,) its shape; all values of a shape are drawn together.
+        level: probability that the interval is meant to cover.
+        samples: number of bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        The lower and the upper bound.
+
+    Raises:
+        ValueError: fewer than two groups, from which nothing can be resampled.
+    """
+    low, high = _intervals(np.asarray(values, dtype=np.float64)[:, None], groups, level, samples, seed)
+    return float(low[0]), float(high[0])
+
+
+def paired_interval(
+    first: Tensor | np.ndarray,
+    second: Tensor | np.ndarray,
+    groups: Sequence[str] | np.ndarray,
+    level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the bootstrap interval of mean(first) - mean(second), measured on the same queries.
+
+    Both are resampled together, so that what is hard for both does not widen the interval.
+    The arguments are those of `bootstrap_interval`; `first` and `second` are (n,).
+    """
+    difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    return bootstrap_interval(difference, groups, level, samples, seed)
+
+
+def summarise(per_query: dict[str, Tensor], groups: Sequence[str] | np.ndarray) -> dict[str, float]:
+    """Return each metric's mean and its 95 % interval over groups, flat: `top1`, `top1_low`, `top1_high`, …
+
+    Args:
+        per_query: (Q,) values by name, as `per_query_metrics` gives them.
+        groups: (Q,) the shape of each query.
+
+    Returns:
+        The figures and `queries`; without the bounds where all queries are of one shape.
+    """
+    values = np.stack([np.asarray(value, dtype=np.float64) for value in per_query.values()], axis=1)  # (Q, M)
+    figures = dict(zip(per_query, values.mean(axis=0).tolist(), strict=True))
+    if len(np.unique(groups)) > 1:
+        for name, low, high in zip(per_query, *_intervals(values, groups), strict=True):
+            figures |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    return figures | {"queries": len(values)}
+
+
+def _intervals(
+    values: np.ndarray,
+    groups: Sequence[str] | np.ndarray,
+    level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bound the mean of each column of (n, M) values; all columns share the resampled groups."""
+    sums, counts = _group_sums(values, groups)  # (G, M), (G,)
+    if len(counts) < 2:
+        raise ValueError("an interval needs queries of at least two shapes: report the mean alone")
+    shares = np.full(len(counts), 1 / len(counts))
+    drawn = np.random.default_rng(seed).multinomial(len(counts), shares, size=samples)  # (samples, G)
+    means = (drawn @ sums) / (drawn @ counts)[:, None]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def _group_sums(values: np.ndarray, groups: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    if len(codes) != len(values):
+        raise ValueError(f"{len(codes)} labels for {len(values)} values: pass one label a value")
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, codes, values)
+    return sums, np.bincount(codes)
+
+
+def _first_rank(scores: Tensor, relevant: Tensor) -> Tensor:
+    """Return (Q,) the rank, from 1, of the first right shape: all better ones and equal ones before it, plus 1."""
+    own = scores.masked_fill(~relevant, -torch.inf)
+    best = own.amax(dim=1, keepdim=True)
+    column = (relevant & (own == best)).int().argmax(dim=1, keepdim=True)  # argmax: the lowest of equal ones
+    before = torch.arange(scores.shape[1], device=scores.device) < column
+    return 1 + ((scores > best) | ((scores == best) & before)).sum(dim=1)
+
+
+def _check(scores: Tensor, relevant: Tensor, query_category: Tensor, shape_category: Tensor) -> None:
+    if scores.ndim != 2 or not scores.is_floating_point() or not len(scores):
+        raise ValueError(f"scores are {scores.dtype} {tuple(scores.shape)}: pass floats (queries, shapes)")
+    if relevant.shape != scores.shape or relevant.dtype != torch.bool:
+        found = f"{relevant.dtype} {tuple(relevant.shape)}"
+        raise ValueError(f"relevant is {found}: pass bool {tuple(scores.shape)}")
+    if query_category.shape != scores.shape[:1] or shape_category.shape != scores.shape[1:]:
+        found = f"{tuple(query_category.shape)} and {tuple(shape_category.shape)}"
+        raise ValueError(f"categories are {found}: pass one a row and one a column of {tuple(scores.shape)}")
+    if scores.isnan().any():
+        raise ValueError("scores hold values that are not numbers: look at the embeddings that made them")
+    if not relevant.any(dim=1).all():
+        row = int(relevant.any(dim=1).int().argmin())
+        raise ValueError(f"query {row} has no right shape in the gallery: leave such queries out")
