@@ -1,0 +1,94 @@
+# Every target runs the set-up when it is needed; `make help` explains them all.
+PYTHON     ?= python3
+TORCH      ?=
+PROFILE    ?= demo
+BENCHMARK  ?= sweethome
+CHAPTER    ?=
+PARAMETERS ?=
+
+BIN   := .venv/bin
+STAMP := .venv/.stamp
+BOOK  := --profile $(PROFILE) --benchmark $(BENCHMARK)
+
+ifeq ($(TORCH),)
+TORCH_INDEX :=
+else ifeq ($(TORCH),cpu)
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+else ifeq ($(TORCH),cuda)
+TORCH_INDEX := https://download.pytorch.org/whl/cu130
+else
+$(error TORCH=$(TORCH) is not known; use TORCH=cpu, TORCH=cuda or nothing)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce verify book lab prepare vendor notebooks readme test test-all lint types check format clean
+
+help: ## explain every target
+	@echo "make reproduce, then make test; settings in brackets are given as NAME=value"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv from requirements.lock and install cmiclib  [PYTHON=python3 TORCH=cpu|cuda]
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: %s is Python %d.%d; 3.11 or later is needed\n  How to fix: make setup PYTHON=/path/to/python3.11" % (sys.executable, *sys.version_info[:2]))'
+	$(PYTHON) -m venv .venv
+ifdef TORCH_INDEX
+	$(BIN)/python -m pip install -q --disable-pip-version-check --index-url $(TORCH_INDEX) $$(grep -E '^(torch|torchvision)==' requirements.lock)
+endif
+ifeq ($(TORCH),cpu)
+	grep -v -E '^(nvidia-|cuda-|triton)' requirements.lock > .venv/requirements.txt
+else
+	cp requirements.lock .venv/requirements.txt
+endif
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r .venv/requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@if git rev-parse --git-dir > /dev/null 2>&1; then \
+	  git config filter.notebook.clean '.venv/bin/python -m cmiclib.notebooks clean' && \
+	  git config filter.notebook.smudge cat && git config filter.notebook.required true; fi
+	@touch $@
+
+reproduce: $(STAMP) ## run what changed of the book, write the report  [PROFILE=smoke|demo|paper BENCHMARK=sweethome|DIR CHAPTER="05_training" PARAMETERS="NAME=value"]
+	@$(BIN)/cmic reproduce $(BOOK) $(addprefix --chapter ,$(CHAPTER)) $(PARAMETERS)
+
+verify: $(STAMP) ## compare outputs/demo/metrics.json with data/results/demo.json
+	@$(BIN)/cmic verify
+
+book: $(STAMP) ## write the HTML only, from the notebooks that ran  [PROFILE BENCHMARK]
+	@$(BIN)/cmic book --profile $(PROFILE)
+
+lab: $(STAMP) ## open the chapters in JupyterLab; script and notebook stay paired
+	@$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book
+
+prepare: $(STAMP) ## unpack data/sweethome into the prepared format
+	@$(BIN)/cmic prepare sweethome
+
+vendor: $(STAMP) ## fetch the scripts that let the HTML open without a network (npm, once)
+	@$(BIN)/cmic vendor
+
+notebooks: $(STAMP) ## write book/*.ipynb from book/*.py
+	@$(BIN)/python -m cmiclib.notebooks sync
+
+readme: $(STAMP) ## write README's result table from data/results/demo.json
+	@$(BIN)/cmic readme
+
+test: $(STAMP) ## the tests, a few minutes
+	@$(BIN)/pytest -q -m "not slow and not browser and not gpu"
+
+test-all: $(STAMP) ## every test: slow ones, browser, GPU
+	@$(BIN)/pytest -q
+
+lint: $(STAMP) ## ruff
+	@$(BIN)/ruff check .
+
+types: $(STAMP) ## mypy
+	@$(BIN)/mypy
+
+check: lint types ## lint, types, and that scripts and notebooks agree
+	@$(BIN)/python -m cmiclib.notebooks check
+
+format: $(STAMP) ## apply ruff's fixes
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove outputs, the prepared benchmark and caches; keeps .venv and vendor
+	rm -rf outputs data/prepared .pytest_cache .ruff_cache .mypy_cache
+	find book cmiclib tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,133 @@
+"""What the book consists of: its chapters, what each of them needs, and which parameters each takes.
+
+The order and the pages stand in ``_toc.yml``. A chapter is a script in ``book/``; the header of the script lists the
+chapters that must run before it, under ``cmic: needs:``, and its cell tagged ``parameters`` says what can be set.
+"""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import BookError
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One chapter as it stands in ``book/``."""
+
+    name: str
+    path: Path
+    text: str
+    needs: tuple[str, ...]
+    parameters: frozenset[str]
+
+
+def find_root(start: Path) -> Path:
+    """Return the nearest folder at or above ``start`` that holds a book.
+
+    Raises:
+        BookError: there is none.
+    """
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / "_toc.yml").exists():
+            return folder
+    raise BookError(
+        "no _toc.yml here or above", path=start, fix="change to the repository's root or to its book/ folder"
+    )
+
+
+def pages(root: Path) -> list[str]:
+    """Return the names of all pages of ``_toc.yml`` in reading order, written pages (``.md``) included."""
+
+    def walk(entry: dict[str, Any]) -> list[str]:
+        own = [entry.get("root") or entry["file"]] if "root" in entry or "file" in entry else []
+        below = entry.get("parts", []) + entry.get("chapters", []) + entry.get("sections", [])
+        return own + [name for child in below for name in walk(child)]
+
+    return walk(yaml.safe_load((root / "_toc.yml").read_text("utf-8")))
+
+
+def read_book(root: Path) -> list[Chapter]:
+    """Return the chapters in an order to run them: what a chapter needs comes before it, else as they are read.
+
+    Raises:
+        BookError: a page without a file, a need that is no chapter, or chapters that need one another.
+    """
+    waiting = []
+    for name in pages(root):
+        if (root / "book" / f"{name}.py").exists():
+            waiting.append(read_chapter(root / "book" / f"{name}.py"))
+        elif not (root / "book" / f"{name}.md").exists():
+            raise BookError(
+                f"_toc.yml lists '{name}', which is neither a .py nor a .md file",
+                path=root / "book",
+                fix="write the file or take the line out of _toc.yml",
+            )
+    names = {chapter.name for chapter in waiting}
+    for chapter in waiting:
+        if unknown := sorted(set(chapter.needs) - names):
+            raise BookError(
+                f"needs {', '.join(unknown)}, which _toc.yml does not list",
+                path=chapter.path,
+                fix="correct 'needs' in the chapter's header",
+            )
+    order: list[Chapter] = []
+    while waiting:
+        done = {chapter.name for chapter in order}
+        ready = next((chapter for chapter in waiting if done.issuperset(chapter.needs)), None)
+        if ready is None:
+            circle = ", ".join(chapter.name for chapter in waiting)
+            raise BookError(f"chapters need one another: {circle}", fix="correct 'needs' in their headers")
+        waiting.remove(ready)
+        order.append(ready)
+    return order
+
+
+def read_chapter(path: Path) -> Chapter:
+    """Read one script: its header and its parameters."""
+    import jupytext
+
+    text = path.read_text("utf-8")
+    notebook = jupytext.reads(text, fmt="py:percent")
+    needs = notebook.metadata.get("cmic", {}).get("needs", [])
+    parameters = {
+        target.id
+        for cell in notebook.cells
+        if "parameters" in cell.metadata.get("tags", [])
+        for statement in ast.parse(cell.source).body
+        for target in (statement.targets if isinstance(statement, ast.Assign) else [])
+        if isinstance(target, ast.Name)
+    }
+    return Chapter(path.stem, path, text, tuple(needs), frozenset(parameters))
+
+
+def selected(book: list[Chapter], names: list[str]) -> list[Chapter]:
+    """Return the named chapters and all that they need, in running order; all of them when no name is given.
+
+    Raises:
+        BookError: a name that is no chapter.
+    """
+    known = {chapter.name: chapter for chapter in book}
+    wanted, waiting = set[str](), list(names or known)
+    while waiting:
+        name = waiting.pop()
+        if name not in known:
+            raise BookError(f"there is no chapter '{name}'", fix=f"use one of: {', '.join(known)}")
+        wanted.add(name)
+        waiting += known[name].needs
+    return [chapter for chapter in book if chapter.name in wanted]
+
+
+def check_parameters(chapters: list[Chapter], parameters: dict[str, Any]) -> None:
+    """Refuse a parameter that no chapter takes; papermill would only warn, and run with the default.
+
+    Raises:
+        BookError: naming the parameter and those that exist.
+    """
+    known = frozenset[str]().union(*(chapter.parameters for chapter in chapters))
+    for name in parameters:
+        if name not in known:
+            raise BookError(f"no chapter takes a parameter '{name}'", fix=f"use one of: {', '.join(sorted(known))}")

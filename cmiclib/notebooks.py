@@ -1,0 +1,110 @@
+"""Scripts and notebooks of the book: derive one from the other, and keep outputs out of git.
+
+``book/<chapter>.py`` (percent format) is the source; ``book/<chapter>.ipynb`` is derived from it. In git a notebook
+has no outputs, no execution counts, and cell ids that follow from the cells' text: the clean filter that
+``make setup`` installs sees to it, whatever JupyterLab saved. Only the filter runs often, so this module imports
+jupytext where it needs it.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+NOTEBOOK_METADATA = ("cmic", "kernelspec")
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+def clean(notebook: dict[str, Any]) -> dict[str, Any]:
+    """Return a notebook (as parsed JSON) as git keeps it: without outputs, and the same for the same cells.
+
+    A cell's id is a hash of its kind, its text and how often that text came before, so that editing one cell
+    changes one id.
+    """
+    cells, seen = [], dict[str, int]()
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"]).rstrip("\n")
+        kind = f"{cell['cell_type']}\n{text}"
+        seen[kind] = seen.get(kind, -1) + 1
+        tags = cell["metadata"].get("tags")
+        kept: dict[str, Any] = {
+            "cell_type": cell["cell_type"],
+            "id": hashlib.sha256(f"{seen[kind]}\n{kind}".encode()).hexdigest()[:12],
+            "metadata": {"tags": tags} if tags else {},
+            "source": text.splitlines(keepends=True),
+        }
+        if cell["cell_type"] == "code":
+            kept |= {"execution_count": None, "outputs": []}
+        cells.append(kept)
+    metadata = {key: notebook["metadata"][key] for key in NOTEBOOK_METADATA if key in notebook["metadata"]}
+    metadata["kernelspec"] = KERNEL
+    return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def dumps(notebook: dict[str, Any]) -> str:
+    """Return the notebook's text as it stands in git."""
+    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def derive(script: Path) -> dict[str, Any]:
+    """Return the clean notebook of a chapter's script."""
+    import jupytext
+
+    return clean(json.loads(jupytext.writes(jupytext.read(script, fmt="py:percent"), fmt="ipynb")))
+
+
+def sync(book: Path) -> list[Path]:
+    """Write the notebook of every script that differs from it in more than outputs; return what was written."""
+    written = []
+    for script in sorted(book.glob("*.py")):
+        target, notebook = script.with_suffix(".ipynb"), derive(script)
+        if not target.exists() or clean(json.loads(target.read_text("utf-8"))) != notebook:
+            target.write_text(dumps(notebook), "utf-8")
+            written.append(target)
+    return written
+
+
+def drift(book: Path) -> list[str]:
+    """Return one sentence for each chapter whose script and notebook do not agree, here or in git's index."""
+    problems = []
+    for script in sorted(book.glob("*.py")):
+        target, notebook = script.with_suffix(".ipynb"), derive(script)
+        if not target.exists():
+            problems.append(f"{target.name} is missing")
+        elif clean(json.loads(target.read_text("utf-8"))) != notebook:
+            problems.append(f"{target.name} is not what {script.name} says")
+        staged = subprocess.run(
+            ["git", "show", f":./{target.name}"], cwd=book, capture_output=True, text=True, encoding="utf-8"
+        )
+        if staged.returncode == 0 and staged.stdout != dumps(clean(json.loads(staged.stdout))):
+            problems.append(f"{target.name} is in git with outputs or with other cell ids than its text gives")
+    scripts = {script.stem for script in book.glob("*.py")}
+    problems += [f"{path.name} has no script" for path in sorted(book.glob("*.ipynb")) if path.stem not in scripts]
+    return problems
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``clean`` (stdin to stdout), ``sync`` or ``check`` on ``book/``; return the exit status."""
+    match arguments:
+        case ["clean"]:
+            notebook = json.loads(sys.stdin.buffer.read())
+            sys.stdout.buffer.write(dumps(clean(notebook)).encode())
+            return 0
+        case ["sync"]:
+            written = sync(Path("book"))
+            print("\n".join(f"wrote {path}" for path in written) or "the notebooks agree with their scripts")
+            return 0
+        case ["check"]:
+            problems = drift(Path("book"))
+            print("\n".join(problems) or "the notebooks agree with their scripts")
+            if problems:
+                print("  How to fix: make notebooks, then git add book", file=sys.stderr)
+            return 1 if problems else 0
+    print("usage: python -m cmiclib.notebooks clean|sync|check", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,206 @@
+"""Run the chapters whose inputs changed, by papermill, and keep the record that chapter 15 shows.
+
+A chapter's key is a hash of all that its result depends on: its script, the library, the profile's configuration, the
+benchmark, its parameters, and the keys of the chapters it needs. Keys and seconds of finished chapters stand in
+``outputs/<profile>/provenance.json``; a chapter with the same key and status "ok" there is not run again.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .chapters import Chapter, check_parameters, read_book, selected
+from .config import profile as profile_config
+from .errors import BookError
+from .notebooks import derive
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one call of `reproduce` did, chapter by chapter."""
+
+    ran: list[str]
+    failed: list[str]
+    skipped: list[str]
+    current: list[str]
+
+
+def digest(*parts: Any) -> str:
+    """Return a hexadecimal hash of values that JSON can hold."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def library_hash() -> str:
+    """Return one hash of the text of every module of this package."""
+    package = Path(__file__).parent
+    return digest([[str(path.relative_to(package)), path.read_text("utf-8")] for path in sorted(package.rglob("*.py"))])
+
+
+def reproduce(
+    root: Path,
+    *,
+    profile: str = "demo",
+    benchmark: str = "sweethome",
+    outputs: str = "outputs",
+    benchmark_hash: Callable[[], str],
+    chapters: list[str] | None = None,
+    parameters: dict[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Run what changed; executed notebooks go to ``outputs/<profile>/notebooks``.
+
+    A chapter that fails keeps its notebook up to the error; chapters that need it are skipped, others run.
+
+    Args:
+        root: the folder that holds ``_toc.yml`` and ``book/``.
+        profile: name of a configuration profile, a parameter of each chapter.
+        benchmark: ``sweethome`` or the folder of a prepared benchmark, likewise.
+        outputs: folder for results, relative to the root.
+        benchmark_hash: gives the hash of the benchmark's content; called once, after the other checks.
+        chapters: run only these and what they need.
+        parameters: further values for parameters; each goes to the chapters that take it.
+        say: receives lines of progress.
+
+    Raises:
+        BookError: a chapter or parameter that does not exist, or another run at work in the same folder.
+        ConfigError: no such profile.
+    """
+    book = read_book(root)
+    todo = selected(book, chapters or [])
+    given = {"PROFILE": profile, "BENCHMARK": benchmark, "OUTPUTS": outputs} | (parameters or {})
+    check_parameters(todo, given)
+    config = profile_config(profile)
+    folder = root / outputs / profile
+    with locked(folder):
+        hashes = {"library": library_hash(), "config": config.digest(), "benchmark": benchmark_hash()}
+        record = read_record(folder) | {
+            "profile": profile,
+            "benchmark": benchmark,
+            "hashes": hashes,
+        }
+        done = record.setdefault("chapters", {})
+        for gone in set(done) - {chapter.name for chapter in book}:
+            del done[gone]
+        keys: dict[str, str] = {}
+        result = Result([], [], [], [])
+        for number, chapter in enumerate(todo, 1):
+            own = {name: value for name, value in given.items() if name in chapter.parameters}
+            keys[chapter.name] = digest(chapter.text, hashes, own, [keys[need] for need in chapter.needs])
+            target = folder / "notebooks" / f"{chapter.name}.ipynb"
+            head = f"[{number:2}/{len(todo)}] {chapter.name}"
+            if missing := [need for need in chapter.needs if need in result.failed + result.skipped]:
+                say(f"{head}: skipped, it needs {', '.join(missing)}")
+                result.skipped.append(chapter.name)
+                target.unlink(missing_ok=True)
+                done[chapter.name] = {"key": keys[chapter.name], "status": "skipped", "seconds": 0.0}
+            elif is_current(done.get(chapter.name), keys[chapter.name]) and target.exists():
+                result.current.append(chapter.name)
+            else:
+                say(f"{head} …")
+                if not result.ran + result.failed:
+                    record |= {"commit": commit(root), "environment": environment()}
+                done[chapter.name] = {"key": keys[chapter.name], "status": "running"}
+                write_record(folder, record)
+                started = time.perf_counter()
+                error = execute(chapter, own, target, root)
+                seconds = round(time.perf_counter() - started, 1)
+                finished = datetime.now(UTC).isoformat(timespec="seconds")
+                done[chapter.name] |= {"status": "failed" if error else "ok", "seconds": seconds, "finished": finished}
+                (result.failed if error else result.ran).append(chapter.name)
+                say(f"{' ' * len(head)} {'failed after' if error else 'took'} {seconds:.1f} s{error and f': {error}'}")
+            write_record(folder, record)
+    if result.current:
+        say(f"{len(result.current)} of {len(todo)} chapters are up to date")
+    return result
+
+
+def environment() -> dict[str, Any]:
+    """Return machine, versions and date; imported late, because it brings torch in."""
+    from .provenance import environment
+
+    return dict(environment())
+
+
+def is_current(entry: dict[str, Any] | None, key: str) -> bool:
+    """Tell whether a chapter's last run was complete and had the same inputs."""
+    return entry is not None and entry["status"] == "ok" and entry["key"] == key
+
+
+def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Path) -> str:
+    """Run one chapter in the root; return its error's name and message, or an empty string.
+
+    The executed notebook is written to ``target`` either way. What the chapter writes to stderr (progress bars) is
+    shown live when this runs in a terminal.
+    """
+    import nbformat
+    import papermill
+    from traitlets.config import Config
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            nbformat.from_dict(derive(chapter.path)),
+            target,
+            parameters,
+            kernel_name="python3",
+            cwd=root,
+            progress_bar=False,
+            config=Config({"KernelManager": {"transport": "ipc"}}),  # no open ports
+            stderr_file=sys.stderr if sys.stderr.isatty() else None,
+        )
+    except papermill.PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    return ""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder/.lock``; the system releases it even when this process is killed.
+
+    Raises:
+        BookError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise BookError(
+                f"another run is at work here: {file.read().strip()}", path=folder, fix="wait for it, or stop it"
+            ) from None
+        file.truncate(0)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {platform.node()} since {now}\n")
+        file.flush()
+        yield
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return ``provenance.json`` of a profile's outputs, or an empty record."""
+    path = folder / "provenance.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Replace ``provenance.json`` in one step."""
+    temporary = folder / "provenance.json.part"
+    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    temporary.replace(folder / "provenance.json")
+
+
+def commit(root: Path) -> str | None:
+    """Return git's name of the commit, with a ``+`` when files differ from it; None outside a repository."""
+    name = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=root, capture_output=True, text=True)
+    return name.stdout.strip() if name.returncode == 0 else None
