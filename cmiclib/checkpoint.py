@@ -12,6 +12,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,10 +120,17 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise StorageError(
             f"could not be written ({error})", path=path, fix="make room on the disk, then run again"
         ) from None
+
+
+def clear(path: Path) -> None:
+    """Remove what an earlier training left in a run folder, so that nothing of it passes for the next one's."""
+    for name in ("checkpoint/state.pt", "environment.json", "metrics.json", "model.safetensors", "log.jsonl"):
+        (path / name).unlink(missing_ok=True)
 
 
 def save_weights(path: Path, model: CMIC) -> None:

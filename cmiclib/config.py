@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .errors import ConfigError
 
+Fusion = Literal["attention", "mean", "max"]
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -27,7 +29,7 @@ class ModelConfig(_Frozen):
     dim: int = Field(128, ge=2, description="length of the common embedding")
     image_size: int = Field(224, ge=32, description="side in pixels that both encoders see")
     mask: bool = Field(True, description="feed the mask as a fourth channel of the photo")
-    fusion: Literal["attention", "mean", "max"] = Field("attention", description="how views become a score")
+    fusion: Fusion = Field("attention", description="how views become a score")
     init: str = Field(
         "imagenet", description="'imagenet' (torchvision's weights), 'random', or the path of a safetensors file"
     )

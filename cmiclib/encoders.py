@@ -6,6 +6,7 @@ from random numbers even where the rest starts from ImageNet.
 """
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -47,7 +48,7 @@ def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
         ConfigError: neither torchvision nor timm has such a model.
     """
     if name.startswith(("resnet", "resnext", "wide_resnet")) and name in torchvision.models.list_models():
-        net = torchvision.models.get_model(name, weights=None)
+        net: Any = torchvision.models.get_model(name, weights=None)
         net.conv1 = nn.Conv2d(channels, net.conv1.out_channels, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
         features, net.fc = net.fc.in_features, nn.Identity()
@@ -57,7 +58,7 @@ def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
             f"unknown backbone '{name}'", fix="use the name of a torchvision ResNet or of a model in timm"
         )
     net = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=0)
-    return net, net.num_features
+    return net, net.head_hidden_size  # of the pooled features; `num_features` stops before a hidden layer
 
 
 def load_initial_weights(encoder: Encoder, backbone: str, init: str) -> None:
@@ -75,14 +76,17 @@ def load_initial_weights(encoder: Encoder, backbone: str, init: str) -> None:
         return
     state = imagenet_weights(backbone) if init == "imagenet" else _read_safetensors(init)
     body = {name: value for name, value in state.items() if not name.startswith(("conv1.", "fc."))}
-    missing, unexpected = encoder.backbone.load_state_dict(body, strict=False)
-    missing = [name for name in missing if not name.startswith(("conv1.", "fc."))]
-    if missing or unexpected:
+    own = encoder.backbone.state_dict()
+    required = [n for n in own if not n.startswith("conv1.") and not n.endswith("num_batches_tracked")]
+    missing = [name for name in required if name not in body]
+    unfit = [name for name, value in body.items() if name not in own or own[name].shape != value.shape]
+    if missing or unfit:
         raise CheckpointError(
-            f"the weights do not fit {backbone}: missing {missing[:3]}, unexpected {unexpected[:3]}",
+            f"the weights do not fit {backbone}: missing {missing[:3]}, unknown or of another shape {unfit[:3]}",
             path=None if init == "imagenet" else init,
             fix="give weights of the same architecture, or set model.init=random",
         )
+    encoder.backbone.load_state_dict(body, strict=False)
 
 
 def imagenet_weights(backbone: str) -> dict[str, Tensor]:
@@ -99,10 +103,10 @@ def imagenet_weights(backbone: str) -> dict[str, Tensor]:
         ) from None
     cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:
+        return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
+    except Exception as error:  # no network, a wrong hash or a damaged file: the cure is the same
         raise CheckpointError(
-            f"ImageNet weights could not be downloaded ({error})",
+            f"ImageNet weights could not be downloaded or read ({error})",
             path=cache,
             fix=f"download {weights.url} on another machine and put it at this path, or set model.init=random",
         ) from None

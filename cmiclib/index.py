@@ -5,8 +5,8 @@ An index file is self-contained: the gallery's view embeddings, the attention ma
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor
 from .augment import prepare_queries, prepare_views
 from .benchmark import Benchmark
 from .checkpoint import write_atomically
-from .config import Config, parse_config
+from .config import Config, Fusion, parse_config
 from .errors import CheckpointError
-from .model import CMIC, attention_scores, attention_weights
+from .metrics import top_k
+from .model import CMIC, fused_scores, fused_weights
 
 FORMAT = "cmic-index-1"
 
@@ -29,7 +30,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed_queries(model: CMIC, photos: np.ndarray, config: Config, batch: int = 256) -> Tensor:
     """Embed photos without any randomness.
 
@@ -50,7 +51,7 @@ def embed_queries(model: CMIC, photos: np.ndarray, config: Config, batch: int = 
     return torch.cat(parts).cpu() if parts else torch.zeros(0, config.model.dim)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed_gallery(model: CMIC, views: np.ndarray, config: Config, batch: int = 32) -> Tensor:
     """Embed all views of all shapes.
 
@@ -76,14 +77,12 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.train.precision == "bf16")
 
 
-@dataclass(frozen=True)
-class SearchResult:
+class SearchResult(NamedTuple):
     """The first k shapes of each query, best first."""
 
     ids: list[list[str]]  # Q lists of k
-    rows: Tensor  # (Q, k) rows of the gallery
     scores: Tensor  # (Q, k)
-    weights: Tensor  # (Q, k, V) attention of the query over the shape's views
+    weights: Tensor  # (Q, k, V) how much each view of the shape counted
 
 
 class ShapeIndex:
@@ -114,9 +113,16 @@ class ShapeIndex:
         self.model, self.config = model, config
 
     @classmethod
-    def build(cls, model: CMIC, benchmark: Benchmark, config: Config) -> "ShapeIndex":
-        """Embed every shape of a benchmark's gallery."""
-        views = embed_gallery(model, benchmark.views, config)
+    def build(cls, model: CMIC, benchmark: Benchmark, config: Config | None = None) -> "ShapeIndex":
+        """Embed every shape of a benchmark's gallery; puts the model into evaluation mode.
+
+        Args:
+            model: on any device; the index itself stays on the CPU.
+            benchmark: its views are the gallery.
+            config: the run's configuration; default: fp32 and the augmentation's defaults.
+        """
+        config = config or Config(model=model.config)
+        views = embed_gallery(model.eval(), benchmark.views, config)
         attention = model.attention_weight.detach().cpu()
         return cls(views, attention, benchmark.shapes.shape_id.tolist(), model, config)
 
@@ -138,25 +144,32 @@ class ShapeIndex:
             raise CheckpointError("this index holds no photo encoder", fix="build it with `cmic index --run …`")
         return embed_queries(self.model, photos, self.config)
 
-    @torch.inference_mode()
-    def scores(self, query: Tensor) -> Tensor:
-        """Query vectors (Q, d) → scores (Q, N)."""
-        if self.model is not None:
-            return self.model.score(query, self.views)
-        return attention_scores(query, self.views, self.attention)
+    @property
+    def fusion(self) -> Fusion:
+        """How views become a score."""
+        return self.config.model.fusion if self.config else "attention"
 
-    @torch.inference_mode()
+    @torch.no_grad()
+    def scores(self, query: Tensor | np.ndarray) -> Tensor:
+        """Query vectors (Q, d) → scores (Q, N)."""
+        return fused_scores(self._vectors(query), self.views, self.attention, self.fusion)
+
+    def rank(self, query: Tensor | np.ndarray, k: int = 10) -> tuple[Tensor, Tensor]:
+        """Return gallery rows and scores, both (Q, k), exactly; of equal scores the lower row comes first."""
+        scores, rows = top_k(self.scores(query), k)
+        return rows, scores
+
+    @torch.no_grad()
     def search(self, query: Tensor | np.ndarray, k: int = 10) -> SearchResult:
-        """Return the k best shapes of each query (Q, d), exactly; of equal scores the lower row comes first."""
-        query = torch.as_tensor(query)
-        k = min(k, len(self))
-        scores, rows = self.scores(query).sort(dim=1, descending=True, stable=True)  # (Q, N)
-        scores, rows = scores[:, :k], rows[:, :k]
-        weights = [
-            attention_weights(q[None], self.views[r], self.attention)[0] for q, r in zip(query, rows, strict=True)
-        ]
-        ids = [[self.shape_ids[i] for i in line] for line in rows.tolist()]
-        return SearchResult(ids, rows, scores, torch.stack(weights))
+        """Return ids, scores and view weights of the k best shapes of each query (Q, d); all N where k is larger."""
+        rows, scores = self.rank(query, k)
+        weights = scores.new_zeros(*rows.shape, self.views.shape[1])  # (Q, k, V)
+        for i, vector in enumerate(self._vectors(query)):  # one query at a time: (k, V, d) copies stay small
+            weights[i] = fused_weights(vector[None], self.views[rows[i]], self.attention, self.fusion)[0]
+        return SearchResult([[self.shape_ids[i] for i in line] for line in rows.tolist()], scores, weights)
+
+    def _vectors(self, query: Tensor | np.ndarray) -> Tensor:
+        return torch.as_tensor(query).to(self.views)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically.

@@ -13,7 +13,7 @@ The same function scores in training, evaluation, the index and the browser.
 import torch
 from torch import Tensor, nn
 
-from .config import ModelConfig
+from .config import Fusion, ModelConfig
 from .encoders import Encoder, load_initial_weights
 
 CHUNK_ELEMENTS = 1 << 22
@@ -63,6 +63,29 @@ def _score_block(query: Tensor, turned: Tensor, views: Tensor) -> Tensor:
     return (logits.softmax(dim=-1) * products).sum(dim=-1)  # (Q, n)
 
 
+def fused_scores(query: Tensor, views: Tensor, weight: Tensor, fusion: Fusion) -> Tensor:
+    """Scores (Q, N) by attention, or by the mean or best view, which leave ``weight`` aside."""
+    if fusion == "attention":
+        return attention_scores(query, views, weight)
+    products = _products(query, views, weight)
+    return products.mean(dim=-1) if fusion == "mean" else products.amax(dim=-1)
+
+
+def fused_weights(query: Tensor, views: Tensor, weight: Tensor, fusion: Fusion) -> Tensor:
+    """How much each view counts in :func:`fused_scores`, (Q, N, V) with rows that sum to 1."""
+    if fusion == "attention":
+        return attention_weights(query, views, weight)
+    products = _products(query, views, weight)
+    if fusion == "mean":
+        return torch.full_like(products, 1 / views.shape[1])
+    return torch.zeros_like(products).scatter(-1, products.argmax(dim=-1, keepdim=True), 1.0)
+
+
+def _products(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
+    _check_shapes(query, views, weight)
+    return (query @ views.flatten(0, 1).T).unflatten(1, views.shape[:2])  # (Q, N, V)
+
+
 def _check_shapes(query: Tensor, views: Tensor, weight: Tensor) -> None:
     d = query.shape[-1]
     if query.ndim != 2 or views.ndim != 3 or views.shape[2] != d or weight.shape != (d, d):
@@ -93,10 +116,7 @@ class CMIC(nn.Module):
 
     def score(self, query: Tensor, views: Tensor) -> Tensor:
         """Embeddings (Q, d) and (N, V, d) → scores (Q, N)."""
-        if self.config.fusion == "attention":
-            return attention_scores(query, views, self.attention_weight)
-        products = (query @ views.flatten(0, 1).T).unflatten(1, views.shape[:2])  # (Q, N, V)
-        return products.mean(dim=-1) if self.config.fusion == "mean" else products.amax(dim=-1)
+        return fused_scores(query, views, self.attention_weight, self.config.fusion)
 
 
 def build_model(config: ModelConfig) -> CMIC:

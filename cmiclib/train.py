@@ -20,17 +20,19 @@ from tqdm import tqdm
 from .augment import augment_queries, augment_views
 from .batches import draw_batch, step_generator
 from .benchmark import Benchmark
-from .checkpoint import Run, load_state, save_state, save_weights, write_json
+from .checkpoint import Run, clear, load_state, save_state, save_weights, write_json
 from .config import Config, TrainConfig
-from .errors import TrainingError
+from .errors import CheckpointError, StorageError, TrainingError
 from .index import autocast, default_device, embed_gallery, embed_queries
 from .losses import cmic_loss
 from .metrics import retrieval_metrics
 from .model import CMIC, build_model
 from .provenance import code_digest, environment
 
-METHOD = ("augment", "batches", "color", "encoders", "losses", "model", "train")
+METHOD = ("augment", "batches", "color", "encoders", "index", "losses", "metrics", "model", "train")
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
+
+DIVERGED = "lower train.lr or set train.precision=fp32, then run again"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,18 @@ def train(
             path=benchmark.path,
             fix="give some photos the split 'val' in queries.csv",
         )
+    state_file, identity = path / "checkpoint" / "state.pt", f"{config.digest()} {benchmark.hash}"
+    state: dict[str, Any] = {"run": identity, "step": 0, "best": -1.0, "seconds": 0.0}
+    if resume and state_file.is_file():
+        state = load_state(state_file)
+        if state["run"] != identity:
+            raise CheckpointError(
+                "the resume state belongs to another configuration or benchmark",
+                path=state_file,
+                fix="give the same ones again, another run folder, or start anew without --resume",
+            )
+    else:
+        clear(path)
     write_json(path / "config.json", config.model_dump(mode="json"))
     write_json(path / "data.json", manifest(benchmark))
 
@@ -110,13 +124,11 @@ def train(
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config.train)
-    state: dict[str, Any] = {"step": 0, "best": -1.0, "seconds": 0.0}
-    state_file = path / "checkpoint" / "state.pt"
-    if resume and state_file.is_file():
-        state = load_state(state_file)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    log = _open_log(path / "log.jsonl", state["step"])
+    if state["step"] > 0:
+        model.load_state_dict(state.pop("model"))
+        optimizer.load_state_dict(state.pop("optimizer"))
+    log = path / "log.jsonl"
+    cut_log(log, state["step"])
 
     started = time.perf_counter() - state["seconds"]
     steps = range(state["step"], config.train.steps)
@@ -128,24 +140,20 @@ def train(
         optimizer.step()
 
         done = step + 1
-        if done % config.train.log_every == 0 or done == config.train.steps:
+        look = done % config.train.eval_every == 0 or done == config.train.steps
+        if look or done % config.train.log_every == 0:
             line = {"step": done, "loss": total.item(), "instance": instance.item(), "category": category.item()}
             if not math.isfinite(line["loss"]):
-                raise TrainingError(
-                    f"the loss of step {done} is not a number",
-                    path=path,
-                    fix="lower train.lr or set train.precision=fp32, then run again",
-                )
-            _write_log(log, line | {"lr": learning_rate(step, config.train), "seconds": time.perf_counter() - started})
-        if done % config.train.eval_every == 0 or done == config.train.steps:
+                raise TrainingError(f"the loss of step {done} is not a number", path=path, fix=DIVERGED)
+            append_log(log, line | {"lr": learning_rate(step, config.train), "seconds": time.perf_counter() - started})
+        if look:
             scores = validate(model, benchmark, val, config)
-            _write_log(log, {"step": done, "val": scores, "seconds": time.perf_counter() - started})
+            append_log(log, {"step": done, "val": scores, "seconds": time.perf_counter() - started})
             if scores["mrr"] > state["best"]:
                 state["best"] = scores["mrr"]
                 save_weights(path / "model.safetensors", model)
             state |= {"step": done, "seconds": time.perf_counter() - started}
             save_state(state_file, state | {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
-    log.close()
     write_json(path / "environment.json", environment() | {"seconds": round(state["seconds"], 1)})
     return Run.open(path)
 
@@ -178,6 +186,8 @@ def validate(model: CMIC, benchmark: Benchmark, rows: np.ndarray, config: Config
     device = model.attention_weight.device
     scores = model.score(query.to(device), views.to(device)).cpu()
     model.train()
+    if not scores.isfinite().all():
+        raise TrainingError("the scores of the validation photos are not numbers", fix=DIVERGED)
     return retrieval_metrics(
         scores,
         torch.from_numpy(benchmark.relevant(rows)),
@@ -218,13 +228,18 @@ def manifest(benchmark: Benchmark) -> dict[str, Any]:
     return {"benchmark": benchmark.name, "hash": benchmark.hash, "shapes": len(benchmark.shapes), "photos": counts}
 
 
-def _open_log(path: Path, step: int) -> Any:
-    """Open the log for appending, without the lines after ``step`` that an interrupted run left."""
-    lines = path.read_text().splitlines() if path.is_file() and step > 0 else []
-    path.write_text("".join(f"{line}\n" for line in lines if line.endswith("}") and json.loads(line)["step"] <= step))
-    return path.open("a")
+def cut_log(log: Path, step: int) -> None:
+    """Take away the lines after ``step``, and a last one without its end, that an interrupted run left."""
+    complete = log.read_text().split("\n")[:-1] if log.is_file() else []
+    log.write_text("".join(f"{line}\n" for line in complete if json.loads(line)["step"] <= step))
 
 
-def _write_log(log: Any, line: dict[str, Any]) -> None:
-    log.write(json.dumps(line) + "\n")
-    log.flush()
+def append_log(log: Path, line: dict[str, Any]) -> None:
+    """Add one line to the log; raises StorageError where the disk is full."""
+    try:
+        with log.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise StorageError(
+            f"could not be written ({error})", path=log, fix="make room, then run again with --resume"
+        ) from None
