@@ -1,4 +1,4 @@
-"""Colour transfer between photos: the method's augmentation of the queries (paper, section 3.1).
+"""Colour transfer between photos: the paper's augmentation of the queries.
 
 Reinhard et al. (2001): give each Lab channel of one photo the mean and standard deviation of another photo.
 The object keeps its shape and loses its own colours, so that an encoder cannot rely on them.
@@ -50,9 +50,10 @@ def transfer_color(source: Tensor, target: Tensor, variant: Literal["lab", "refe
     _check("target", target)
     if len(source) != len(target):
         raise ValueError(f"{len(source)} sources for {len(target)} targets: pass one source for each target")
-    precise = torch.float64 if target.dtype == torch.float64 else torch.float32
+    # The released formula cancels large numbers: float32 alone would miss the authors' arrays on some pixels.
+    double = variant == "reference" or target.dtype == torch.float64
     with torch.autocast(target.device.type, enabled=False):
-        source, wanted = source.to(precise), target.to(precise)
+        source, wanted = (image.to(torch.float64 if double else torch.float32) for image in (source, target))
         if variant == "lab":
             result = lab_to_rgb(_match_moments(rgb_to_lab(source), rgb_to_lab(wanted), _LAB_FLOOR))
         elif variant == "reference":

@@ -1,4 +1,4 @@
-"""Instance and category contrastive loss on a matrix of scores (paper, section 3.2).
+"""Instance and category contrastive loss on a matrix of scores.
 
 Rows are photos, columns are the distinct shapes of the batch. Both losses are cross-entropies of one softmax over
 the shapes; they differ in which shapes count as right: the photo's own one, or all of its category.

@@ -69,15 +69,15 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         Scores (Q, min(k, N)) and int64 columns of the same shape.
     """
-    k = min(k, scores.shape[1])
-    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    # torch.topk picks any of equal scores: harmless unless the last one in equals the first one out.
-    cut = (values[:, k - 1] == values[:, -1]) if values.shape[1] > k else torch.zeros_like(values[:, 0], dtype=bool)
+    shapes = scores.shape[1]
+    k = min(k, shapes)
+    values, columns = scores.topk(min(k + 1, shapes), dim=1)
     columns = columns[:, :k].sort(dim=1).values
-    order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True).indices
-    columns = columns.gather(1, order)
-    if cut.any():
-        columns[cut] = scores[cut].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    best = scores.gather(1, columns).sort(dim=1, descending=True, stable=True).indices
+    columns = columns.gather(1, best)
+    # torch.topk takes any of equal scores, which matters where the last one in equals the first one left out.
+    tied = (values[:, k - 1] == values[:, -1]) & (k < shapes)
+    columns[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
     return scores.gather(1, columns), columns
 
 
@@ -149,14 +149,14 @@ def paired_interval(
 
 
 def summarise(per_query: dict[str, Tensor], groups: Sequence[str] | np.ndarray) -> dict[str, float]:
-    """Return each metric's mean and its 95 % interval over groups, flat: `top1`, `top1_low`, `top1_high`, …
+    """Return each metric's mean and its 95 % interval over groups, flat.
 
     Args:
         per_query: (Q,) values by name, as `per_query_metrics` gives them.
         groups: (Q,) the shape of each query.
 
     Returns:
-        The figures and `queries`; without the bounds where all queries are of one shape.
+        `top1`, `top1_low`, `top1_high` and so on, and `queries`; no bounds where all queries are of one shape.
     """
     values = np.stack([np.asarray(value, dtype=np.float64) for value in per_query.values()], axis=1)  # (Q, M)
     figures = dict(zip(per_query, values.mean(axis=0).tolist(), strict=True))
