@@ -1,9 +1,14 @@
 """Meshes: read, normalise, sample, voxelise, compare, simplify."""
 
+import contextlib
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
+from PIL import Image
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -24,7 +29,7 @@ def load_mesh(path: str | Path, up: str = "+y", front: str = "+z") -> trimesh.Tr
         front: the axis that the object's front looks along.
 
     Returns:
-        The mesh, turned so that +y is up and the front looks along +z; materials are kept where there are any.
+        The mesh, turned so that +y is up and the front looks along +z; the colours of its parts are on its faces.
 
     Raises:
         MeshError: unreadable, without faces, or with coordinates that are not finite.
@@ -34,8 +39,7 @@ def load_mesh(path: str | Path, up: str = "+y", front: str = "+z") -> trimesh.Tr
     if not path.is_file():
         raise MeshError("no such file", path=path, fix="correct the path")
     try:
-        scene = trimesh.load_scene(path, process=False)
-        mesh = scene.to_mesh() if scene.geometry else trimesh.Trimesh()
+        mesh = _join(trimesh.load_scene(path, process=False))
     except Exception as error:  # each of trimesh's readers fails in its own way
         raise MeshError(
             f"cannot be read as a mesh ({type(error).__name__}: {error})",
@@ -47,6 +51,35 @@ def load_mesh(path: str | Path, up: str = "+y", front: str = "+z") -> trimesh.Tr
     turn[:3, :3] = rotation
     mesh.apply_transform(turn)
     return mesh
+
+
+def _join(scene: trimesh.Scene) -> trimesh.Trimesh:
+    """One mesh of all parts, each placed by its transform, its colour on its faces."""
+    vertices, faces, colors = [np.zeros((0, 3))], [np.zeros((0, 3), int)], [np.zeros((0, 4), np.uint8)]
+    for node in scene.graph.nodes_geometry:
+        transform, name = scene.graph[node]
+        part = scene.geometry[name]
+        if not isinstance(part, trimesh.Trimesh):  # lines and point clouds show no surface
+            continue
+        faces.append(part.faces + sum(map(len, vertices)))
+        vertices.append(trimesh.transform_points(part.vertices, transform))
+        colors.append(face_colors(part))
+    return trimesh.Trimesh(
+        np.concatenate(vertices), np.concatenate(faces), face_colors=np.concatenate(colors), process=False
+    )
+
+
+def face_colors(part: trimesh.Trimesh) -> np.ndarray:
+    """Return RGBA of each face, uint8 (F, 4): its own colour, its material's, or the mean of its material's texture."""
+    visual: Any = part.visual
+    material = getattr(visual, "material", None)
+    if material is None:
+        return np.asarray(visual.face_colors)
+    color = np.asarray(material.main_color)[:3]
+    if image := getattr(material, "image", None) or getattr(material, "baseColorTexture", None):
+        with contextlib.suppress(OSError):  # a damaged texture spoils no geometry
+            color = image.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    return np.tile(np.array([*color, 255], np.uint8), (len(part.faces), 1))
 
 
 def frame_rotation(up: str, front: str) -> np.ndarray:
@@ -72,6 +105,8 @@ def check_mesh(mesh: trimesh.Trimesh, path: str | Path | None = None) -> None:
     """
     if len(mesh.faces) == 0:
         raise MeshError("the mesh has no faces", path=path, fix="export it with triangles or polygons")
+    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
+        raise MeshError("faces of the mesh name vertices that it does not have", path=path, fix="export it again")
     used = mesh.vertices[np.unique(mesh.faces)]
     if not np.isfinite(used).all():
         raise MeshError("the mesh holds coordinates that are not finite", path=path, fix="export it again")
@@ -101,16 +136,9 @@ def sample_points(mesh: trimesh.Trimesh, n: int = 10_000, seed: int = 0) -> np.n
     Raises:
         MeshError: the surface has no area.
     """
-    corners = mesh.vertices[mesh.faces]  # (F, 3, 3)
-    edge_a, edge_b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    cumulated = np.cumsum(np.linalg.norm(np.cross(edge_a, edge_b), axis=1))
-    if not cumulated[-1] > 0:
+    if not mesh.area > 0:
         raise MeshError("the mesh's surface has no area", fix="export it again")
-    random = np.random.default_rng(seed).random((n, 3))
-    face = np.searchsorted(cumulated, random[:, 0] * cumulated[-1], side="right").clip(max=len(corners) - 1)
-    u, v = random[:, 1:2], random[:, 2:3]
-    u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)  # fold the square into the triangle
-    return (corners[face, 0] + u * edge_a[face] + v * edge_b[face]).astype(np.float32)
+    return trimesh.sample.sample_surface(mesh, n, seed=seed)[0].astype(np.float32)
 
 
 def voxelise(mesh: trimesh.Trimesh, size: int = VOXELS) -> np.ndarray:
@@ -119,27 +147,23 @@ def voxelise(mesh: trimesh.Trimesh, size: int = VOXELS) -> np.ndarray:
     A voxel is solid if the surface passes through it or if the outside cannot reach it over voxel faces. This
     asks nothing of the mesh: holes narrower than a voxel are closed, an open box stays a thin shell.
     """
-    points = _cover(mesh.vertices[mesh.faces], spacing=1 / size)  # half a voxel's side
-    index = np.floor((points + 1) * (size / 2)).astype(np.int64).clip(0, size - 1)
     surface = np.zeros((size, size, size), bool)
-    surface[tuple(index.T)] = True
+    for points in _cover(mesh.vertices[mesh.faces], spacing=1 / size):  # half a voxel's side
+        surface[tuple(np.floor((points + 1) * (size / 2)).astype(np.int32).clip(0, size - 1).T)] = True
     return ndimage.binary_fill_holes(surface)
 
 
-def _cover(corners: np.ndarray, spacing: float) -> np.ndarray:
-    """Points on triangles (F, 3, 3), corners and edges too, none farther than `spacing` from its neighbours."""
-    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)  # (F,) longest edge
-    steps = np.maximum(1, np.ceil(edges / spacing)).astype(int)
-    points = []
+def _cover(corners: np.ndarray, spacing: float) -> Iterator[np.ndarray]:
+    """Points (n, 3) on triangles (F, 3, 3), their borders too, none farther than `spacing` from the next."""
+    longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)  # (F,)
+    steps = np.maximum(1, np.ceil(longest / spacing)).astype(int)
     for n in np.unique(steps):
         i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
         i, j = i[i + j <= n], j[i + j <= n]
-        weights = np.stack([n - i - j, i, j], axis=1) / n  # (K, 3) barycentric lattice
-        chunk = max(1, 4_000_000 // len(weights))
-        same = corners[steps == n]
-        for start in range(0, len(same), chunk):
-            points.append(np.einsum("kc,fcd->fkd", weights, same[start : start + chunk]).reshape(-1, 3))
-    return np.concatenate(points)
+        weights = np.stack([n - i - j, i, j], axis=1) / n  # (K, 3) lattice of barycentric coordinates
+        alike = corners[steps == n]
+        for part in np.array_split(alike, math.ceil(len(alike) * len(weights) / 1_000_000)):
+            yield np.einsum("kc,fcd->fkd", weights, part).reshape(-1, 3)
 
 
 def pack_voxels(grid: np.ndarray) -> np.ndarray:
@@ -176,13 +200,46 @@ def modified_hausdorff(a: np.ndarray, b: np.ndarray) -> float:
     return float((to_b.sum() + to_a.sum()) / (len(a) + len(b)))
 
 
-def simplify(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
-    """Return the geometry with at most about `faces` triangles (quadric edge collapse), without materials.
+def simplify(mesh: trimesh.Trimesh, faces: int, cell: float = 1 / 128) -> trimesh.Trimesh:
+    """Return the mesh with about `faces` triangles, colours carried over.
 
-    A mesh that has no more than that comes back as it is, vertices at one place merged.
+    Models from the web are heaps of loose parts, where edge collapse alone gets stuck or eats whole parts. So
+    vertices that share a cube of side `cell` are merged first, then edges are collapsed (quadric error). A mesh
+    that has no more faces to begin with keeps them all.
     """
-    plain = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
-    plain.merge_vertices()
-    if len(plain.faces) <= faces:
-        return plain
-    return plain.simplify_quadric_decimation(face_count=faces)
+    colors = face_colors(mesh)
+    if len(mesh.faces) <= faces:
+        return trimesh.Trimesh(mesh.vertices, mesh.faces, face_colors=colors, process=False)
+    cube = np.unique(np.floor(mesh.vertices / cell), axis=0, return_inverse=True)[1].ravel()  # (V,)
+    sums = [np.bincount(cube, weights=mesh.vertices[:, axis]) for axis in range(3)]
+    corners = cube[mesh.faces]
+    keep = np.flatnonzero((corners != np.roll(corners, 1, axis=1)).all(axis=1))  # the others became lines
+    keep = keep[np.unique(np.sort(corners[keep], axis=1), axis=0, return_index=True)[1]]
+    merged = trimesh.Trimesh(
+        np.stack(sums, axis=1) / np.bincount(cube)[:, None], corners[keep], face_colors=colors[keep], process=False
+    )
+    if len(merged.faces) <= faces:
+        return merged
+    small = merged.simplify_quadric_decimation(face_count=faces, aggression=4)
+    points, owner = trimesh.sample.sample_surface(merged, 20_000, seed=0)
+    nearest = owner[cKDTree(points).query(small.triangles_center)[1]]
+    return trimesh.Trimesh(small.vertices, small.faces, face_colors=colors[keep][nearest], process=False)
+
+
+def export_glb(mesh: trimesh.Trimesh) -> bytes:
+    """Return a normalised mesh as a small GLB: one part a colour, no normals (viewers then shade faces flat).
+
+    Coordinates are rounded to 1/2048 and colours to 16 levels, which compresses well and is hard to see.
+    """
+    levels = face_colors(mesh)[:, :3] // 16 * 17  # (F, 3)
+    scene = trimesh.Scene()
+    for i, color in enumerate(np.unique(levels, axis=0)):
+        faces = mesh.faces[(levels == color).all(axis=1)]
+        used, faces = np.unique(faces, return_inverse=True)
+        material = trimesh.visual.material.PBRMaterial(
+            baseColorFactor=[*color, 255], metallicFactor=0.0, roughnessFactor=0.8, doubleSided=True
+        )
+        part = trimesh.Trimesh(np.rint(mesh.vertices[used] * 2048) / 2048, faces.reshape(-1, 3), process=False)
+        part.visual = trimesh.visual.TextureVisuals(material=material)
+        scene.add_geometry(part, geom_name=str(i), node_name=str(i))
+    return scene.export(file_type="glb", include_normals=False)
