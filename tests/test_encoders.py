@@ -1,0 +1,210 @@
+import importlib.util
+import json
+import re
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from cmiclib.config import ModelConfig
+from cmiclib.encoders import Encoder, imagenet_weights, load_initial_weights, make_backbone
+from cmiclib.errors import CheckpointError, ConfigError
+from cmiclib.model import build_model
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """An empty download cache, and no way to fill it; returns the folder for weights."""
+
+    def refuse(*args, **kwargs):
+        raise URLError("no network here")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    return tmp_path / "checkpoints"
+
+
+def resnet18_file(folder):
+    """Put a state of torchvision's ResNet-18 with recognisable numbers where a download would lie."""
+    state = {name: value + 1 for name, value in torchvision.models.resnet18().state_dict().items()}
+    torch.save(state, folder / "resnet18-f37072fd.pth")
+    return state
+
+
+def body(state):
+    return {name: value for name, value in state.items() if not name.startswith(("conv1.", "fc."))}
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet10t"])
+def test_images_become_unit_rows_that_depend_on_every_channel(backbone, channels):
+    torch.manual_seed(0)
+    encoder, images = Encoder(backbone, channels, dim=24).eval(), torch.randn(3, channels, 32, 32)
+    rows = encoder(images)
+    assert rows.shape == (3, 24) and rows.dtype == torch.float32
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(3))
+    for channel in range(channels):
+        changed = images.clone()
+        changed[:, channel] += 1
+        assert not torch.equal(encoder(changed), rows)
+
+
+def test_rows_are_float32_and_of_length_one_under_autocast():
+    torch.manual_seed(0)
+    encoder = Encoder("resnet10t", 4, dim=16).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rows = encoder(torch.randn(2, 4, 32, 32))
+    assert rows.dtype == torch.float32
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])  # the latter has a layer after the pooling
+def test_the_number_of_features_is_what_the_backbone_returns(name):
+    net, features = make_backbone(name, 4)
+    assert net.eval()(torch.zeros(2, 4, 32, 32)).shape == (2, features)
+
+
+def test_a_torchvision_backbone_differs_from_torchvision_in_first_convolution_and_classifier_only():
+    ours, theirs = make_backbone("resnet50", 4)[0].state_dict(), torchvision.models.resnet50().state_dict()
+    assert ours.pop("conv1.weight").shape == (64, 4, 7, 7)
+    assert {name: value.shape for name, value in ours.items()} == {n: v.shape for n, v in body(theirs).items()}
+
+
+def test_an_unknown_backbone_is_refused():
+    with pytest.raises(ConfigError, match="resnet19"):
+        Encoder("resnet19", 3, dim=8)
+
+
+def test_random_weights_need_no_file_and_follow_the_seed(no_network):
+    def weights(seed):
+        torch.manual_seed(seed)
+        encoder = Encoder("resnet18", 1, dim=8)
+        load_initial_weights(encoder, "resnet18", "random")
+        return torch.cat([value.flatten().float() for value in encoder.state_dict().values()])
+
+    assert torch.equal(weights(1), weights(1)) and not torch.equal(weights(1), weights(2))
+
+
+def test_without_network_one_error_names_the_file_to_place_by_hand(no_network):
+    encoder = Encoder("resnet18", 4, dim=8)
+    with pytest.raises(CheckpointError) as error:
+        load_initial_weights(encoder, "resnet18", "imagenet")
+    assert error.value.path == no_network / "resnet18-f37072fd.pth"
+    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(error.value)
+    assert "no network here" in str(error.value)
+
+
+def test_a_model_never_falls_back_to_random_weights(no_network):
+    resnet18_file(no_network)
+    config = ModelConfig(query_backbone="resnet34", view_backbone="resnet18", dim=8, image_size=32)
+    with pytest.raises(CheckpointError, match="resnet34"):
+        build_model(config)
+
+
+def test_a_file_placed_by_hand_fills_all_but_first_convolution_and_head(no_network):
+    state = resnet18_file(no_network)
+    encoder = Encoder("resnet18", 4, dim=8)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    load_initial_weights(encoder, "resnet18", "imagenet")
+    for name, value in encoder.state_dict().items():
+        kept = name == "backbone.conv1.weight" or name.startswith("head.")
+        assert torch.equal(value, before[name] if kept else state[name.removeprefix("backbone.")]), name
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 a truncated archive"])
+def test_a_damaged_file_in_the_cache_is_named(no_network, content):
+    (no_network / "resnet18-f37072fd.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=re.escape(str(no_network / "resnet18-f37072fd.pth"))):
+        imagenet_weights("resnet18")
+
+
+def test_a_pickle_with_code_in_it_is_not_run(no_network, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return open, (str(tmp_path / "boom"), "w")
+
+    torch.save({"conv1.weight": Bomb()}, no_network / "resnet18-f37072fd.pth")
+    with pytest.raises(CheckpointError):
+        imagenet_weights("resnet18")
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_backbone_without_imagenet_weights_says_so():
+    with pytest.raises(CheckpointError, match=r"resnet10t[\s\S]*model.init=random"):
+        imagenet_weights("resnet10t")
+
+
+@pytest.mark.parametrize("counters", [True, False], ids=["whole", "without the counters that old files lack"])
+def test_a_path_fills_the_backbone(tmp_path, counters):
+    state = {name: value + 1 for name, value in torchvision.models.resnet18().state_dict().items()}
+    if not counters:
+        state = {name: value for name, value in state.items() if "num_batches" not in name}
+    save_file(state, tmp_path / "body.safetensors")
+    encoder = Encoder("resnet18", 1, dim=8)
+    first = encoder.backbone.conv1.weight.clone()
+    load_initial_weights(encoder, "resnet18", str(tmp_path / "body.safetensors"))
+    filled = encoder.backbone.state_dict()
+    assert all(torch.equal(filled[name], value) for name, value in body(state).items())
+    assert torch.equal(encoder.backbone.conv1.weight, first)
+
+
+@pytest.mark.parametrize(
+    "given, wanted", [("resnet18", "resnet34"), ("resnet34", "resnet18"), ("resnet18", "resnet50")]
+)
+def test_weights_of_another_architecture_are_refused_and_change_nothing(tmp_path, given, wanted):
+    path = tmp_path / "other.safetensors"
+    save_file(torchvision.models.get_model(given, weights=None).state_dict(), path)
+    encoder = Encoder(wanted, 3, dim=8)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"do not fit {wanted}") as error:
+        load_initial_weights(encoder, wanted, str(path))
+    assert error.value.path == str(path)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no weights at all"])
+def test_an_unreadable_path_is_named(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.init") as error:
+        load_initial_weights(Encoder("resnet10t", 3, dim=8), "resnet10t", str(path))
+    assert error.value.path == str(path)
+
+
+def reference_name(name):
+    """The released code's name of a parameter or buffer of ours."""
+    name = name.replace("view_encoder.", "rendering_encoder.").replace(".backbone.", ".resnet.")
+    return name.replace(".head.", ".resnet.fc.").replace("attention_weight", "attention.linear_in.weight")
+
+
+@pytest.mark.shared
+def test_parameters_are_those_of_the_released_model(shared_root):
+    entries = json.loads((shared_root / "parity" / "names_map.json").read_text())["entries"]
+    theirs = {entry["name"]: entry["shape"] for entry in entries if entry["name"] != "attention.linear_out.weight"}
+    model = build_model(ModelConfig(init="random"))
+    ours = {reference_name(n): list(v.shape) for n, v in model.state_dict().items() if "num_batches" not in n}
+    assert ours == theirs
+
+
+@pytest.mark.shared
+def test_parity_of_both_encoders_with_the_released_code(shared_root):
+    folder = shared_root / "parity"
+    spec = importlib.util.spec_from_file_location("det_param", folder / "det_param.py")
+    det_param = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(det_param)
+    model = build_model(ModelConfig(init="random")).eval().double()  # the released arrays are 3.8e-7 from exact ones
+    for name, value in model.state_dict().items():
+        if "num_batches" not in name:
+            value.copy_(torch.from_numpy(det_param.det_param(reference_name(name), tuple(value.shape))))
+    arrays = np.load(folder / "parity_encoders.npz")
+    with torch.inference_mode():
+        for size in (64, 96):
+            query = model.embed_queries(torch.from_numpy(arrays[f"eval_{size}/query_in"]).double())
+            views = model.view_encoder(torch.from_numpy(arrays[f"eval_{size}/rendering_in"]).double())
+            np.testing.assert_allclose(query, arrays[f"eval_{size}/query_out"], atol=4e-7, rtol=0)
+            np.testing.assert_allclose(views, arrays[f"eval_{size}/rendering_out"], atol=4e-7, rtol=0)
