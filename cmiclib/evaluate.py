@@ -1,0 +1,184 @@
+"""Evaluation: one score matrix per query set, then everything that the book reports about it.
+
+The gallery is always the whole gallery, distractors included, unless a figure says "category given". Intervals are
+95 % bootstrap intervals resampled by shape: photos of one shape succeed and fail together, so resampling photos
+alone would make the intervals too narrow.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .baselines import category_prior, chance
+from .benchmark import Benchmark
+from .checkpoint import Run
+from .errors import BenchmarkError
+from .geometry import modified_hausdorff
+from .index import ShapeIndex
+from .metrics import macro, per_query_metrics, restrict_to_category, summarise
+
+POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of some queries over a whole gallery, with what is needed to judge them."""
+
+    scores: Tensor  # (Q, N) float32
+    rows: np.ndarray  # (Q,) query rows of the benchmark
+    benchmark: Benchmark
+
+    def metrics(self, group: bool = False, category_given: bool = False) -> dict[str, Tensor]:
+        """Metrics of each query: top1, top10, category, map10, mrr, each (Q,).
+
+        Args:
+            group: count variants of the own shape (same ``group``) as right, too.
+            category_given: search only the query's category.
+        """
+        benchmark = self.benchmark
+        relevant = benchmark.group_relevant(self.rows) if group else benchmark.relevant(self.rows)
+        query_category = torch.from_numpy(benchmark.query_category(self.rows))
+        shape_category = torch.from_numpy(benchmark.shape_category())
+        scores = self.scores
+        if category_given:
+            scores = restrict_to_category(scores, query_category, shape_category)
+        return per_query_metrics(scores, torch.from_numpy(relevant), query_category, shape_category)
+
+    def table(self) -> pd.DataFrame:
+        """One row a query: the benchmark's columns, its metrics, the first shape, its score and the margin.
+
+        The margin is the own shape's score minus the best other one's: positive where the first result is right.
+        """
+        table = self.benchmark.queries.iloc[self.rows].reset_index(drop=True)
+        for name, values in self.metrics().items():
+            table[name] = values.numpy()
+        relevant = torch.from_numpy(self.benchmark.relevant(self.rows))
+        best = self.scores.max(dim=1)
+        own = self.scores.masked_fill(~relevant, -torch.inf).amax(dim=1)
+        other = self.scores.masked_fill(relevant, -torch.inf).amax(dim=1)
+        table["first"] = self.benchmark.shapes.shape_id.to_numpy()[best.indices.numpy()]
+        table["score"], table["margin"] = best.values.numpy(), (own - other).numpy()
+        return table.assign(row=self.rows)
+
+
+def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch.device | str = "cpu") -> Scored:
+    """Score all photos of a split over the benchmark's whole gallery with a run's best weights."""
+    rows = benchmark.rows(split)  # type: ignore[arg-type]
+    index = ShapeIndex.build(run.model(device), benchmark, run.config)
+    return Scored(index.scores(index.embed(benchmark.images[rows])), rows, benchmark)
+
+
+def report(scored: Scored, distances: bool = True) -> dict[str, float]:
+    """Return the flat figures of one query set.
+
+    Keys: ``top1``, ``top10``, ``category``, ``map10``, ``mrr`` (micro means), each with ``_low`` and ``_high``;
+    ``macro_…``: means over categories; ``given_top1`` …: the query's category known; ``group_top1`` …: variants
+    count; ``d_hau``, ``d_iou``: distance and overlap of the first shape to the own one; ``queries``.
+
+    Args:
+        scored: the scores.
+        distances: compute d_hau and d_iou where the benchmark has points and voxels.
+    """
+    queries = scored.benchmark.queries.iloc[scored.rows]
+    values = scored.metrics()
+    figures = summarise(values, queries.shape_id.to_numpy())
+    category = queries.category.to_numpy()
+    for name in ("top1", "top10", "category"):
+        figures[f"macro_{name}"] = macro(values[name], category)
+    for prefix, options in (("given", {"category_given": True}), ("group", {"group": True})):
+        other = scored.metrics(**options)
+        figures |= {f"{prefix}_{name}": float(other[name].mean()) for name in ("top1", "top10")}
+    return figures | (shape_distances(scored) if distances else {})
+
+
+def by_category(scored: Scored) -> pd.DataFrame:
+    """Return one row a category: queries, top1 with its interval, top10 and category accuracy."""
+    queries = scored.benchmark.queries.iloc[scored.rows]
+    values, rows = scored.metrics(), []
+    for name in sorted(set(queries.category)):
+        mask = np.array(queries.category == name)
+        part = summarise({key: value[mask] for key, value in values.items()}, queries.shape_id.to_numpy()[mask])
+        rows.append({"of": name, **part})
+    return pd.DataFrame(rows)
+
+
+def shape_distances(scored: Scored) -> dict[str, float]:
+    """Mean d_HAU and d_IoU between each query's first shape and its own (released protocol, reference full test).
+
+    d_HAU: modified Hausdorff distance of 10,000 surface points with halved coordinates; d_IoU: intersection over
+    union of solid 128³ grids. Figures whose arrays the benchmark lacks are left out.
+    """
+    benchmark = scored.benchmark
+    first = scored.scores.argmax(dim=1).numpy()
+    own = benchmark.relevant(scored.rows).argmax(axis=1)
+    pairs, inverse = np.unique(np.stack([first, own], axis=1), axis=0, return_inverse=True)  # (P, 2), (Q,)
+    figures = {}
+    if "points.npy" in benchmark.arrays:
+        halved = {row: benchmark.points[row].astype(np.float32) / 2 for row in np.unique(pairs)}
+        hausdorff = np.array([0.0 if a == b else modified_hausdorff(halved[a], halved[b]) for a, b in pairs])
+        figures["d_hau"] = float(hausdorff[inverse.ravel()].mean())
+    if "voxels.npy" in benchmark.arrays:
+        overlap = np.array([packed_iou(benchmark.voxels[a], benchmark.voxels[b]) for a, b in pairs])
+        figures["d_iou"] = float(overlap[inverse.ravel()].mean())
+    return figures
+
+
+def packed_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two bit-packed grids; two empty grids are equal."""
+    union = int(POPCOUNT[a | b].sum())
+    return int(POPCOUNT[a & b].sum()) / union if union else 1.0
+
+
+def evaluate_run(
+    run: Run, benchmark: Benchmark, split: str = "test", untrained: Tensor | None = None
+) -> dict[str, Any]:
+    """Evaluate a run: seen and unseen shapes, and the baselines in the same terms.
+
+    Args:
+        run: a finished run.
+        benchmark: its benchmark, or another one as an unseen repository.
+        split: the photos to judge.
+        untrained: (Q, N) scores of :func:`cmiclib.baselines.untrained_scores` for the same photos, if wanted.
+
+    Returns:
+        Nested figures: ``seen``, ``unseen``, ``untrained``, ``untrained_unseen``, ``chance``, ``prior`` and what
+        they belong to. Nothing that differs between equal runs, such as a date.
+    """
+    scored = score_run(run, benchmark, split)
+    if len(scored.rows) == 0:
+        raise BenchmarkError(f"no photos in split '{split}'", path=benchmark.path, fix="choose another split")
+    seen = benchmark.queries.seen.to_numpy()[scored.rows].astype(bool)
+    figures: dict[str, Any] = {
+        "benchmark": benchmark.name,
+        "benchmark_hash": benchmark.hash,
+        "profile": run.config.profile,
+        "config": run.config.digest(),
+        "split": split,
+        "gallery_size": len(benchmark.shapes),
+    }
+    for name, mask in (("seen", seen), ("unseen", ~seen)):
+        if mask.any():
+            figures[name] = report(_part(scored, mask))
+    if untrained is not None:
+        other = Scored(untrained, scored.rows, benchmark)
+        for name, mask in (("untrained", seen), ("untrained_unseen", ~seen)):
+            if mask.any():
+                figures[name] = report(_part(other, mask))
+    rows = scored.rows[seen] if seen.any() else scored.rows
+    training = benchmark.rows("train")
+    figures["chance"] = chance(benchmark.query_category(rows), benchmark.shape_category(), benchmark.relevant(rows))
+    figures["prior"] = category_prior(
+        benchmark.query_category(rows),
+        benchmark.shape_category(),
+        benchmark.relevant(rows),
+        benchmark.query_category(training),
+    )
+    return figures
+
+
+def _part(scored: Scored, mask: np.ndarray) -> Scored:
+    return Scored(scored.scores[torch.from_numpy(mask)], scored.rows[mask], scored.benchmark)

@@ -1,0 +1,115 @@
+"""Evaluation against loops, on scores that are made up so that every figure is known."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cmiclib.config import Config, ModelConfig, TrainConfig
+from cmiclib.errors import BenchmarkError
+from cmiclib.evaluate import Scored, by_category, evaluate_run, packed_iou, report, score_run, shape_distances
+from cmiclib.geometry import modified_hausdorff, unpack_voxels, voxel_iou
+from cmiclib.train import train
+
+SMALL = Config(
+    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", image_size=32, dim=16, init="random"),
+    train=TrainConfig(batch=4, steps=2, views=2, lr=1e-3, eval_every=1, log_every=1),
+)
+
+
+@pytest.fixture
+def scored(tiny_benchmark):
+    rows = tiny_benchmark.rows("test")
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(len(rows), len(tiny_benchmark.shapes), generator=generator)
+    return Scored(noise + torch.from_numpy(tiny_benchmark.relevant(rows)), rows, tiny_benchmark)
+
+
+def perfect(benchmark, split="test"):
+    rows = benchmark.rows(split)
+    return Scored(torch.from_numpy(benchmark.relevant(rows)).float(), rows, benchmark)
+
+
+def test_a_perfect_ranking_is_perfect_in_every_figure(tiny_benchmark):
+    figures = report(perfect(tiny_benchmark))
+    for name in ("top1", "top10", "category", "map10", "mrr", "macro_top1", "given_top1", "group_top1", "top1_low"):
+        assert figures[name] == 1
+    assert figures["d_hau"] == 0
+    assert figures["d_iou"] == 1
+
+
+def test_figures_equal_a_loop_over_queries(scored, tiny_benchmark):
+    hits = []
+    for scores, row in zip(scored.scores, scored.rows, strict=True):
+        hits.append(tiny_benchmark.shapes.shape_id[int(scores.argmax())] == tiny_benchmark.queries.shape_id[row])
+    assert report(scored, distances=False)["top1"] == pytest.approx(np.mean(hits))
+    assert 0 < np.mean(hits) < 1, "the made-up scores must not be all right or all wrong"
+
+
+def test_a_variant_counts_only_in_the_group_figure(tiny_benchmark):
+    """The two variants of one group, each answered with the other."""
+    rows = tiny_benchmark.rows("test", seen=False)
+    own = torch.from_numpy(tiny_benchmark.relevant(rows))
+    variant = torch.from_numpy(tiny_benchmark.group_relevant(rows)) & ~own
+    figures = report(Scored(variant.float(), rows, tiny_benchmark), distances=False)
+    assert figures["top1"] == 0
+    assert figures["group_top1"] == 1
+
+
+def test_category_given_searches_only_that_category(tiny_benchmark):
+    """All shapes of other categories score higher; among its own the right shape is first."""
+    rows = tiny_benchmark.rows("test")
+    other = tiny_benchmark.query_category(rows)[:, None] != tiny_benchmark.shape_category()[None]
+    scores = torch.from_numpy(2.0 * other + tiny_benchmark.relevant(rows)).float()
+    figures = report(Scored(scores, rows, tiny_benchmark), distances=False)
+    assert (figures["top1"], figures["given_top1"]) == (0, 1)
+
+
+def test_the_margin_is_positive_exactly_where_the_first_is_right(scored):
+    table = scored.table()
+    assert ((table.margin > 0) == (table.top1 == 1)).all()
+    assert (table["first"] == table.shape_id).tolist() == (table.top1 == 1).tolist()
+
+
+def test_distances_equal_the_protocol_pair_by_pair(scored, tiny_benchmark):
+    first = scored.scores.argmax(1).tolist()
+    own = tiny_benchmark.relevant(scored.rows).argmax(1)
+    points, voxels = tiny_benchmark.points.astype(np.float32), tiny_benchmark.voxels
+    pairs = list(zip(first, own, strict=True))
+    hausdorff = [modified_hausdorff(points[a] / 2, points[b] / 2) if a != b else 0 for a, b in pairs]
+    overlap = [voxel_iou(unpack_voxels(voxels[a]), unpack_voxels(voxels[b])) for a, b in pairs]
+    figures = shape_distances(scored)
+    assert figures["d_hau"] == pytest.approx(np.mean(hausdorff), rel=1e-9)
+    assert figures["d_iou"] == pytest.approx(np.mean(overlap), rel=1e-9)
+
+
+def test_packed_iou_of_known_bits():
+    assert packed_iou(np.array([0b1111], np.uint8), np.array([0b0011], np.uint8)) == 0.5
+    assert packed_iou(np.zeros(2, np.uint8), np.zeros(2, np.uint8)) == 1
+
+
+def test_by_category_adds_up(scored):
+    table = by_category(scored)
+    total = report(scored, distances=False)
+    assert table.queries.sum() == total["queries"]
+    assert (table.top1 * table.queries).sum() / total["queries"] == pytest.approx(total["top1"])
+
+
+def test_a_run_is_evaluated_whole_and_the_same_twice(tiny_benchmark, tmp_path):
+    run = train(SMALL, tiny_benchmark, tmp_path / "run", progress=False)
+    untrained = torch.zeros(len(tiny_benchmark.rows("test")), len(tiny_benchmark.shapes))
+    figures = evaluate_run(run, tiny_benchmark, untrained=untrained)
+    assert json.dumps(figures) == json.dumps(evaluate_run(run, tiny_benchmark, untrained=untrained))
+    assert figures["gallery_size"] == len(tiny_benchmark.shapes)
+    assert figures["seen"]["queries"] + figures["unseen"]["queries"] == len(tiny_benchmark.rows("test"))
+    for part in ("seen", "unseen", "untrained", "untrained_unseen", "chance", "prior"):
+        assert 0 <= figures[part]["top1"] <= figures[part]["top10"] <= 1
+    assert score_run(run, tiny_benchmark).scores.abs().max() <= 1 + 1e-5
+
+
+def test_an_empty_split_is_one_clear_error(tiny_benchmark, tmp_path, monkeypatch):
+    run = train(SMALL, tiny_benchmark, tmp_path / "run", progress=False)
+    monkeypatch.setattr(type(tiny_benchmark), "rows", lambda self, *a, **k: np.zeros(0, np.int64))
+    with pytest.raises(BenchmarkError, match="no photos in split 'test'"):
+        evaluate_run(run, tiny_benchmark)
