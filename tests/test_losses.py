@@ -77,9 +77,7 @@ def test_instance_loss_and_gradient_match_the_released_code(parity, case):
         np.testing.assert_allclose(scores.grad.T, gradient, atol=GRADIENT_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case not in ("single_category", "lonely_exact_one")]
-)
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("single_category", "lonely_exact_one")])
 def test_category_loss_and_gradient_match_the_released_code(parity, case):
     scores, target, same = load(parity, case)
     loss = category_loss(scores, same, TAU, target=target)
