@@ -25,7 +25,7 @@ def load_query(photo: Path, mask: Path | None = None, box: Box | None = None) ->
         uint8 (4, 224, 224), RGB and mask, and in words what marked the object.
 
     Raises:
-        ImageError: an unreadable file, a mask of another size, an empty mask, a box outside the photo, or mask and box given.
+        ImageError: an unreadable file, a mask that is empty or of another size, a box outside the photo, or both given.
     """
     if mask is not None and box is not None:
         raise ImageError("mask and box are both given", path=photo, fix="give one of the two")
