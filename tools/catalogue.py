@@ -1,7 +1,8 @@
 """Tables of the CAD models behind the shipped benchmark: which model, whose, under which licence.
 
-`models.csv` lists the shapes that photos show, `distractors.csv` further shapes of the same libraries that only fill
-the gallery. Both are facts about the Sweet Home 3D furniture libraries; meshes and textures stay in those libraries.
+`models.csv` lists the shapes that photos show, `distractors.csv` further shapes of the same libraries that
+only fill the gallery. Both are facts about the Sweet Home 3D furniture libraries; meshes and textures stay in
+those libraries.
 
     python tools/catalogue.py distractors --libraries LIBS     # rebuild data/sweethome/distractors.csv
     python tools/catalogue.py check --libraries LIBS           # do both tables agree with the libraries?
@@ -65,6 +66,7 @@ def read_models(path: Path, include_dropped: bool = False) -> list[Model]:
 
 
 def write_models(path: Path, models: list[Model]) -> None:
+    """Write a table, one row a model."""
     with path.open("w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, [x.name for x in fields(Model)], lineterminator="\n")
         writer.writeheader()
@@ -74,7 +76,8 @@ def write_models(path: Path, models: list[Model]) -> None:
 def read_catalogue(library: Path) -> dict[str, dict[str, str]]:
     """Properties of every model of one unzipped library (latin-1 lines `key#N=value`), by the model's id."""
     entries: dict[str, dict[str, str]] = {}
-    for line in (library / "PluginFurnitureCatalog.properties").read_text(encoding="latin-1").splitlines():
+    text = (library / "PluginFurnitureCatalog.properties").read_text(encoding="latin-1")
+    for line in text.splitlines():
         if match := re.match(r"(\w+)#(\d+)=(.*)", line.strip()):
             entries.setdefault(match[2], {})[match[1]] = match[3]
     return {e["id"].split("#", 1)[1]: e for e in entries.values()}
@@ -168,21 +171,22 @@ def check(libraries: Path) -> list[str]:
         fresh = from_libraries(libraries, library, key, m.category)
         for column in ("obj_path", "model_rotation", "creator", "licence", "faces"):
             if getattr(m, column) != getattr(fresh, column):
-                problems.append(f"{m.shape_id}: {column} {getattr(m, column)!r}, library {getattr(fresh, column)!r}")
+                ours, theirs = getattr(m, column), getattr(fresh, column)
+                problems.append(f"{m.shape_id}: {column} is {ours!r}, in the library {theirs!r}")
     return problems
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("command", choices=["distractors", "check"])
     parser.add_argument("--libraries", type=Path, required=True, help="folder that holds the unzipped libraries")
     args = parser.parse_args()
     if args.command == "distractors":
-        dropped = {m.shape_id: m.dropped for m in read_models(DISTRACTORS, True)} if DISTRACTORS.exists() else {}
-        rows = [from_libraries(args.libraries, lib, key, cat) for cat, lib, key in read_distractor_list(DISTRACTOR_LIST)]
-        rows = [Model(**{**asdict(m), "dropped": dropped.get(m.shape_id, "")}) for m in rows]
+        chosen = read_distractor_list(DISTRACTOR_LIST)
+        rows = [from_libraries(args.libraries, lib, key, category) for category, lib, key in chosen]
         write_models(DISTRACTORS, rows)
-        print(f"{len(rows)} distractors, {sum(bool(m.dropped) for m in rows)} of them dropped")
+        print(f"{len(rows)} distractors")
     else:
         problems = check(args.libraries)
         print("\n".join(problems) or "both tables agree with the libraries")
