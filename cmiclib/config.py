@@ -149,7 +149,7 @@ PROFILES: dict[str, Config] = {
         profile="smoke",
         model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", image_size=64, init="random"),
         train=TrainConfig(
-            batch=16,
+            batch=8,
             steps=60,
             views=3,
             optimizer="adamw",
