@@ -1,0 +1,226 @@
+"""The shipped benchmark: furniture models of Sweet Home 3D, path-traced photos, unpacked from `data/sweethome`.
+
+Its photos are synthetic and show the very meshes of the gallery, which makes it easier than real photos.
+"""
+
+import fcntl
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import trimesh
+from joblib import Parallel, delayed
+from PIL import Image
+from tqdm import tqdm
+
+from ..benchmark import Benchmark
+from ..benchmark_writer import BenchmarkWriter
+from ..errors import SourceError
+from ..geometry import sample_points
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "data" / "sweethome"
+PREPARED = ROOT / "data" / "prepared"
+UNSEEN_SHARE = 0.15
+SUBSET_CATEGORIES = ("bed", "chair", "sofa", "table")  # the paper's four
+_VERSION = 1  # raise it when the same archives shall be unpacked in another way
+
+
+def open_sweethome(prepared_root: Path | None = None, shapes: int | None = None, jobs: int = 2) -> Benchmark:
+    """Open the shipped benchmark; unpack it first if these very archives have not been unpacked before.
+
+    Args:
+        prepared_root: holds the unpacked benchmarks, one folder for each state of the archives; default:
+            `data/prepared` of the repository.
+        shapes: a small subset, see `prepare_sweethome`.
+        jobs: processes that unpack.
+
+    Raises:
+        SourceError, StorageError: as `prepare_sweethome`.
+    """
+    root = prepared_root or PREPARED
+    digest = hashlib.sha256(str(_VERSION).encode())
+    for file in _shipped_files(SHIPPED):
+        digest.update(file.name.encode() + file.read_bytes())
+    path = root / f"sweethome-{'all' if shapes is None else shapes}-{digest.hexdigest()[:10]}"
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "sweethome.lock").open("w") as lock:  # whoever comes second waits, then finds it done
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (path / "benchmark.json").is_file():
+            prepare_sweethome(path, shapes=shapes, jobs=jobs)
+    return Benchmark.open(path, verify=False)
+
+
+def prepare_sweethome(
+    output: Path,
+    source: Path | None = None,
+    size: int = 128,
+    shapes: int | None = None,
+    jobs: int = 2,
+    progress: bool = True,
+) -> Benchmark:
+    """Unpack the shipped archives into the prepared format.
+
+    Views, photos and masks are as shipped (128 px). The 10,000 points of a shape are sampled here from the
+    shipped mesh (seed 0); the voxels were made from the original one.
+
+    Args:
+        output: the folder to write; must not exist yet.
+        source: the folder with the archives; default: `data/sweethome` of the repository.
+        size: side of views and photos in pixels; other than 128 resizes.
+        shapes: only so many, always the same ones: of the categories bed, chair, sofa and table in turn, a
+            sixth of them unseen, and a sixth distractors. None: all.
+        jobs: processes.
+        progress: show a bar.
+
+    Raises:
+        SourceError: archives are missing or damaged.
+        StorageError: no space; nothing half-written stays.
+    """
+    source = source or SHIPPED
+    try:
+        table = pd.read_csv(source / "shapes.csv", dtype=str, keep_default_na=False)
+        archives = {kind: _members(source / "shapes", kind) for kind in ("views", "meshes", "voxels")}
+        photos, records = _members(source / "photos", "photos"), _records(source / "photos")
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise SourceError(
+            f"the shipped archives are missing or damaged ({error})",
+            path=source,
+            fix="check out data/sweethome of the repository again",
+        ) from None
+    unseen = unseen_groups(table)
+    if shapes is not None:
+        table = _subset(table, unseen, shapes)
+    groups = dict(zip(table["shape_id"], table["group"], strict=True))
+    records = records[records["shape_id"].isin(groups)].sort_values("query_id")
+    writer = BenchmarkWriter(
+        Path(output), name="sweethome", size=size, licence="CC0-1.0 and CC-BY-3.0, see data/sweethome/ATTRIBUTION.csv",
+        source="Sweet Home 3D furniture libraries; photos path-traced with Blender Cycles",
+        extra={"subset": shapes, "photos": len(records)},
+    )  # fmt: skip
+
+    todo = [row for row in table.to_dict("records") if not writer.has_shape(row["shape_id"])]
+    unpacked = Parallel(jobs, return_as="generator")(
+        delayed(_unpack_shape)(
+            _read(archives["views"], f"{row['shape_id']}.png"),
+            _read(archives["meshes"], f"{row['shape_id']}.glb"),
+            size,
+        )
+        for row in todo
+    )
+    for row, (views, points, mesh) in zip(todo, tqdm(unpacked, "shapes", len(todo), disable=not progress), strict=True):
+        voxels = np.frombuffer(_read(archives["voxels"], f"{row['shape_id']}.bits"), np.uint8)
+        facts = {k: row[k] for k in ("name", "creator", "licence", "source", "group")}
+        writer.add_shape(row["shape_id"], row["category"], views, **facts, points=points, voxels=voxels, mesh=mesh)
+    for record in tqdm(records.to_dict("records"), "photos", disable=not progress):
+        query_id, shape_id, seen = record["query_id"], record["shape_id"], groups[record["shape_id"]] not in unseen
+        if writer.has_query(query_id):
+            continue
+        amodal = _image(photos, f"{query_id}.amodal.png", "L", size) if f"{query_id}.amodal.png" in photos else None
+        mask = _image(photos, f"{query_id}.png", "L", size)
+        rgb = _image(photos, f"{query_id}.jpg", "RGB", size).transpose(2, 0, 1)
+        flags = {name: record[name] in ("True", "true", "1") for name in ("truncated", "occluded", "slightly_occluded")}
+        writer.add_query(
+            query_id, shape_id, record["category"], np.concatenate([rgb, mask[None]]), seen=seen, **flags,
+            split=split_of(int(query_id.rpartition("__")[2]), seen), photo=f"{query_id}.jpg", source="rendered",
+            amodal=mask if amodal is None else amodal,
+        )  # fmt: skip
+    return writer.finish()
+
+
+def split_of(number: int, seen: bool) -> str:
+    """Return the split of a shape's photo `number` (00 to 11); it does not change when photos are added."""
+    if not seen:
+        return "val" if number % 2 else "test"
+    return {2: "test", 3: "val"}.get(number % 6, "train")
+
+
+def unseen_groups(table: pd.DataFrame) -> set[str]:
+    """Return the groups that no training photo shows: 15 % of each category's, chosen by the hash of their name.
+
+    Args:
+        table: `shapes.csv` as shipped; distractors have no photos and do not count.
+    """
+    photographed = table[table["distractor"] != "True"].drop_duplicates("group")
+    unseen: set[str] = set()
+    for _, part in photographed.groupby("category"):
+        unseen.update(_by_hash(part["group"])[: round(UNSEEN_SHARE * len(part))])
+    return unseen
+
+
+def _subset(table: pd.DataFrame, unseen: set[str], count: int) -> pd.DataFrame:
+    """`count` rows: a sixth distractors, a sixth unseen, the rest seen, each kind by category in turn."""
+    distractor = table["distractor"] == "True"
+    paper = table["category"].isin(SUBSET_CATEGORIES) & ~distractor
+    new = table["group"].isin(unseen)
+    chosen = [
+        *_in_turn(table[distractor], count // 6),
+        *_in_turn(table[paper & new], count // 6),
+        *_in_turn(table[paper & ~new], count - 2 * (count // 6)),
+    ]
+    if len(chosen) != count:
+        raise SourceError(f"no subset of {count} shapes can be made", fix="ask for 12 to 48 shapes, or for all")
+    return table[table["shape_id"].isin(chosen)]
+
+
+def _in_turn(table: pd.DataFrame, count: int) -> list[str]:
+    """Shape ids by hash, one of each category after the other, the first `count`."""
+    columns = [_by_hash(part["shape_id"]) for _, part in table.groupby("category")]
+    longest = max(map(len, columns), default=0)
+    return [ids[i] for i in range(longest) for ids in columns if i < len(ids)][:count]
+
+
+def _by_hash(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+
+
+def _unpack_shape(strip: bytes, glb: bytes, size: int) -> tuple[np.ndarray, np.ndarray, bytes]:
+    views = np.asarray(Image.open(io.BytesIO(strip)))
+    views = views.reshape(-1, views.shape[1], views.shape[1])  # (12, S, S)
+    if views.shape[1] != size:
+        views = np.stack([_resized(Image.fromarray(view), size) for view in views])
+    mesh = trimesh.load_scene(io.BytesIO(glb), file_type="glb").to_mesh()
+    return views, sample_points(mesh), glb
+
+
+def _image(archive: dict[str, zipfile.ZipFile], name: str, mode: str, size: int) -> np.ndarray:
+    return _resized(Image.open(io.BytesIO(_read(archive, name))).convert(mode), size)
+
+
+def _resized(image: Image.Image, size: int) -> np.ndarray:
+    return (
+        np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) if image.width != size else np.asarray(image)
+    )
+
+
+def _shipped_files(source: Path) -> Sequence[Path]:
+    return [source / "shapes.csv", *sorted(source.glob("shapes/*.zip")), *sorted(source.glob("photos/*.zip"))]
+
+
+def _members(folder: Path, kind: str) -> dict[str, zipfile.ZipFile]:
+    """File name → the archive that holds it; a later archive wins."""
+    archives = [zipfile.ZipFile(path) for path in sorted(folder.glob(f"{kind}-*.zip"))]
+    return {name: archive for archive in archives for name in archive.namelist()}
+
+
+def _records(folder: Path) -> pd.DataFrame:
+    """All rows of the archives' `records.csv`, the later ones winning, all values as text."""
+    columns = ["query_id", "shape_id", "category", "truncated", "occluded", "slightly_occluded"]
+    tables = [pd.DataFrame(columns=columns, dtype=str)]
+    for path in sorted(folder.glob("photos-*.zip")):
+        with zipfile.ZipFile(path) as archive, archive.open("records.csv") as file:
+            tables.append(pd.read_csv(file, dtype=str, keep_default_na=False)[columns])
+    return pd.concat(tables).drop_duplicates("query_id", keep="last")
+
+
+def _read(archive: dict[str, zipfile.ZipFile], name: str) -> bytes:
+    if name not in archive:
+        raise SourceError(f"'{name}' is in none of the shipped archives", fix="check out data/sweethome again")
+    try:
+        return archive[name].read(name)
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise SourceError(f"'{name}' cannot be unpacked ({error})", fix="check out data/sweethome again") from None
