@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 SMOKE_SHAPES = 24  # as many of sweethome's shapes as the smallest profile takes
 
-SMOKE_SHAPES = 24
-
 
 @dataclass(frozen=True)
 class OpenChapter:

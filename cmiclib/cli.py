@@ -60,17 +60,20 @@ def write_json(path: Path | None, values: Any) -> None:
 
 @prepare.command("sweethome")
 def prepare_sweethome(
-    output: Folder,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="default: below data/prepared")] = None,
     input: Annotated[Path | None, typer.Option(metavar="DIR", help="default: data/sweethome")] = None,
-    size: Annotated[int, typer.Option(min=32, help="side of views and photos in pixels")] = 128,
+    size: Annotated[int, typer.Option(min=16, help="side of photos and views in pixels")] = 128,
     shapes: Annotated[int | None, typer.Option(min=12, help="only so many shapes, always the same ones")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
 ) -> None:
     """Unpack the shipped benchmark of Sweet Home 3D's models."""
-    from .sources.sweethome import prepare_sweethome
+    from .sources import sweethome
 
-    made = prepare_sweethome(output, input, size=size, shapes=shapes, jobs=jobs)
-    typer.echo(f"{len(made.shapes)} shapes, {len(made.queries)} photos: {made.path}")
+    if output is None:
+        benchmark = sweethome.open_sweethome(shapes=shapes, jobs=jobs)
+    else:
+        benchmark = sweethome.prepare_sweethome(output, input, size, shapes, jobs)
+    typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")
 
 
 @app.command()
