@@ -1,0 +1,351 @@
+import ast
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cmiclib import provenance
+from cmiclib import train as training
+from cmiclib.checkpoint import Run
+from cmiclib.config import Config, ModelConfig, TrainConfig
+from cmiclib.errors import CheckpointError, TrainingError
+from cmiclib.model import build_model
+from cmiclib.train import TrainingData, learning_rate, make_optimizer, run_name, train, train_or_load, training_loss
+
+CPU = torch.device("cpu")
+CONFIG = Config(
+    profile="test",
+    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random"),
+    train=TrainConfig(batch=4, steps=6, views=2, lr=1e-3, log_every=2, eval_every=3),
+)
+
+
+class Watched:
+    """An array of photos that remembers which rows were read."""
+
+    def __init__(self, array):
+        self.array, self.read = array, set()
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, rows):
+        self.read |= set(np.arange(len(self.array))[rows].ravel().tolist())
+        return self.array[rows]
+
+
+@pytest.fixture(scope="module")
+def watched(tiny_benchmark):
+    return dataclasses.replace(
+        tiny_benchmark, arrays=tiny_benchmark.arrays | {"queries.npy": Watched(tiny_benchmark.images)}
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(watched, tmp_path_factory):
+    """A run from beginning to end; only read it."""
+    return train(CONFIG, watched, tmp_path_factory.mktemp("run"), progress=False, device=CPU)
+
+
+@pytest.fixture(scope="module")
+def data(tiny_benchmark):
+    return TrainingData.load(tiny_benchmark, CPU)
+
+
+def steps_and_losses(run):
+    return run.log.drop(columns="seconds").fillna(-1).to_dict("records")
+
+
+def same_weights(a, b):
+    a, b = load_file(a.path / "model.safetensors"), load_file(b.path / "model.safetensors")
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# One step
+
+
+def test_training_data_are_the_training_photos_with_their_own_shapes(data, tiny_benchmark):
+    table = tiny_benchmark.queries[tiny_benchmark.queries.split == "train"]
+    assert tiny_benchmark.shapes.shape_id.to_numpy()[data.photo_shape].tolist() == table.shape_id.tolist()
+    assert np.array_equal(data.photos, tiny_benchmark.images[table.index])
+
+
+def test_a_step_pairs_photos_with_views_of_their_shapes(data, monkeypatch):
+    """The whole wiring at once: what the encoders get, where the loss looks, what counts as the same category."""
+    seen = {}
+
+    def watch(name, keep):
+        original = getattr(training, name)
+
+        def watching(*args):
+            seen[name] = keep(*args)
+            return original(*args)
+
+        monkeypatch.setattr(training, name, watching)
+
+    watch("augment_queries", lambda photos, *rest: photos)
+    watch("augment_views", lambda views, *rest: views)
+    watch("cmic_loss", lambda scores, target, same, config: (scores, target, same))
+    torch.manual_seed(0)
+    training_loss(build_model(CONFIG.model), data, CONFIG, step=3)
+
+    photos, views, (scores, target, same) = seen["augment_queries"], seen["augment_views"], seen["cmic_loss"]
+    assert photos.shape == (4, 4, 32, 32) and views.shape == (4, 2, 32, 32) and scores.shape == (4, 4)
+    shape_of_column = []
+    for pair in views:
+        found = [[(n, v) for n in range(8) for v in range(12) if torch.equal(data.views[n, v], view)] for view in pair]
+        shapes = {n for places in found for n, _ in places}
+        assert len(shapes) == 1 and found[0] != found[1]  # two different views of one shape
+        shape_of_column.append(shapes.pop())
+    assert len(set(shape_of_column)) == 4
+    for i, photo in enumerate(photos):
+        row = next(row for row, other in enumerate(data.photos) if torch.equal(photo, other))
+        own = int(data.photo_shape[row])
+        assert shape_of_column[target[i]] == own
+        expected = [data.category[own] == data.category[other] for other in shape_of_column]
+        assert same[i].tolist() == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_is_a_function_of_model_and_step_only(data, precision):
+    config = CONFIG.override([f"train.precision={precision}"])
+
+    def loss(step):
+        torch.manual_seed(0)
+        model = build_model(config.model)
+        torch.rand(step + 7)  # the global generator must not matter
+        return training_loss(model, data, config, step)[0]
+
+    first = loss(2)
+    assert first.dtype == torch.float32 and first.isfinite()
+    assert first == loss(2) and first != loss(3)
+
+
+def test_the_loss_of_one_batch_falls_to_nothing(data):
+    config = CONFIG.override(["augment.color=none", "augment.flip=false", "loss.category_weight=0"])
+    torch.manual_seed(0)
+    model = build_model(config.model)
+    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+    losses = []
+    for _ in range(25):
+        loss = training_loss(model, data, config, step=0)[0]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.05 < losses[0]
+
+
+@pytest.mark.gpu
+def test_a_step_on_the_gpu_equals_one_on_the_cpu(tiny_benchmark):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    losses = []
+    for device in (CPU, torch.device("cuda")):
+        torch.manual_seed(0)
+        model = build_model(CONFIG.model).to(device)
+        losses.append(training_loss(model, TrainingData.load(tiny_benchmark, device), CONFIG, step=0)[0].cpu())
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-3, rtol=1e-3)
+
+
+# A whole run
+
+
+def test_only_photos_for_training_and_validation_are_ever_read(finished, watched):
+    assert watched.images.read == set(watched.rows("train")) | set(watched.rows("val"))
+
+
+def test_the_run_folder_tells_the_whole_story(finished, tiny_benchmark):
+    log = finished.log
+    assert log.step[log.loss.notna()].tolist() == [2, 3, 4, 6]
+    assert log.step[log["val.mrr"].notna()].tolist() == [3, 6]
+    assert log.lr.dropna().tolist() == [1e-3] * 4
+    assert log.seconds.is_monotonic_increasing
+    total = log.instance + CONFIG.loss.category_weight * log.category
+    np.testing.assert_allclose(log.loss.dropna(), total.dropna(), rtol=1e-6)
+    assert finished.config == CONFIG
+    assert finished.manifest == {
+        "benchmark": "tiny", "hash": tiny_benchmark.hash, "shapes": 8, "photos": {"train": 20, "val": 11, "test": 11}
+    }  # fmt: skip
+    assert finished.environment["seconds"] > 0
+
+
+def test_the_kept_weights_reach_the_best_validation_score_of_the_log(finished, tiny_benchmark):
+    scores = training.validate(finished.model(), tiny_benchmark, tiny_benchmark.rows("val"), CONFIG)
+    assert scores["mrr"] == pytest.approx(finished.log["val.mrr"].max())
+
+
+@pytest.mark.parametrize("scores, best", [((0.1, 0.9, 0.5), 1), ((0.5, 0.5, 0.2), 0)], ids=["best", "first of equals"])
+def test_the_kept_weights_are_chosen_by_validation(tiny_benchmark, tmp_path, monkeypatch, scores, best):
+    looks = []
+
+    def validate(model, *rest):
+        looks.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"mrr": scores[len(looks) - 1]}
+
+    monkeypatch.setattr(training, "validate", validate)
+    config = CONFIG.override(["train.steps=3", "train.eval_every=1"])
+    kept = train(config, tiny_benchmark, tmp_path, progress=False, device=CPU).model().state_dict()
+    equal = [all(torch.equal(kept[name], look[name]) for name in kept) for look in looks]
+    assert equal == [i == best for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    "function, call",
+    [("training_loss", 2), ("training_loss", 5), ("save_state", 2)],
+    ids=["before the first state", "between states", "after the weights, before the state"],
+)
+def test_an_interrupted_run_ends_as_an_undisturbed_one(function, call, finished, tiny_benchmark, tmp_path, monkeypatch):
+    original, calls = getattr(training, function), []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, function, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIG, tiny_benchmark, tmp_path, progress=False, device=CPU)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 3, "val": {"mrr": 0.1}')  # a line that the interruption cut off
+    torch.manual_seed(99)
+    resumed = train(CONFIG, tiny_benchmark, tmp_path, resume=True, progress=False, device=CPU)
+    assert same_weights(resumed, finished)
+    assert steps_and_losses(resumed) == steps_and_losses(finished)
+
+
+def test_a_state_of_another_configuration_is_not_resumed(finished, tiny_benchmark, tmp_path):
+    for file in ("config.json", "checkpoint/state.pt", "model.safetensors"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes((finished.path / file).read_bytes())
+    other = CONFIG.override(["loss.tau=0.2"])
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train(other, tiny_benchmark, tmp_path, resume=True, progress=False, device=CPU)
+    assert Run.open(tmp_path).config == CONFIG
+
+
+def test_a_new_start_in_an_old_folder_leaves_nothing_old(finished, tiny_benchmark, tmp_path, monkeypatch):
+    for file in finished.path.rglob("*"):
+        if file.is_file():
+            (tmp_path / file.relative_to(finished.path)).parent.mkdir(exist_ok=True)
+            (tmp_path / file.relative_to(finished.path)).write_bytes(file.read_bytes())
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "training_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG.override(["train.seed=1"]), tiny_benchmark, tmp_path, progress=False, device=CPU)
+    with pytest.raises(CheckpointError, match="no weights"):
+        Run.open(tmp_path)
+
+
+def spoil_the_loss(total, model):
+    return total * math.nan
+
+
+def spoil_the_gradient(total, model):
+    return total + (0 * model.attention_weight).sqrt().sum()  # adds 0, with a gradient of 0 · ∞
+
+
+@pytest.mark.parametrize("spoil", [spoil_the_loss, spoil_the_gradient])
+def test_a_loss_that_is_not_a_number_stops_before_anything_is_kept(spoil, tiny_benchmark, tmp_path, monkeypatch):
+    original = training.training_loss
+
+    def spoiled(model, *args):
+        total, *parts = original(model, *args)
+        return spoil(total, model), *parts
+
+    monkeypatch.setattr(training, "training_loss", spoiled)
+    config = CONFIG.override(["train.eval_every=1", "train.log_every=100"])
+    with pytest.raises(TrainingError, match=r"not (a )?number[\s\S]*train\.lr"):
+        train(config, tiny_benchmark, tmp_path, progress=False, device=CPU)
+    assert not (tmp_path / "model.safetensors").exists() and not (tmp_path / "checkpoint").exists()
+
+
+def test_a_batch_larger_than_the_training_shapes_is_refused(tiny_benchmark, tmp_path):
+    with pytest.raises(TrainingError, match=r"train\.batch=5"):  # five of eight shapes have training photos
+        train(CONFIG.override(["train.batch=6"]), tiny_benchmark, tmp_path, progress=False, device=CPU)
+
+
+def test_a_benchmark_without_validation_photos_is_refused(tiny_benchmark, tmp_path):
+    queries = tiny_benchmark.queries.replace({"split": {"val": "test"}})
+    with pytest.raises(TrainingError, match="split 'val'"):
+        train(CONFIG, dataclasses.replace(tiny_benchmark, queries=queries), tmp_path, progress=False)
+
+
+# Names of runs
+
+
+def test_a_run_is_named_by_configuration_data_and_code(tiny_benchmark, tmp_path, monkeypatch):
+    meta = tiny_benchmark.meta | {"sha256": tiny_benchmark.meta["sha256"] | {"views.npy": "0" * 64}}
+    names = [
+        run_name(CONFIG, tiny_benchmark),
+        run_name(CONFIG.override(["train.seed=1"]), tiny_benchmark),
+        run_name(CONFIG, dataclasses.replace(tiny_benchmark, meta=meta)),
+    ]
+    for module in training.METHOD:
+        (tmp_path / f"{module}.py").write_bytes((provenance.PACKAGE / f"{module}.py").read_bytes())
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    assert run_name(CONFIG, tiny_benchmark) == names[0]
+    for module in training.METHOD:
+        with (tmp_path / f"{module}.py").open("a") as file:
+            file.write("# edited\n")
+        names.append(run_name(CONFIG, tiny_benchmark))
+    assert len(set(names)) == 3 + len(training.METHOD)
+    assert all(name.startswith("test-") for name in names)
+
+
+def test_every_module_that_training_uses_is_part_of_the_name():
+    beside = {"config", "benchmark", "checkpoint", "errors", "provenance"}  # hashed by value, or without influence
+    for module in training.METHOD:
+        tree = ast.parse((provenance.PACKAGE / f"{module}.py").read_text())
+        used = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1}
+        assert used <= set(training.METHOD) | beside, module
+
+
+def test_train_or_load_trains_once_and_finishes_what_was_interrupted(tiny_benchmark, tmp_path, monkeypatch):
+    config = CONFIG.override(["train.steps=2", "train.eval_every=1"])
+    original = training.training_loss
+    steps = []
+
+    def counted(model, data, config, step):
+        steps.append(step)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        return original(model, data, config, step)
+
+    monkeypatch.setattr(training, "training_loss", counted)
+    with pytest.raises(KeyboardInterrupt):
+        train_or_load(config, tiny_benchmark, tmp_path, progress=False)
+    first = train_or_load(config, tiny_benchmark, tmp_path, progress=False)
+    again = train_or_load(config, tiny_benchmark, tmp_path, progress=False)
+    assert steps == [0, 1, 1]
+    assert first.path == again.path == tmp_path / run_name(config, tiny_benchmark)
+
+
+# Optimisation
+
+
+def test_learning_rate_by_hand():
+    constant = TrainConfig(lr=2.0, warmup=4, steps=8)
+    assert [learning_rate(step, constant) for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    cosine = TrainConfig(lr=2.0, warmup=2, steps=6, schedule="cosine")
+    expected = [1, 2, 2, 1 + math.sqrt(0.5), 1, 1 - math.sqrt(0.5)]
+    assert [learning_rate(step, cosine) for step in range(6)] == pytest.approx(expected)
+
+
+def test_adam_is_the_papers_and_adamw_decays_matrices_only():
+    model = build_model(CONFIG.model)
+    adam = make_optimizer(model, TrainConfig())
+    assert type(adam) is torch.optim.Adam
+    assert (adam.defaults["lr"], adam.defaults["betas"], adam.defaults["weight_decay"]) == (5e-5, (0.5, 0.999), 0)
+    adamw = make_optimizer(model, TrainConfig(optimizer="adamw", weight_decay=0.1))
+    decay = {id(p): group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
+    assert len(decay) == len(list(model.parameters()))
+    assert all(decay[id(p)] == (0.1 if p.ndim > 1 else 0) for p in model.parameters())
