@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cmiclib import model as model_module
-from cmiclib.config import ModelConfig
+from cmiclib.config import LossConfig, ModelConfig
+from cmiclib.losses import cmic_loss
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores, fused_weights
 
 PARITY = Path(__file__).parent / "data" / "parity"
@@ -57,6 +58,20 @@ def test_parity_of_the_training_form_which_is_shape_by_image():
     arrays = np.load(PARITY / "parity_attention.npz")
     inputs = [torch.from_numpy(arrays[f"train_form/{name}"]) for name in ("query", "views", "linear_in_weight")]
     np.testing.assert_allclose(attention_scores(*inputs).T, arrays["train_form/prod_mat"], atol=5e-7, rtol=0)
+
+
+def test_parity_of_attention_and_losses_together_with_their_gradients():
+    arrays = np.load(PARITY / "parity_losses.npz")
+    inputs = [torch.from_numpy(arrays[f"chain/{name}"]) for name in ("query", "views", "linear_in_weight")]
+    own, same = (torch.from_numpy(arrays[f"chain/{name}"]).T for name in ("InstsMat", "CatsMat"))  # (image, shape)
+    scores = attention_scores(*(tensor.requires_grad_() for tensor in inputs))
+    losses = cmic_loss(scores, own.argmax(dim=1), same > 0, LossConfig())
+    for loss, name in zip(losses, ("loss_total", "loss_inst", "loss_cats"), strict=True):
+        assert loss.item() == pytest.approx(arrays[f"chain/{name}"].item(), abs=4e-6)
+    for gradient, name in zip(
+        torch.autograd.grad(losses[0], inputs), ("query", "views", "linear_in_weight"), strict=True
+    ):
+        np.testing.assert_allclose(gradient, arrays[f"chain/grad_{name}"], atol=2e-7, rtol=0)
 
 
 def test_gradients_are_those_of_the_mixture():

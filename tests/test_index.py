@@ -1,0 +1,199 @@
+import errno
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cmiclib import checkpoint
+from cmiclib.config import Config, ModelConfig
+from cmiclib.errors import CheckpointError, StorageError
+from cmiclib.index import ShapeIndex, embed_gallery, embed_queries
+from cmiclib.model import attention_scores, attention_weights, build_model
+
+CONFIG = Config(
+    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random")
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(CONFIG.model).eval()
+
+
+@pytest.fixture(scope="module")
+def built(model, tiny_benchmark):
+    return ShapeIndex.build(model, tiny_benchmark, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def query(built, tiny_benchmark):
+    return built.embed(tiny_benchmark.images[:9])
+
+
+def random_arrays(shapes=20, d=8, seed=0):
+    rng = np.random.default_rng(seed)
+    views, query = rng.standard_normal((shapes, 12, d)), rng.standard_normal((5, d))
+    views, query = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (views, query))
+    return views, rng.standard_normal((d, d)), [f"shape/{i}" for i in range(shapes)], query
+
+
+# Embeddings
+
+
+def test_embeddings_are_unit_vectors_of_each_photo_and_view_alone(model, tiny_benchmark):
+    photos, views = tiny_benchmark.images[:5], tiny_benchmark.views[:3]
+    query, gallery = embed_queries(model, photos, CONFIG), embed_gallery(model, views, CONFIG)
+    assert query.shape == (5, 16) and gallery.shape == (3, 12, 16)
+    torch.testing.assert_close(query.norm(dim=-1), torch.ones(5))
+    torch.testing.assert_close(gallery.norm(dim=-1), torch.ones(3, 12))
+    torch.testing.assert_close(embed_queries(model, photos, CONFIG, batch=2), query, atol=1e-5, rtol=0)
+    torch.testing.assert_close(embed_gallery(model, views, CONFIG, batch=2), gallery, atol=1e-5, rtol=0)
+    assert embed_queries(model, photos[:0], CONFIG).shape == (0, 16)
+
+
+def test_embeddings_can_be_used_where_gradients_are_wanted(model, tiny_benchmark):
+    query = embed_queries(model, tiny_benchmark.images[:2], CONFIG)
+    gallery = embed_gallery(model, tiny_benchmark.views[:2], CONFIG)
+    weight = model.attention_weight.detach().clone().requires_grad_()
+    attention_scores(query, gallery, weight).sum().backward()
+    assert weight.grad.abs().sum() > 0
+
+
+# Search
+
+
+def test_search_is_a_full_sort_of_the_models_scores(built, model, query, tiny_benchmark):
+    found = built.search(query, k=5)
+    scores = model.score(query, embed_gallery(model, tiny_benchmark.views, CONFIG)).detach().numpy()
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    assert found.ids == tiny_benchmark.shapes.shape_id.to_numpy()[order].tolist()
+    np.testing.assert_allclose(found.scores, np.take_along_axis(scores, order, axis=1), atol=1e-6)
+    rows, ranked = built.rank(query, k=5)
+    assert torch.equal(ranked, found.scores) and rows.tolist() == order.tolist()
+
+
+def test_numpy_arrays_of_any_precision_can_be_indexed_and_searched():
+    views, attention, ids, query = random_arrays()
+    ids_found, scores, weights = ShapeIndex.from_arrays(views, attention, ids).search(query, k=3)
+    for i, q in enumerate(query):
+        logits = views @ (attention @ q)  # (N, V)
+        attended = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        expected = (attended * (views @ q)).sum(axis=1)
+        best = np.argsort(-expected)[:3]
+        assert ids_found[i] == [ids[n] for n in best]
+        np.testing.assert_allclose(scores[i], expected[best], atol=1e-6)
+        np.testing.assert_allclose(weights[i], attended[best], atol=1e-6)
+
+
+def test_of_equal_scores_the_lower_row_comes_first():
+    views, attention, ids, query = random_arrays()
+    views[[2, 6, 9, 17]] = query[0]  # all views show the query: score 1
+    found = ShapeIndex.from_arrays(views, attention, ids).search(query[:1], k=3)
+    assert found.ids == [["shape/2", "shape/6", "shape/9"]]
+    torch.testing.assert_close(found.scores, torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("k, expected", [(1, 1), (20, 20), (21, 20), (1000, 20)])
+def test_more_results_than_shapes_are_all_shapes(k, expected):
+    views, attention, ids, query = random_arrays()
+    found = ShapeIndex.from_arrays(views, attention, ids).search(query, k)
+    assert found.scores.shape == (5, expected) and found.weights.shape == (5, expected, 12)
+    assert all(len(set(line)) == expected for line in found.ids)
+
+
+def test_no_query_gives_no_result():
+    views, attention, ids, query = random_arrays()
+    found = ShapeIndex.from_arrays(views, attention, ids).search(query[:0], k=3)
+    assert found.ids == [] and found.scores.shape == (0, 3)
+
+
+@pytest.mark.parametrize("fusion", ["mean", "max"])
+def test_an_index_scores_and_explains_as_its_model_does(fusion, tiny_benchmark, tmp_path):
+    config = CONFIG.override([f"model.fusion={fusion}"])
+    torch.manual_seed(0)
+    index = ShapeIndex.build(build_model(config.model), tiny_benchmark, config)
+    index.save(tmp_path / "index")
+    index = ShapeIndex.load(tmp_path / "index")
+    query = index.embed(tiny_benchmark.images[:4])
+    cosines = torch.einsum("qd,nvd->qnv", query, index.views)
+    expected = cosines.mean(dim=-1) if fusion == "mean" else cosines.amax(dim=-1)
+    torch.testing.assert_close(index.scores(query), expected, atol=1e-6, rtol=0)
+    rows, scores = index.rank(query, k=3)
+    explained = (index.search(query, k=3).weights * cosines.gather(1, rows[..., None].expand(-1, -1, 12))).sum(dim=-1)
+    torch.testing.assert_close(explained, scores, atol=1e-6, rtol=0)
+
+
+def test_weights_are_the_attention_over_the_found_shapes_views(built, query):
+    found = built.search(query, k=2)
+    every = attention_weights(query, built.views, built.attention)
+    for i, line in enumerate(found.ids):
+        for j, shape_id in enumerate(line):
+            torch.testing.assert_close(found.weights[i, j], every[i, built.shape_ids.index(shape_id)])
+
+
+def test_building_puts_the_model_into_evaluation_mode(tiny_benchmark, built):
+    torch.manual_seed(0)
+    training = build_model(CONFIG.model)
+    index = ShapeIndex.build(training, tiny_benchmark)
+    assert torch.equal(index.views, built.views)
+    assert not training.training
+
+
+@pytest.mark.parametrize(
+    "views, attention, names", [((3, 2), (2, 2), 3), ((3, 12, 2), (2, 3), 3), ((3, 12, 2), (2, 2), 4)]
+)
+def test_arrays_that_do_not_fit_are_refused(views, attention, names):
+    with pytest.raises(ValueError, match=r"views \(N, V, d\), attention \(d, d\) and N ids"):
+        ShapeIndex.from_arrays(np.zeros(views), np.zeros(attention), ["x"] * names)
+
+
+# Files
+
+
+def test_a_file_holds_all_that_a_search_needs(built, query, tiny_benchmark, tmp_path):
+    built.save(tmp_path / "gallery.index")
+    loaded = ShapeIndex.load(tmp_path / "gallery.index")
+    assert loaded.shape_ids == built.shape_ids and loaded.config == CONFIG and len(loaded) == 8
+    assert torch.equal(loaded.embed(tiny_benchmark.images[:9]), query)
+    before, after = built.search(query, 4), loaded.search(query, 4)
+    assert before.ids == after.ids
+    assert torch.equal(before.scores, after.scores) and torch.equal(before.weights, after.weights)
+
+
+def test_an_index_of_arrays_keeps_its_vectors_but_embeds_no_photos(tmp_path, tiny_benchmark):
+    views, attention, ids, query = random_arrays()
+    ids[3] = "chaise/Schreibtisch „Ω“"
+    index = ShapeIndex.from_arrays(views, attention, ids)
+    index.save(tmp_path / "gallery.index")
+    loaded = ShapeIndex.load(tmp_path / "gallery.index")
+    assert loaded.shape_ids == ids
+    assert torch.equal(loaded.scores(query), index.scores(query))
+    with pytest.raises(CheckpointError, match="cmic index"):
+        loaded.embed(tiny_benchmark.images[:1])
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated", "other weights"])
+def test_a_file_that_is_no_index_is_named(damage, tmp_path):
+    path = tmp_path / "gallery.index"
+    if damage == "truncated":
+        ShapeIndex.from_arrays(*random_arrays()[:3]).save(path)
+        path.write_bytes(path.read_bytes()[:-50])
+    elif damage == "other weights":
+        save_file({"views": torch.zeros(2, 12, 4)}, path)
+    elif damage != "missing":
+        path.write_text({"empty": "", "text": "shape,score\n" * 9}[damage])
+    with pytest.raises(CheckpointError, match="cmic index") as error:
+        ShapeIndex.load(path)
+    assert error.value.path == path
+
+
+def test_a_full_disk_leaves_no_half_index(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        ShapeIndex.from_arrays(*random_arrays()[:3]).save(tmp_path / "gallery.index")
+    assert list(tmp_path.iterdir()) == []
