@@ -58,9 +58,10 @@ def smallest_mesh(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 
 def build(model: Model, libraries: Path) -> str:
-    """Write the three files of a shape; return what is wrong with it, if anything."""
+    """Write those of a shape's three files that are not there yet; return what is wrong with it, if anything."""
     files = {kind: CACHE / kind / f"{model.shape_id}{suffix}" for kind, suffix in KINDS.items()}
-    if all(f.is_file() for f in files.values()):
+    missing = [kind for kind, file in files.items() if not file.is_file()]
+    if not missing:
         return ""
     try:
         mesh = geometry.load_mesh(libraries / model.obj_path)
@@ -75,19 +76,24 @@ def build(model: Model, libraries: Path) -> str:
         return f"{model.shape_id}: {error}"
     if (views < 255).mean(axis=(1, 2)).min() < 0.002:
         return f"{model.shape_id}: a view is almost empty"
-    strip = io.BytesIO()
-    Image.fromarray(views.reshape(-1, SIZE)).save(strip, "PNG", optimize=True)
-    contents = {
-        "views": strip.getvalue(),
-        "meshes": geometry.export_glb(smallest_mesh(mesh)),
-        "voxels": geometry.pack_voxels(geometry.voxelise(mesh)).tobytes(),
+    make = {
+        "views": lambda: png_strip(views),
+        "meshes": lambda: geometry.export_glb(smallest_mesh(mesh)),
+        "voxels": lambda: geometry.pack_voxels(geometry.voxelise(mesh)).tobytes(),
     }
-    for kind, content in contents.items():
+    for kind in missing:
         files[kind].parent.mkdir(parents=True, exist_ok=True)
         partial = files[kind].with_suffix(".partial")
-        partial.write_bytes(content)
+        partial.write_bytes(make[kind]())
         partial.replace(files[kind])
     return ""
+
+
+def png_strip(views: np.ndarray) -> bytes:
+    """Views (12, S, S) one below the other, losslessly."""
+    file = io.BytesIO()
+    Image.fromarray(views.reshape(-1, views.shape[2])).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def pack(shape_ids: list[str]) -> None:
