@@ -75,7 +75,8 @@ def render_views(mesh: trimesh.Trimesh, size: int = 128, protocol: ViewProtocol 
     """Render a normalised mesh from all azimuths of the protocol.
 
     Flat shading, seen from both sides: a face's gray, between 30 and 215, is linear in the cosine of its angle
-    to the light, without a dark side in which details would drown; colours and textures are not used. What every ray misses has the background's gray.
+    to the light, without a dark side in which details would drown; colours and textures are not used. What
+    every ray misses has the background's gray.
 
     Args:
         mesh: as `geometry.normalise` returns it.
