@@ -1,0 +1,193 @@
+"""The runner: what is run again and what is not, failures, parameters, two runs at once."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from toybook import BODY, make_book, write_chapter
+
+from cmiclib import runner
+from cmiclib.chapters import read_book, selected
+from cmiclib.errors import BookError, ConfigError
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(runner, "library_hash", lambda: "library")
+    return make_book(tmp_path)
+
+
+class Kernel:
+    """Stands in for papermill: notes what would run; a chapter in ``broken`` fails."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.parameters: dict[str, dict] = {}
+        self.broken: set[str] = set()
+
+    def __call__(self, chapter, parameters, target: Path, root: Path) -> str:
+        self.ran.append(chapter.name)
+        self.parameters[chapter.name] = parameters
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("{}")
+        return "ValueError: broken" if chapter.name in self.broken else ""
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    kernel = Kernel()
+    monkeypatch.setattr(runner, "execute", kernel)
+    return kernel
+
+
+def run(root: Path, benchmark_hash: str = "hash", **options) -> runner.Result:
+    options = {"profile": "smoke", "say": lambda line: None} | options
+    return runner.reproduce(root, benchmark_hash=lambda: benchmark_hash, **options)
+
+
+def edit(root: Path, name: str) -> None:
+    path = root / "book" / f"{name}.py"
+    path.write_text(path.read_text() + "\n# %%\n1 + 1\n")
+
+
+def test_second_run_recomputes_nothing(root: Path, kernel: Kernel) -> None:
+    assert run(root).ran == ["first", "second", "third"]
+    kernel.ran.clear()
+    result = run(root)
+    assert (kernel.ran, result.ran, result.current) == ([], [], ["first", "second", "third"])
+
+
+@pytest.mark.parametrize(
+    ("edited", "again"), [("first", ["first", "second"]), ("second", ["second"]), ("third", ["third"])]
+)
+def test_an_edited_chapter_runs_again_with_those_that_need_it(
+    root: Path, kernel: Kernel, edited: str, again: list[str]
+) -> None:
+    run(root)
+    edit(root, edited)
+    assert run(root).ran == again
+
+
+def test_everything_runs_again_for_another_library_benchmark_or_lost_notebook(
+    root: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(root)
+    assert len(run(root, benchmark_hash="other").ran) == 3
+    monkeypatch.setattr(runner, "library_hash", lambda: "edited")
+    assert len(run(root, benchmark_hash="other").ran) == 3
+    (root / "outputs/smoke/notebooks/third.ipynb").unlink()
+    assert run(root, benchmark_hash="other").ran == ["third"]
+
+
+def test_profiles_do_not_touch_each_other(root: Path, kernel: Kernel) -> None:
+    run(root)
+    assert len(run(root, profile="demo").ran) == 3
+    assert run(root).ran == []
+    assert kernel.parameters["third"] == {"PROFILE": "demo", "BENCHMARK": "sweethome", "OUTPUTS": "outputs"}
+
+
+def test_a_parameter_goes_to_the_chapters_that_take_it(root: Path, kernel: Kernel) -> None:
+    run(root)
+    assert run(root, parameters={"COUNT": 5}).ran == ["first", "second"]
+    assert kernel.parameters["first"]["COUNT"] == 5
+    assert "COUNT" not in kernel.parameters["second"]
+
+
+def test_unknown_parameter_profile_and_chapter_are_refused_before_anything_runs(root: Path, kernel: Kernel) -> None:
+    with pytest.raises(BookError, match=r"'COUNTS'[\s\S]*use one of: BENCHMARK, COUNT, OUTPUTS, PROFILE"):
+        run(root, parameters={"COUNTS": 5})
+    with pytest.raises(ConfigError, match="unknown profile 'tiny'"):
+        run(root, profile="tiny")
+    with pytest.raises(BookError, match=r"no chapter 'fourth'[\s\S]*first, second, third"):
+        run(root, chapters=["fourth"])
+    assert kernel.ran == []
+    assert not (root / "outputs").exists()
+
+
+def test_a_chapter_alone_runs_with_what_it_needs(root: Path, kernel: Kernel) -> None:
+    assert run(root, chapters=["second"]).ran == ["first", "second"]
+    assert run(root).ran == ["third"]
+
+
+def test_a_failure_skips_what_needs_it_and_the_rest_runs(root: Path, kernel: Kernel) -> None:
+    kernel.broken = {"first"}
+    lines: list[str] = []
+    result = run(root, say=lines.append)
+    assert (result.failed, result.skipped, result.ran) == (["first"], ["second"], ["third"])
+    assert any("ValueError: broken" in line for line in lines)
+    record = runner.read_record(root / "outputs/smoke")["chapters"]
+    assert {name: entry["status"] for name, entry in record.items()} == {
+        "first": "failed", "second": "skipped", "third": "ok"
+    }  # fmt: skip
+    kernel.broken = set()
+    assert run(root).ran == ["first", "second"]
+
+
+def test_a_run_that_was_killed_in_a_chapter_runs_it_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(chapter, parameters, target: Path, root: Path) -> str:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("{}")
+        if chapter.name == "second":
+            raise KeyboardInterrupt
+        return ""
+
+    monkeypatch.setattr(runner, "execute", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(root)
+    monkeypatch.setattr(runner, "execute", lambda *_: "")
+    (root / "outputs/smoke/notebooks/third.ipynb").write_text("{}")
+    assert run(root).ran == ["second", "third"]
+
+
+def test_the_second_of_two_runs_says_who_holds_the_lock(root: Path, kernel: Kernel) -> None:
+    import os
+
+    with (
+        runner.locked(root / "outputs/smoke"),
+        pytest.raises(BookError, match=f"another run is at work here: process {os.getpid()}"),
+    ):
+        run(root)
+    assert kernel.ran == []
+    assert len(run(root).ran) == 3
+
+
+def test_the_record_says_what_ran_where_and_how_long(root: Path, kernel: Kernel) -> None:
+    run(root)
+    record = json.loads((root / "outputs/smoke/provenance.json").read_text())
+    assert record["environment"]["versions"]["torch"]
+    assert set(record["hashes"]) == {"library", "config", "benchmark"}
+    assert record["chapters"]["third"]["seconds"] >= 0
+    assert record["chapters"]["third"]["finished"].endswith("+00:00")
+
+
+def test_needs_come_first_and_else_the_order_of_reading_stays(root: Path) -> None:
+    write_chapter(root, "first", needs="third")
+    assert [chapter.name for chapter in read_book(root)] == ["third", "first", "second"]
+    assert [chapter.name for chapter in selected(read_book(root), ["first"])] == ["third", "first"]
+
+
+def test_circles_unknown_needs_and_missing_pages_are_named(root: Path) -> None:
+    write_chapter(root, "first", needs="second")
+    with pytest.raises(BookError, match="first, second"):
+        read_book(root)
+    write_chapter(root, "first", needs="zeroth")
+    with pytest.raises(BookError, match="needs zeroth"):
+        read_book(root)
+    (root / "book/third.py").unlink()
+    with pytest.raises(BookError, match="lists 'third'"):
+        read_book(root)
+
+
+def test_papermill_runs_chapters_with_their_parameters_and_keeps_a_failing_one(root: Path) -> None:
+    write_chapter(root, "first", BODY + '\n# %%\nprint("count", COUNT)\n', more="COUNT = 2\n")
+    write_chapter(root, "second", "\n# %%\nprint('before')\n\n# %%\nraise ValueError('wrong on purpose')\n")
+    result = run(root, parameters={"COUNT": 7}, chapters=["first", "second"])
+    assert (result.ran, result.failed) == (["first"], ["second"])
+    assert (root / "outputs/smoke/ran.txt").read_text() == "first\n"
+    first = nbformat.read(root / "outputs/smoke/notebooks/first.ipynb", 4)
+    assert first.cells[-1].outputs[0].text == "count 7\n"
+    second = nbformat.read(root / "outputs/smoke/notebooks/second.ipynb", 4)
+    outputs = [output for cell in second.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any(output.get("text") == "before\n" for output in outputs)
+    assert any(output.output_type == "error" and output.evalue == "wrong on purpose" for output in outputs)
