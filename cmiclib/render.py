@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from .errors import MeshError
 
 # The light moves with the camera, above its left shoulder: in camera axes (right, up, towards the camera).
-# From there top, left and right side of a box differ by more than 20 grays at every azimuth of the protocol.
+# From there top, left and right side of a box differ by more than 40 grays at every azimuth of the protocol.
 _LIGHT = np.array([-0.6, 1.0, 1.0]) / np.linalg.norm([-0.6, 1.0, 1.0])
 _DARKEST, _LIGHTEST = 30, 215  # of a surface: never as white as the background
 
@@ -74,9 +74,9 @@ def project(points: np.ndarray, azimuth: float, size: int, protocol: ViewProtoco
 def render_views(mesh: trimesh.Trimesh, size: int = 128, protocol: ViewProtocol | None = None) -> np.ndarray:
     """Render a normalised mesh from all azimuths of the protocol.
 
-    Flat shading, seen from both sides: a face's gray, between 30 and 215, is linear in the cosine of its angle
-    to the light, without a dark side in which details would drown; colours and textures are not used. What
-    every ray misses has the background's gray.
+    Flat shading, seen from both sides: a face's gray is 30 + 185·((1 + c)/2)², c the cosine of its angle to the
+    light, so that no side is so dark that its details drown; colours and textures are not used. What every ray
+    misses has the background's gray.
 
     Args:
         mesh: as `geometry.normalise` returns it.
@@ -115,7 +115,7 @@ def _face_grays(normals: np.ndarray, centres: np.ndarray, origin: np.ndarray, ax
     """Whole-numbered gray of each face (F,), so that rounding errors of a ray cannot show."""
     towards = np.einsum("fc,fc->f", normals, origin - centres)
     lit = (normals @ (_LIGHT @ axes)) * np.where(towards < 0, -1, 1)  # the side that the camera sees
-    return np.rint(_DARKEST + (_LIGHTEST - _DARKEST) * (lit + 1) / 2)
+    return np.rint(_DARKEST + (_LIGHTEST - _DARKEST) * ((1 + lit) / 2) ** 2)
 
 
 @lru_cache(maxsize=4)

@@ -95,7 +95,7 @@ def test_faces_differ_in_gray_and_from_the_background() -> None:
     for view in render_views(cube, 64, ViewProtocol(azimuths=(30, 45, 60))):
         grays, counts = np.unique(view[view < 255], return_counts=True)
         large = grays[counts > 60].astype(int)
-        assert len(large) == 3 and np.diff(large).min() > 20 and large.max() <= 215
+        assert len(large) == 3 and np.diff(large).min() > 40 and large.max() <= 215
 
 
 def test_both_sides_of_a_surface_are_seen() -> None:
