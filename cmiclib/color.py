@@ -50,7 +50,7 @@ def transfer_color(source: Tensor, target: Tensor, variant: Literal["lab", "refe
     _check("target", target)
     if len(source) != len(target):
         raise ValueError(f"{len(source)} sources for {len(target)} targets: pass one source for each target")
-    # The released formula cancels large numbers: float32 alone would miss the authors' arrays on some pixels.
+    # The released formula cancels large numbers: float32 alone errs by 2e-5, all that its comparison allows.
     double = variant == "reference" or target.dtype == torch.float64
     with torch.autocast(target.device.type, enabled=False):
         source, wanted = (image.to(torch.float64 if double else torch.float32) for image in (source, target))

@@ -54,6 +54,12 @@ def test_reference_stages_match_the_released_code(parity, case):
     assert (back - target).abs().max() < 1e-4  # the two matrices of the formula are rounded
 
 
+def test_reference_variant_does_not_round_in_between(parity):
+    source, target = parity["smooth/source"], parity["smooth/target"]
+    exact = transfer_color(source.double(), target.double(), "reference")
+    torch.testing.assert_close(transfer_color(source, target, "reference").double(), exact, atol=1e-7, rtol=0)
+
+
 @pytest.mark.parametrize("case", TOLERANCES)
 def test_lab_variant_matches_reinhard_in_numpy(parity, case):
     result = transfer_color(parity[f"{case}/source"], parity[f"{case}/target"], "lab")
