@@ -57,7 +57,7 @@ book: $(STAMP) ## write the HTML only, from the notebooks that ran  [PROFILE BEN
 	@$(BIN)/cmic book --profile $(PROFILE)
 
 lab: $(STAMP) ## open the chapters in JupyterLab; script and notebook stay paired
-	@$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book
+	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/book
 
 prepare: $(STAMP) ## unpack data/sweethome into the prepared format
 	@$(BIN)/cmic prepare sweethome

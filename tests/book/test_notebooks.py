@@ -1,0 +1,124 @@
+"""Pairs of script and notebook: derived, stable, without outputs in git, and saved together in JupyterLab."""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toybook import REPOSITORY, make_book
+
+from cmiclib import notebooks
+from cmiclib.chapters import pages, read_book
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    return make_book(tmp_path) / "book"
+
+
+def executed(notebook: dict) -> dict:
+    """The same notebook as Jupyter would save it after a run."""
+    saved = copy.deepcopy(notebook)
+    for number, cell in enumerate(saved["cells"]):
+        cell["id"] = f"random-{number}"
+        if cell["cell_type"] == "code":
+            cell["execution_count"] = number
+            cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["secret\n"]}]
+            cell["metadata"]["execution"] = {"iopub.busy": "2026-01-01T00:00:00Z"}
+    saved["metadata"]["language_info"] = {"name": "python", "version": "3.13.0"}
+    return saved
+
+
+def test_cleaning_undoes_all_that_a_run_adds(book: Path) -> None:
+    notebook = notebooks.derive(book / "first.py")
+    assert notebooks.dumps(notebooks.clean(executed(notebook))) == notebooks.dumps(notebook)
+
+
+def test_derived_notebooks_keep_tags_needs_and_kernel(book: Path) -> None:
+    notebook = notebooks.derive(book / "second.py")
+    assert notebook["metadata"]["cmic"] == {"needs": ["first"]}
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert [cell["metadata"].get("tags") for cell in notebook["cells"]].count(["parameters"]) == 1
+
+
+def test_editing_one_cell_changes_one_id(book: Path) -> None:
+    before = notebooks.derive(book / "first.py")
+    script = book / "first.py"
+    script.write_text(script.read_text().replace("COUNT = 2", "COUNT = 3") + "\n# %%\n1\n\n# %%\n1\n")
+    after = notebooks.derive(script)
+    ids = [[cell["id"] for cell in notebook["cells"]] for notebook in (before, after)]
+    assert len(set(ids[1])) == len(ids[1]), "cells of the same text need different ids"
+    assert len(set(ids[0]) - set(ids[1])) == 1
+
+
+def test_sync_writes_what_differs_and_leaves_outputs_alone(book: Path) -> None:
+    assert {path.name for path in notebooks.sync(book)} == {"first.ipynb", "second.ipynb", "third.ipynb"}
+    saved = json.dumps(executed(notebooks.derive(book / "first.py")))
+    (book / "first.ipynb").write_text(saved)
+    assert notebooks.sync(book) == []
+    assert (book / "first.ipynb").read_text() == saved
+
+
+def test_drift_is_named(book: Path) -> None:
+    notebooks.sync(book)
+    assert notebooks.drift(book) == []
+    with (book / "second.py").open("a") as file:
+        file.write("\n# %%\n2\n")
+    (book / "third.py").unlink()
+    assert notebooks.drift(book) == ["second.ipynb is not what second.py says", "third.ipynb has no script"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_git_never_gets_outputs(book: Path) -> None:
+    root = book.parent
+    git(root, "init", "-q")
+    (root / ".gitattributes").write_text((REPOSITORY / ".gitattributes").read_text())
+    git(root, "config", "filter.notebook.clean", f"'{sys.executable}' -m cmiclib.notebooks clean")
+    notebook = notebooks.derive(book / "first.py")
+    (book / "first.ipynb").write_text(json.dumps(executed(notebook)))
+    git(root, "add", ".")
+    assert git(root, "show", ":book/first.ipynb") == notebooks.dumps(notebook)
+    assert notebooks.drift(book) == ["second.ipynb is missing", "third.ipynb is missing"]
+
+
+def test_outputs_that_reached_git_without_the_filter_are_found(book: Path) -> None:
+    notebooks.sync(book)
+    (book / "first.ipynb").write_text(json.dumps(executed(notebooks.derive(book / "first.py"))))
+    git(book.parent, "init", "-q")
+    git(book.parent, "add", ".")
+    assert notebooks.drift(book) == ["first.ipynb is in git with outputs or with other cell ids than its text gives"]
+
+
+def test_saving_in_jupyterlab_writes_both(book: Path) -> None:
+    from jupyter_server.services.contents.largefilemanager import LargeFileManager
+    from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
+
+    (book.parent / "jupytext.toml").write_text((REPOSITORY / "jupytext.toml").read_text())
+    notebooks.sync(book)
+    manager = build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(book.parent))
+    model = manager.get("book/first.ipynb")
+    model["content"]["cells"][-1]["source"] += "\nprint('added in the browser')"
+    model["content"] = executed(model["content"])
+    manager.save(model, "book/first.ipynb")
+    script = (book / "first.py").read_text()
+    assert "added in the browser" in script and "secret" not in script
+    assert "secret" in (book / "first.ipynb").read_text()
+    assert notebooks.drift(book) == []
+    header = script.split("# %%")[0]
+    assert "needs" in header and "kernelspec" in header and "jupytext_version" not in header
+
+
+def test_the_books_own_pairs_agree() -> None:
+    assert notebooks.drift(REPOSITORY / "book") == []
+
+
+def test_every_chapter_is_in_the_contents_and_takes_the_common_parameters() -> None:
+    chapters = read_book(REPOSITORY)
+    assert {path.stem for path in (REPOSITORY / "book").glob("*.py")} <= set(pages(REPOSITORY))
+    for chapter in chapters:
+        assert chapter.parameters >= {"PROFILE", "BENCHMARK", "OUTPUTS"}, chapter.name

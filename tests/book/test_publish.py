@@ -1,0 +1,138 @@
+"""Publishing: what is fetched, staged and built, and what is said when that fails. The HTML itself: test_html.py."""
+
+import base64
+import dataclasses
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+from toybook import REPOSITORY, make_book
+
+from cmiclib import publish
+from cmiclib.errors import BookError
+from cmiclib.publish import Package
+
+
+def make_archive(path: Path, files: dict[str, str]) -> Package:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"package/dist/{name}")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    integrity = "sha512-" + base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    return Package("thing", "1.2.3", integrity, "package/dist/", "folder/thing", ("main.js", "fonts/*"))
+
+
+def fake_npm(folder: Path, script: str) -> str:
+    path = folder / "npm"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
+    package = make_archive(tmp_path / "thing.tgz", {"main.js": "1", "fonts/a/b.woff": "2", "other.js": "3"})
+    monkeypatch.setattr(publish, "VENDOR", (package,))
+    npm = fake_npm(tmp_path, f'cp "{tmp_path}/thing.tgz" "$5"; echo thing.tgz')
+    monkeypatch.setattr(publish, "find_npm", lambda: npm)
+    return package
+
+
+def test_vendor_holds_the_listed_files_once(package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert publish.fetch_vendor(tmp_path)
+    folder = tmp_path / "vendor/folder/thing"
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == ["fonts/a/b.woff", "main.js"]
+    assert not publish.fetch_vendor(tmp_path)
+    monkeypatch.setattr(publish, "VENDOR", (dataclasses.replace(package, files=("main.js",)),))
+    assert publish.fetch_vendor(tmp_path), "another list of files is fetched again"
+
+
+def test_another_checksum_is_refused(package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "VENDOR", (dataclasses.replace(package, integrity="sha512-AAAA"),))
+    with pytest.raises(BookError, match="thing@1.2.3 has checksum sha512-.*, not sha512-AAAA"):
+        publish.fetch_vendor(tmp_path)
+    assert not (tmp_path / "vendor/packages.json").exists()
+
+
+def test_no_network_is_an_error_that_says_how(package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = fake_npm(tmp_path, "echo 'npm error network ENOTFOUND' >&2; exit 1")
+    monkeypatch.setattr(publish, "find_npm", lambda: npm)
+    with pytest.raises(BookError, match=r"thing@1.2.3 \(npm error network ENOTFOUND\)[\s\S]*make vendor"):
+        publish.fetch_vendor(tmp_path)
+
+
+def test_the_configuration_loads_only_what_is_vendored() -> None:
+    sphinx = yaml.safe_load((REPOSITORY / "_config.yml").read_text())["sphinx"]["config"]
+    scripts = [sphinx["mathjax_path"], *sphinx["nb_ipywidgets_js"], sphinx["html_js_files"][0][0]]
+    targets = {f"../vendor/{package.target}" for package in publish.VENDOR}
+    assert {script.rpartition("/")[0] for script in scripts} == targets
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A toy book whose chapters "ran", with a build that only counts."""
+    monkeypatch.setattr(publish, "fetch_vendor", lambda root: False)
+    monkeypatch.setattr(publish, "library_hash", lambda: "library")
+    root = make_book(tmp_path)
+    folder = root / "outputs/smoke"
+    (folder / "notebooks").mkdir(parents=True)
+    for name in ("first", "second", "third"):
+        cells = [
+            {"cell_type": "code", "metadata": {"tags": [tag]}, "source": [tag], "outputs": []}
+            for tag in ("parameters", "injected-parameters")
+        ]
+        (folder / "notebooks" / f"{name}.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}}))
+    chapters = {name: {"status": "ok", "key": name} for name in ("first", "second", "third")}
+    (folder / "provenance.json").write_text(json.dumps({"chapters": chapters}))
+    return root
+
+
+def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    builds: list[bool] = []
+
+    def build(folder: Path, strict: bool) -> None:
+        builds.append(strict)
+        (folder / "html").mkdir(exist_ok=True)
+        (folder / "html/index.html").write_text("")
+
+    monkeypatch.setattr(publish, "build", build)
+    return builds
+
+
+def test_html_is_built_when_something_changed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = count_builds(monkeypatch)
+    assert publish.publish(root, "smoke") == (root / "outputs/smoke/html/index.html", True)
+    assert publish.publish(root, "smoke") == (root / "outputs/smoke/html/index.html", False)
+    (root / "book/page.md").write_text("# Another page\n")
+    assert publish.publish(root, "smoke")[1]
+    (root / "outputs/smoke/html/index.html").unlink()
+    assert publish.publish(root, "smoke")[1]
+    assert builds == [True] * 3
+
+
+def test_a_chapter_that_did_not_run_says_so_and_warnings_no_longer_stop_the_build(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds = count_builds(monkeypatch)
+    folder = root / "outputs/smoke"
+    (folder / "notebooks/second.ipynb").unlink()
+    record = json.loads((folder / "provenance.json").read_text())
+    record["chapters"]["second"]["status"] = "skipped"
+    (folder / "provenance.json").write_text(json.dumps(record))
+    publish.publish(root, "smoke")
+    assert builds == [False]
+    assert "This chapter was not run here (skipped)" in (folder / "site/second.md").read_text()
+
+
+def test_staged_notebooks_show_the_values_used_not_the_defaults(root: Path) -> None:
+    folder = root / "outputs/smoke"
+    assert publish.stage(root, folder, json.loads((folder / "provenance.json").read_text()))
+    cells = json.loads((folder / "site/first.ipynb").read_text())["cells"]
+    assert [cell["metadata"]["tags"] for cell in cells] == [["injected-parameters", "hide-input"]]
+    staged = {path.name for path in (folder / "site").iterdir()}
+    assert {"_config.yml", "_toc.yml", "page.md", "references.bib", "first.ipynb", "extra"} <= staged

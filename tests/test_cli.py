@@ -1,0 +1,132 @@
+"""The command `cmic`: the whole way from a benchmark to an answer, and one clear message for each mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toybook import make_book
+from typer.testing import CliRunner
+
+from cmiclib import runner
+from cmiclib.cli import app, parse_parameter
+from cmiclib.errors import ConfigError
+
+CMIC = str(Path(sys.executable).parent / "cmic")
+TINY = ["model.image_size=32", "train.batch=5", "train.steps=4", "train.eval_every=2", "train.log_every=1"]
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_benchmark, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    result = invoke("train", "--benchmark", tiny_benchmark.path, "--output", path, "--profile", "smoke", *TINY)
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_train_writes_a_run_with_the_overrides(run_folder: Path) -> None:
+    assert json.loads((run_folder / "config.json").read_text())["train"]["steps"] == 4
+
+
+def test_evaluate_writes_flat_figures(run_folder: Path, tiny_benchmark, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    result = invoke("evaluate", "--run", run_folder, "--benchmark", tiny_benchmark.path, "--json", file)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(file.read_text())
+    assert {"top1", "top10", "category", "map10", "mrr", "queries", "top1_low", "top1_high"} <= set(figures)
+    assert figures["gallery_size"] == len(tiny_benchmark.shapes)
+    assert figures["queries"] == len(tiny_benchmark.rows("test"))
+
+
+def test_index_and_search_answer_in_order(run_folder: Path, tiny_benchmark, tmp_path: Path) -> None:
+    index, answers, photo = tmp_path / "gallery.index", tmp_path / "answers.json", tmp_path / "photo.png"
+    result = invoke("index", "--run", run_folder, "--benchmark", tiny_benchmark.path, "--output", index)
+    assert result.exit_code == 0, result.output
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photo)
+    found = invoke("search", photo, "--index", index, "--box", "5,5,35,30", "--top", 3, "--json", answers)
+    assert found.exit_code == 0, found.output
+    (answer,) = json.loads(answers.read_text())
+    scores = [entry["score"] for entry in answer["results"]]
+    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    assert {entry["shape_id"] for entry in answer["results"]} <= set(tiny_benchmark.shapes.shape_id)
+
+
+MISTAKES = {
+    "missing benchmark": (["train", "--benchmark", "none", "--output", "run"], "none"),
+    "unknown key": (["train", "--benchmark", "none", "--output", "run", "loss.tua=1"], "unknown configuration key"),
+    "unknown profile": (["train", "--benchmark", "none", "--output", "run", "--profile", "tiny"], "unknown profile"),
+    "missing run": (["evaluate", "--run", "none", "--benchmark", "none"], "none"),
+    "missing index": (["search", "photo.jpg", "--index", "none"], "cmic index"),
+    "mask for two photos": (["search", "a.jpg", "b.jpg", "--index", "none", "--box", "0,0,1,1"], "one photo"),
+    "not a book": (["reproduce"], "_toc.yml"),
+    "nothing to verify": (["verify"], "_toc.yml"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_are_one_message_and_status_2(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, said = MISTAKES[case]
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ") and said in result.stderr and "How to fix: " in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_the_installed_command_prints_no_traceback(tmp_path: Path) -> None:
+    done = subprocess.run([CMIC, "readme"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("K=5", 5), ("K=0.5", 0.5), ("K=true", True), ("K=chair", "chair"), ("K=a=b", "a=b"), ("K=[1, 2]", [1, 2])],
+)
+def test_parameters_keep_their_type(text: str, value: object) -> None:
+    assert parse_parameter(text) == ("K", value)
+
+
+def test_a_parameter_without_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'K' is not NAME=VALUE"):
+        parse_parameter("K")
+
+
+def test_a_failed_chapter_ends_reproduce_with_its_name_after_the_report_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_benchmark
+) -> None:
+    from cmiclib import publish
+
+    monkeypatch.chdir(make_book(tmp_path))
+    monkeypatch.setattr(publish, "fetch_vendor", lambda root: False)
+    monkeypatch.setattr(publish, "publish", lambda root, profile, outputs: (root / "index.html", True))
+    monkeypatch.setattr(runner, "execute", lambda chapter, *_: "ValueError: x" if chapter.name == "first" else "")
+    result = invoke("reproduce", "--profile", "smoke", "--benchmark", tiny_benchmark.path)
+    assert result.exit_code == 2
+    assert "report: index.html" in result.stdout
+    assert "failed: first; second needed them" in result.stderr
+    assert "outputs/smoke/notebooks/first.ipynb" in result.stderr
+
+
+def test_verify_compares_and_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_book(tmp_path)
+    monkeypatch.chdir(root)
+    (root / "data/results").mkdir(parents=True)
+    (root / "outputs/demo").mkdir(parents=True)
+    stored = {"metrics": {"seen": {"top1": 0.7}}, "tolerances": {"seen.top1": 0.02}}
+    (root / "data/results/demo.json").write_text(json.dumps(stored))
+    (root / "outputs/demo/metrics.json").write_text(json.dumps({"seen": {"top1": 0.65}}))
+    result = invoke("verify")
+    assert result.exit_code == 2 and "seen.top1" in result.stderr and "differs" in result.stdout
+    record = {"environment": {}, "hashes": {}, "chapters": {}}
+    (root / "outputs/demo/provenance.json").write_text(json.dumps(record))
+    assert invoke("verify", "--store").exit_code == 0
+    assert invoke("verify").exit_code == 0

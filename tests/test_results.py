@@ -1,0 +1,89 @@
+"""Stored results: agreement within tolerances, and the README's table."""
+
+import copy
+import json
+
+import pytest
+from toybook import REPOSITORY
+
+from cmiclib import results
+from cmiclib.errors import BookError
+
+STORED = {
+    "metrics": {
+        "benchmark": "sweethome", "profile": "demo", "gallery_size": 520,
+        "seen": {"top1": 0.7, "top10": 0.95, "category": 0.9, "map10": 0.8, "mrr": 0.81, "queries": 400},
+        "unseen": {"top1": 0.25, "queries": 90},
+        "chance": {"top1": 1 / 520},
+    },
+    "tolerances": {"seen.top1": 0.03, "unseen.top1": 0.05},
+    "environment": {"date": "2026-11-22", "processor": "A CPU", "cores": 2, "accelerator": "none"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("top1", "agrees"), [(0.7, True), (0.671, True), (0.729, True), (0.669, False), (0.731, False)]
+)
+def test_agreement_is_within_the_tolerance_on_both_sides(top1: float, agrees: bool) -> None:
+    measured = copy.deepcopy(STORED["metrics"])
+    measured["seen"]["top1"] = top1
+    assert [row.agrees for row in results.compare(measured, STORED)] == [agrees, True]
+
+
+def test_what_was_not_measured_does_not_agree() -> None:
+    measured = copy.deepcopy(STORED["metrics"])
+    del measured["unseen"]
+    assert [(row.metric, row.measured, row.agrees) for row in results.compare(measured, STORED)] == [
+        ("seen.top1", 0.7, True),
+        ("unseen.top1", None, False),
+    ]
+
+
+def test_a_tolerance_without_a_stored_value_is_an_error() -> None:
+    with pytest.raises(BookError, match=r"'seen\.topp'"):
+        results.compare(STORED["metrics"], STORED | {"tolerances": {"seen.topp": 0.1}})
+
+
+def test_missing_and_broken_files_say_what_to_do(tmp_path) -> None:
+    with pytest.raises(BookError, match="make reproduce"):
+        results.read_results(tmp_path / "metrics.json")
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(BookError, match="not JSON"):
+        results.read_results(tmp_path / "metrics.json")
+
+
+def test_the_table_shows_percentages_and_a_dash_for_what_is_missing() -> None:
+    lines = results.readme_table(STORED).splitlines()
+    assert lines[2] == "| CMIC, shapes seen in training | 70.0 | 95.0 | 90.0 | 80.0 | 81.0 |"
+    assert lines[3] == "| CMIC, unseen shapes | 25.0 | – | – | – | – |"
+    assert lines[6].startswith("| chance | 0.2 |")
+    assert "400 photos of seen and 90 of unseen shapes against a gallery of 520" in lines[-1]
+
+
+def test_only_the_table_of_the_readme_changes() -> None:
+    readme = f"# Title\n\n{results.BEGIN}\nold\n{results.END}\n\nrest\n"
+    text = results.with_table(readme, STORED)
+    assert text.startswith(f"# Title\n\n{results.BEGIN}\n| % |") and text.endswith(f"{results.END}\n\nrest\n")
+    assert results.with_table(text, STORED) == text
+    with pytest.raises(BookError, match="marks"):
+        results.with_table("# Title\n", STORED)
+
+
+def test_the_readme_agrees_with_the_stored_results() -> None:
+    path = REPOSITORY / "data" / "results" / "demo.json"
+    if not path.exists():
+        pytest.skip("data/results/demo.json does not exist yet")
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    assert results.with_table(readme, json.loads(path.read_text("utf-8"))) == readme, "run `make readme`"
+
+
+def test_a_snapshot_holds_what_readers_need_to_judge_it(tmp_path) -> None:
+    record = {
+        "environment": STORED["environment"], "hashes": {"library": "x"}, "chapters": {"01_data": {"seconds": 3.5}}
+    }  # fmt: skip
+    (tmp_path / "provenance.json").write_text(json.dumps(record))
+    (tmp_path / "metrics.json").write_text(json.dumps(STORED["metrics"]))
+    snapshot = results.snapshot(tmp_path, {"seen.top1": 0.02})
+    assert snapshot["seconds"] == {"01_data": 3.5}
+    assert all(row.agrees for row in results.compare(STORED["metrics"], snapshot))
+    assert results.readme_table(snapshot) == results.readme_table(STORED)
