@@ -46,16 +46,15 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
     return torch.cat((2 * rgb - 1, mask if config.mask_range == "reference" else 2 * mask - 1), dim=1)
 
 
-def prepare_queries(photos: Tensor, config: AugmentConfig, size: int) -> Tensor:
+def prepare_queries(photos: Tensor, size: int) -> Tensor:
     """Return photos as an evaluation sees them: resized, without randomness.
 
     Args:
         photos: uint8 (B, 4, S, S), RGB and mask.
-        config: as in training; here both settings of `mask_range` mean -1 and 1.
         size: side of the result in pixels.
 
     Returns:
-        float32 (B, 4, size, size): RGB in [-1, 1], the mask -1 or 1.
+        float32 (B, 4, size, size): RGB in [-1, 1]; the mask is -1 or 1 whatever `mask_range` says of training.
 
     Raises:
         ValueError: not a uint8 batch with four channels.

@@ -1,4 +1,4 @@
-"""Batches of photos against distinct shapes (paper, section 4.1; the released loader's top-up).
+"""Batches of photos against distinct shapes (the released loader, with its top-up).
 
 The batch of a step is a pure function of (seed, step): nothing needs to be remembered to resume, and a run is the
 same however often it was interrupted.

@@ -1,7 +1,7 @@
 """One frozen, typed configuration; `smoke`, `demo` and `paper` stand side by side at the end of this file.
 
 Unknown keys are errors. A configuration is data: it is written into each run folder, hashed into the run's
-name, and read back unchanged. Defaults are the paper's setting (section 4 and the released code); where the
+name, and read back unchanged. Defaults are the setting of the released code; where the
 released code does something else than it should, a named option keeps the old behaviour.
 """
 
@@ -22,7 +22,7 @@ class _Frozen(BaseModel):
 
 
 class ModelConfig(_Frozen):
-    """Two encoders and the attention over views (paper, section 3.1)."""
+    """Two encoders and the attention over views."""
 
     query_backbone: str = Field("resnet50", description="torchvision or timm name of the photo encoder")
     view_backbone: str = Field("resnet18", description="torchvision or timm name of the view encoder")
@@ -58,7 +58,7 @@ class AugmentConfig(_Frozen):
 
 
 class LossConfig(_Frozen):
-    """Instance and category contrastive loss (paper, section 3.2)."""
+    """Instance and category contrastive loss."""
 
     tau: float = Field(0.1, gt=0, description="temperature of both losses")
     category_weight: float = Field(0.2, ge=0, description="weight of the category loss")
@@ -182,7 +182,7 @@ PROFILES: dict[str, Config] = {
             eval_every=200,
         ),
     ),
-    # The paper's recipe: section 4.1 and the released configuration (400 epochs of Pix3D's four categories).
+    # The paper's recipe, as the released configuration has it (400 epochs of Pix3D's four categories).
     "paper": Config(
         profile="paper",
         train=TrainConfig(steps=90_000, precision="bf16", log_every=50, eval_every=1000),

@@ -1,6 +1,6 @@
 """The two encoders: a convolutional backbone, batch normalisation, a linear layer, the unit sphere.
 
-Paper, section 3.1 and the released code: ResNet-50 for photos with the mask as a fourth channel, ResNet-18 for
+As in the released code: ResNet-50 for photos with the mask as a fourth channel, ResNet-18 for
 single-channel views, both with the head BatchNorm1d → Linear(·, 128). The first convolution and the head start
 from random numbers even where the rest starts from ImageNet.
 """

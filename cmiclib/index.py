@@ -47,7 +47,7 @@ def embed_queries(model: CMIC, photos: np.ndarray, config: Config, batch: int = 
     for start in range(0, len(photos), batch):
         block = torch.from_numpy(np.array(photos[start : start + batch])).to(device)  # (b, 4, S, S)
         with autocast(config, device):
-            parts.append(model.embed_queries(prepare_queries(block, config.augment, config.model.image_size)))
+            parts.append(model.embed_queries(prepare_queries(block, config.model.image_size)))
     return torch.cat(parts).cpu() if parts else torch.zeros(0, config.model.dim)
 
 

@@ -1,6 +1,6 @@
 """CMIC: photo encoder, view encoder, and the attention that lets a query choose its views.
 
-The whole method in one place (paper, section 3.1). For a query q and the views r_1 … r_V of a shape:
+The whole method in one place (as in the released code). For a query q and the views r_1 … r_V of a shape:
 
     weight_v = softmax_v( (W q) · r_v )            no temperature, no 1/√d, W without bias
     score    = q · Σ_v weight_v r_v                the weighted sum is not normalised again

@@ -1,4 +1,4 @@
-"""Training: one loop, read from top to bottom (paper, section 4.1).
+"""Training: one loop, read from top to bottom, as in the released code but for its defects.
 
 The model is chosen by the validation photos; test photos are never opened here. All randomness of a step is a
 function of (seed, step), so a run that was stopped goes on as if nothing had happened.

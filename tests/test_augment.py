@@ -211,11 +211,11 @@ def test_mask_ranges(photos):
     centred = augment_queries(photos, PLAIN, 24, seeded(15))
     assert set(training[:, 3].unique().tolist()) == {0.0, 1.0}
     assert torch.equal(2 * training[:, 3] - 1, centred[:, 3])
-    assert set(prepare_queries(photos, released, 24)[:, 3].unique().tolist()) == {-1.0, 1.0}
+    assert set(prepare_queries(photos, 24)[:, 3].unique().tolist()) == {-1.0, 1.0}
 
 
 def test_prepared_images_hold_the_stored_values(photos):
-    queries, views = prepare_queries(photos, PLAIN, SIDE), prepare_views(photos, SIDE)
+    queries, views = prepare_queries(photos, SIDE), prepare_views(photos, SIDE)
     expected = photos.float() / 127.5 - 1
     torch.testing.assert_close(queries, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(views, expected.unsqueeze(2), atol=1e-6, rtol=0)
@@ -227,13 +227,13 @@ def test_wrong_batches_name_the_cure(wrong):
     for call in (
         lambda: augment_queries(wrong, PLAIN, 8, seeded()),
         lambda: augment_views(wrong, PLAIN, 8, seeded()),
-        lambda: prepare_queries(wrong, PLAIN, 8),
+        lambda: prepare_queries(wrong, 8),
         lambda: prepare_views(wrong, 8),
     ):
         with pytest.raises(ValueError, match=r"pass uint8 \(B, ., S, S\)"):
             call()
     with pytest.raises(ValueError, match="pass uint8"):
-        prepare_queries(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), PLAIN, 8)
+        prepare_queries(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), 8)
 
 
 @pytest.mark.gpu
