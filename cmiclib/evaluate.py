@@ -5,6 +5,7 @@ The gallery is always the whole gallery, distractors included, unless a figure s
 alone would make the intervals too narrow.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from .baselines import category_prior, chance
 from .benchmark import Benchmark
 from .checkpoint import Run
+from .config import Config
 from .errors import BenchmarkError
 from .geometry import modified_hausdorff
 from .index import ShapeIndex
@@ -48,6 +50,10 @@ class Scored:
             scores = restrict_to_category(scores, query_category, shape_category)
         return per_query_metrics(scores, torch.from_numpy(relevant), query_category, shape_category)
 
+    def part(self, mask: np.ndarray) -> "Scored":
+        """Keep some of the queries: ``mask`` is bool (Q,)."""
+        return Scored(self.scores[torch.from_numpy(mask)], self.rows[mask], self.benchmark)
+
     def table(self) -> pd.DataFrame:
         """One row a query: the benchmark's columns, its metrics, the first shape, its score and the margin.
 
@@ -67,8 +73,12 @@ class Scored:
 
 def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch.device | str = "cpu") -> Scored:
     """Score all photos of a split over the benchmark's whole gallery with a run's best weights."""
+    return score_index(ShapeIndex.build(run.model(device), benchmark, run.config), benchmark, split)
+
+
+def score_index(index: ShapeIndex, benchmark: Benchmark, split: str = "test") -> Scored:
+    """Score all photos of a split with an index of the benchmark's gallery, such as one that was kept."""
     rows = benchmark.rows(split)  # type: ignore[arg-type]
-    index = ShapeIndex.build(run.model(device), benchmark, run.config)
     return Scored(index.scores(index.embed(benchmark.images[rows])), rows, benchmark)
 
 
@@ -95,15 +105,26 @@ def report(scored: Scored, distances: bool = True) -> dict[str, float]:
     return figures | (shape_distances(scored) if distances else {})
 
 
-def by_category(scored: Scored) -> pd.DataFrame:
-    """Return one row a category: queries, top1 with its interval, top10 and category accuracy."""
-    queries = scored.benchmark.queries.iloc[scored.rows]
-    values, rows = scored.metrics(), []
-    for name in sorted(set(queries.category)):
-        mask = np.array(queries.category == name)
-        part = summarise({key: value[mask] for key, value in values.items()}, queries.shape_id.to_numpy()[mask])
-        rows.append({"of": name, **part})
+def by_part(scored: Scored, parts: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Return one row a part, named in ``of``: the metrics with their intervals, and ``queries``.
+
+    Args:
+        scored: the scores.
+        parts: name → bool (Q,), the photos of that part; a part without photos is left out.
+    """
+    shape, values = scored.benchmark.queries.shape_id.to_numpy()[scored.rows], scored.metrics()
+    rows = [
+        {"of": name, **summarise({key: value[mask] for key, value in values.items()}, shape[mask])}
+        for name, mask in parts.items()
+        if mask.any()
+    ]
     return pd.DataFrame(rows)
+
+
+def by_category(scored: Scored) -> pd.DataFrame:
+    """Return one row a category, as :func:`by_part` does."""
+    category = scored.benchmark.queries.category.to_numpy()[scored.rows]
+    return by_part(scored, {name: category == name for name in sorted(set(category))})
 
 
 def shape_distances(scored: Scored) -> dict[str, float]:
@@ -136,38 +157,45 @@ def packed_iou(a: np.ndarray, b: np.ndarray) -> float:
 def evaluate_run(
     run: Run, benchmark: Benchmark, split: str = "test", untrained: Tensor | None = None
 ) -> dict[str, Any]:
-    """Evaluate a run: seen and unseen shapes, and the baselines in the same terms.
+    """Evaluate a run on the photos of a split; see :func:`evaluate_scored`."""
+    return evaluate_scored(score_run(run, benchmark, split), run.config, split, untrained)
+
+
+def evaluate_scored(
+    scored: Scored, config: Config, split: str = "test", untrained: Tensor | None = None
+) -> dict[str, Any]:
+    """Judge scores: seen and unseen shapes, and the baselines in the same terms.
 
     Args:
-        run: a finished run.
-        benchmark: its benchmark, or another one as an unseen repository.
-        split: the photos to judge.
+        scored: the photos of one split over a whole gallery.
+        config: of the run that the scores come from.
+        split: the name of those photos.
         untrained: (Q, N) scores of :func:`cmiclib.baselines.untrained_scores` for the same photos, if wanted.
 
     Returns:
         Nested figures: ``seen``, ``unseen``, ``untrained``, ``untrained_unseen``, ``chance``, ``prior`` and what
         they belong to. Nothing that differs between equal runs, such as a date.
     """
-    scored = score_run(run, benchmark, split)
+    benchmark = scored.benchmark
     if len(scored.rows) == 0:
         raise BenchmarkError(f"no photos in split '{split}'", path=benchmark.path, fix="choose another split")
     seen = benchmark.queries.seen.to_numpy()[scored.rows].astype(bool)
     figures: dict[str, Any] = {
         "benchmark": benchmark.name,
         "benchmark_hash": benchmark.hash,
-        "profile": run.config.profile,
-        "config": run.config.digest(),
+        "profile": config.profile,
+        "config": config.digest(),
         "split": split,
         "gallery_size": len(benchmark.shapes),
     }
     for name, mask in (("seen", seen), ("unseen", ~seen)):
         if mask.any():
-            figures[name] = report(_part(scored, mask))
+            figures[name] = report(scored.part(mask))
     if untrained is not None:
         other = Scored(untrained, scored.rows, benchmark)
         for name, mask in (("untrained", seen), ("untrained_unseen", ~seen)):
             if mask.any():
-                figures[name] = report(_part(other, mask))
+                figures[name] = report(other.part(mask))
     rows = scored.rows[seen] if seen.any() else scored.rows
     training = benchmark.rows("train")
     figures["chance"] = chance(benchmark.query_category(rows), benchmark.shape_category(), benchmark.relevant(rows))
@@ -178,7 +206,3 @@ def evaluate_run(
         benchmark.query_category(training),
     )
     return figures
-
-
-def _part(scored: Scored, mask: np.ndarray) -> Scored:
-    return Scored(scored.scores[torch.from_numpy(mask)], scored.rows[mask], scored.benchmark)

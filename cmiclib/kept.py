@@ -1,0 +1,69 @@
+"""Results that several chapters use and that take a while: loaded if present, else computed and kept.
+
+A file's name holds a hash of all that its content depends on, so a change of data, weights or code makes a new file.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .baselines import untrained_scores
+from .benchmark import Benchmark, file_sha256
+from .checkpoint import Run, write_atomically
+from .index import ShapeIndex, default_device
+from .provenance import code_digest
+
+ENCODING = ("augment", "encoders", "index", "model")
+"""The modules that decide what a picture's vector is."""
+
+
+def gallery_index(run: Run, benchmark: Benchmark) -> ShapeIndex:
+    """Return a run's index of a benchmark's whole gallery, kept in the run's folder.
+
+    Args:
+        run: a finished run.
+        benchmark: its own benchmark, or another gallery.
+
+    Raises:
+        CheckpointError: weights or index cannot be read.
+        StorageError: the disk is full.
+    """
+    key = _key(file_sha256(run.path / "model.safetensors"), benchmark.hash, code_digest(ENCODING))
+    path = run.path / f"index-{key}.safetensors"
+    if path.is_file():
+        return ShapeIndex.load(path)
+    index = ShapeIndex.build(run.model(default_device()), benchmark, run.config)
+    index.save(path)
+    return index
+
+
+def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> Tensor:
+    """Return :func:`cmiclib.baselines.untrained_scores` of a split's photos over the gallery, (Q, N) float32.
+
+    Args:
+        benchmark: photos and gallery.
+        split: train, val, test or all.
+        folder: where the scores are kept.
+
+    Raises:
+        CheckpointError: the weights of the untrained network are missing.
+        StorageError: the disk is full.
+    """
+    path = folder / f"untrained-{split}-{_key(benchmark.hash, code_digest(['baselines']))}.npy"
+    if path.is_file():
+        return torch.from_numpy(np.load(path))
+    scores = untrained_scores(benchmark.images[benchmark.rows(split)], benchmark.views)  # type: ignore[arg-type]
+    write_atomically(path, lambda temporary: _save(temporary, scores.numpy()))
+    return scores
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:10]
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:  # given a name, numpy would append ".npy" to it
+        np.save(file, array)

@@ -1,0 +1,63 @@
+"""Tables of results as the book shows them, made from ``metrics.json`` and from ``data/results/published.json``.
+
+Both have the same columns, so that they can stand one above the other: ``method``, ``kind`` ("measured" or
+"published"), and for each metric its value and, where known, ``_low`` and ``_high``, all in [0, 1].
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .results import COLUMNS, read_results
+
+ROWS = {
+    "seen": "CMIC, seen shapes",
+    "unseen": "CMIC, unseen shapes",
+    "untrained": "untrained network, seen shapes",
+    "untrained_unseen": "untrained network, unseen shapes",
+    "prior": "category prior",
+    "chance": "chance",
+}
+
+
+def measured_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Return one row for each result of ``metrics.json`` that `ROWS` names, in its order.
+
+    Args:
+        metrics: as :func:`cmiclib.evaluate.evaluate_scored` returns it.
+    """
+    rows = [{"method": title, "kind": "measured", **metrics[name]} for name, title in ROWS.items() if name in metrics]
+    return pd.DataFrame(rows)
+
+
+def published_table(path: Path) -> pd.DataFrame:
+    """Return the published figures, one row a method and benchmark; also ``year``, ``benchmark``, ``source``, ``mark``.
+
+    Raises:
+        BookError: the file is missing or damaged.
+    """
+    stored = read_results(path)
+    table = pd.DataFrame(stored["rows"]).assign(kind="published")
+    return table.assign(benchmark=table.benchmark.map(stored["benchmarks"]))
+
+
+def percent(table: pd.DataFrame, metrics: Sequence[str] = tuple(COLUMNS)) -> pd.DataFrame:
+    """Return each metric in per cent, with its interval where there is one: ``83.1 (80.2 to 85.9)``.
+
+    Args:
+        table: with a column for each metric and, where known, ``_low`` and ``_high``, in [0, 1].
+        metrics: columns to show; a missing value becomes a dash.
+    """
+    rows = table.to_dict("records")
+    cells = {COLUMNS.get(name, name): [_cell(row, name) for row in rows] for name in metrics}
+    return pd.DataFrame(cells, index=table.index)
+
+
+def _cell(row: dict[Any, Any], name: str) -> str:
+    value, low, high = (row.get(name + end, np.nan) for end in ("", "_low", "_high"))
+    if pd.isna(value):
+        return "–"
+    return f"{100 * value:.1f}" + ("" if pd.isna(low) else f" ({100 * low:.1f} to {100 * high:.1f})")

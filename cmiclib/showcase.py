@@ -1,0 +1,80 @@
+"""Examples for figures: what was retrieved for some photos, and which photos to show by a rule instead of by taste."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .benchmark import Benchmark
+from .index import ShapeIndex
+from .model import fused_weights
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Photos, their own shapes and the first k shapes found; each shape is shown by the view that weighed most."""
+
+    photos: np.ndarray  # (R, 4, S, S) uint8
+    own: np.ndarray  # (R, S, S) uint8
+    found: np.ndarray  # (R, k, S, S) uint8
+    scores: np.ndarray  # (R, k)
+    right: np.ndarray  # (R, k) bool
+    first_views: np.ndarray  # (R, V, S, S) uint8, all views of the first shape
+    first_weights: np.ndarray  # (R, V), how much each of them weighed
+
+
+def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int = 5) -> Examples:
+    """Search with the photos in ``rows`` and collect the pictures that a figure needs.
+
+    Args:
+        index: of the benchmark's gallery.
+        benchmark: photos and gallery.
+        rows: (R,) rows of the benchmark's queries.
+        k: how many shapes to show.
+    """
+    rows = np.asarray(rows)
+    query = index.embed(benchmark.images[rows])  # (R, d)
+    columns, scores = index.rank(query, k)  # (R, k)
+    relevant = benchmark.relevant(rows)  # (R, N)
+    shapes = np.concatenate([relevant.argmax(axis=1)[:, None], columns.numpy()], axis=1)  # (R, 1 + k): own, then found
+    weights = np.stack(
+        [
+            fused_weights(vector[None], index.views[line], index.attention, index.fusion)[0].numpy()
+            for vector, line in zip(query, shapes, strict=True)
+        ]
+    )  # (R, 1 + k, V)
+    pictures = benchmark.views[shapes, weights.argmax(axis=2)]  # (R, 1 + k, S, S)
+    return Examples(
+        photos=benchmark.images[rows],
+        own=pictures[:, 0],
+        found=pictures[:, 1:],
+        scores=scores.numpy(),
+        right=np.take_along_axis(relevant, columns.numpy(), axis=1),
+        first_views=benchmark.views[shapes[:, 1]],
+        first_weights=weights[:, 1],
+    )
+
+
+def typical(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return one photo of each of the most photographed categories: the one whose margin is the category's median.
+
+    So neither the best nor the worst is picked.
+
+    Args:
+        table: :meth:`cmiclib.evaluate.Scored.table`.
+        count: how many categories.
+    """
+    names = table.category.value_counts(sort=True).index[:count]
+    groups = (table[table.category == name].sort_values(["margin", "query_id"]) for name in names)
+    return pd.DataFrame([group.iloc[len(group) // 2] for group in groups])
+
+
+def worst(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return the photos that lose by most, at most one of each shape, the worst first.
+
+    Args:
+        table: :meth:`cmiclib.evaluate.Scored.table`.
+        count: how many at most; there may be fewer failures.
+    """
+    failed = table[table.margin < 0].sort_values(["margin", "query_id"])
+    return failed.drop_duplicates("shape_id").head(count)
