@@ -138,7 +138,7 @@ def sample_points(mesh: trimesh.Trimesh, n: int = 10_000, seed: int = 0) -> np.n
     """
     if not mesh.area > 0:
         raise MeshError("the mesh's surface has no area", fix="export it again")
-    return trimesh.sample.sample_surface(mesh, n, seed=seed)[0].astype(np.float32)
+    return np.asarray(trimesh.sample.sample_surface(mesh, n, seed=seed)[0], np.float32)
 
 
 def voxelise(mesh: trimesh.Trimesh, size: int = VOXELS) -> np.ndarray:
