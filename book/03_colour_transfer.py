@@ -1,0 +1,198 @@
+# ---
+# jupyter:
+#   cmic:
+#     needs: []
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Colour transfer
+#
+# The views of a shape are gray, so colour cannot help to find it. Yet a photo encoder that is free to look at
+# colour will use it wherever it separates the training shapes. CMIC {cite:p}`lin2021cmic` takes this shortcut away: in
+# training, every photo is given the colours of another photo of the batch, by the method of Reinhard et al.
+# {cite:p}`reinhard2001color`. This chapter shows the method, measures how the released code's variant of it differs,
+# and looks for the shortcut in the data.
+#
+# **What it needs:** only the benchmark.
+
+# %% tags=["parameters"]
+PROFILE = "demo"
+BENCHMARK = "sweethome"
+OUTPUTS = "outputs"
+PAIRS = 4  # photos to show
+MEASURED = 256  # photos to measure on
+SEED = 0
+
+# %%
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+from kornia.color import rgb_to_lab
+
+from cmiclib import figures
+from cmiclib.augment import augment_queries
+from cmiclib.book import open_chapter
+from cmiclib.color import transfer_color
+from cmiclib.figures.grids import grid
+
+chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
+benchmark = chapter.benchmark
+
+# %% [markdown]
+# Some training photos, and for each another one that will lend its colours:
+
+# %%
+generator = np.random.default_rng(SEED)
+rows = generator.permutation(benchmark.rows("train"))[:MEASURED]
+photos = torch.from_numpy(benchmark.images[rows])  # (B, 4, S, S) uint8
+content = photos[:, :3] / 255  # (B, 3, S, S) in [0, 1]
+style = content.roll(1, dims=0)
+
+# %% [markdown]
+# ## Source, style, result
+#
+# Both photos are converted to CIELAB, whose axes are close to independent: lightness, green to red, blue to yellow.
+# (Reinhard et al. used a relative of it; the released code uses CIELAB.) There each channel of the content is
+# shifted and scaled to the mean and the standard deviation of the style,
+#
+# $$ x' = \frac{\sigma_{style}}{\sigma_{content}} \, (x - \mu_{content}) + \mu_{style}, $$
+#
+# and the result is converted back. Nothing else happens: every pixel stays where it is.
+
+# %%
+lab = transfer_color(style, content, "lab")
+released = transfer_color(style, content, "reference")
+figures.color_transfer(*(x[:PAIRS].numpy() for x in (content, style, lab, released)))
+
+# %% [markdown]
+# The statistics of the first pair, before and after. The result has the style's numbers, except for what
+# clipping to the range of RGB takes away.
+
+# %%
+def moments(rgb):
+    return [f"{channel.mean():.1f} ± {channel.std():.1f}" for channel in rgb_to_lab(rgb)]
+
+
+pd.DataFrame({"photo": moments(content[0]), "source of colours": moments(style[0]), "result": moments(lab[0])},
+             index=["L (lightness)", "a (green to red)", "b (blue to yellow)"])  # fmt: skip
+
+# %% [markdown]
+# ## What changes, and what does not
+#
+# The map is affine in each channel with a positive slope. So wherever one pixel of the photo was lighter than another,
+# it still is: edges and shading survive, and with them the shape.
+
+# %%
+before, after = (rgb_to_lab(x)[:, 0].flatten(1) for x in (content, lab))  # (B, S·S) lightness
+correlation = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(before, after, strict=True)])
+change = 255 * (lab - content).abs().mean()
+Markdown(
+    f"On {len(rows)} training photos, a colour value changes by {change:.0f} of 255 levels on average, while lightness "
+    f"before and after correlates at {correlation.median():.3f} in the median photo (lowest: {correlation.min():.3f}). "
+    f"It is not exactly 1 because results are clipped: {((lab <= 0) | (lab >= 1)).float().mean():.1%} of the values "
+    "lie at a border of the range."
+)
+
+# %% [markdown]
+# The statistics are taken over the **whole** picture, background included, as the released code does it. So the object
+# does not get the colours of the other object, but whatever the two backgrounds leave over.
+#
+# ## The textbook and the released code
+#
+# The released code multiplies RGB by 255 before a formula for RGB to Lab that is written for the range 0 to 1. That
+# looks like a grave bug, and does little. All Lab values come out too large by a common factor, but a transfer of mean
+# and deviation does not feel a factor, and the way back divides by 255 again. What remains is a slightly different
+# curve: the offset and the straight piece by which sRGB departs from a power law vanish at that scale. Measured on
+# the same photos:
+
+# %%
+gap = 255 * (lab - released).abs()  # (B, 3, S, S) in levels
+pd.Series({
+    "mean": gap.mean().item(),
+    "largest of 99 % of the values": gap.flatten()[:: max(1, gap.numel() // 2**22)].quantile(0.99).item(),
+    "largest": gap.max().item(),
+}, name="difference in levels of 255").to_frame().style.format("{:.2f}")  # fmt: skip
+
+# %%
+apart = gap.flatten(1).mean(1)  # (B,)
+Markdown(
+    f"The choice of variant moves a value by {gap.mean():.2f} levels on average, the transfer itself by {change:.0f}. "
+    f"In the photo where the variants are farthest apart, the mean difference is {apart.max():.1f} levels. The "
+    f"library has both; this profile trains with `augment.color={chapter.config.augment.color}`."
+)
+
+# %% [markdown]
+# Here is that photo, in which the variants differ most.
+
+# %%
+worst = int(apart.argmax())
+titles = ["photo", "source of colours", "textbook", "released code"]
+grid([x[worst].numpy() for x in (content, style, lab, released)], titles, across=4)
+
+# %% [markdown]
+# ## Why it should help
+#
+# The paper gives the reason; the following is this project's attempt to check its premise, not a proof that
+# the augmentation helps. (That takes training with and without it, see "Try it".)
+#
+# **Hypothesis: colour gives training shapes away.** Test: describe each object by six numbers, the mean and the
+# standard deviation of its Lab channels inside the mask. No form, no position. Then look up, for each validation
+# photo of a seen shape, the training photo with the nearest six numbers. How often does it show the same shape?
+
+# %%
+def signature(rgb, mask):
+    lab, weight = rgb_to_lab(rgb).flatten(2), mask.flatten(2) / mask.flatten(2).sum(-1, keepdim=True)
+    mean = (lab * weight).sum(-1, keepdim=True)
+    return torch.cat([mean, ((lab - mean).square() * weight).sum(-1, keepdim=True).sqrt()], 1)[..., 0]  # (B, 6)
+
+
+def own_shape(rows):
+    return torch.from_numpy(benchmark.relevant(rows).argmax(axis=1))
+
+
+# %%
+known, asked = benchmark.rows("train"), benchmark.rows("val", seen=True)
+train, val = (torch.from_numpy(benchmark.images[r]) for r in (known, asked))
+recoloured = transfer_color((train[:, :3] / 255).roll(1, dims=0), train[:, :3] / 255)
+gallery = {"as they are": train[:, :3] / 255, "after colour transfer": recoloured}
+colours = signature(val[:, :3] / 255, val[:, 3:])
+
+# %%
+hit = {}
+for name, rgb in gallery.items():
+    nearest = torch.cdist(colours, signature(rgb, train[:, 3:])).argmin(dim=1)
+    hit[name] = (own_shape(known)[nearest] == own_shape(asked)).float().mean().item()
+chance = (own_shape(asked)[:, None] == own_shape(known)[None]).float().mean().item()
+
+# %%
+shares = hit | {"a training photo at random": chance}
+pd.Series(shares, name="same shape").to_frame().style.format("{:.1%}").set_caption("Nearest colours")
+
+# %% [markdown]
+# What the first row has above the last is the shortcut: what an encoder could gain in training by looking at
+# nothing but colour. After the transfer, colours of an object still depend on the rest of its own photo, but they no
+# longer repeat from one photo of a shape to the next. On `sweethome` half of the photos have redrawn colours, so
+# its shortcut is weaker than in a catalogue, where a chair has one colour.
+#
+# ## In a training batch
+#
+# Colour transfer is the last of four steps. Crop, shift and mirror come first, and photo and mask share one draw of
+# them. The upper row shows what the photo encoder receives, the lower one the same photos as an evaluation sees them.
+
+# %%
+config, shown = chapter.config, 6
+batch = augment_queries(photos[:shown], config.augment, config.model.image_size, torch.Generator().manual_seed(SEED))
+upright = batch.add(1).div(2).clamp(0, 1)  # from [-1, 1] to [0, 1]
+grid([*upright.numpy(), *photos[:shown].numpy()], across=shown, mask=True)
+
+# %% [markdown]
+# ## Try it
+#
+# Train without it: run the chapter on training with `OVERRIDES = ["augment.color=none"]`, or with `jitter` for the
+# random changes of brightness, contrast, saturation and hue that are usual elsewhere. Compare the validation curves,
+# with a second seed each (`train.seed=1`), so that you see how large a difference has to be to mean anything.

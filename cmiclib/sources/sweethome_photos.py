@@ -1,0 +1,30 @@
+"""What is known of each shipped photo beyond the prepared format: the renderer's records."""
+
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+
+from .sweethome import SHIPPED
+
+NUMBERS = ["azimuth", "elevation", "focal", "visible_share"]
+
+
+def photo_facts(source: Path | None = None) -> pd.DataFrame:
+    """Read how the photos of `sweethome` were taken.
+
+    Args:
+        source: the folder with `photos/photos-NN.zip`; default: `data/sweethome` of the repository.
+
+    Returns:
+        One row a photo, indexed by `query_id`: `azimuth` (degrees, 0 looks at the front, 90 at the side that faces
+        +x), `elevation` (degrees above the horizon), `focal` (mm on a 36 mm sensor), `visible_share` (of the
+        silhouette, in [0, 1]), and `restyled`, whether colours and roughness of the model were drawn anew. Empty
+        where there are no archives.
+    """
+    tables = [pd.DataFrame(columns=["query_id", *NUMBERS, "restyled"], dtype=str)]
+    for path in sorted(((source or SHIPPED) / "photos").glob("photos-*.zip")):
+        with zipfile.ZipFile(path) as archive, archive.open("records.csv") as file:
+            tables.append(pd.read_csv(file, dtype=str, keep_default_na=False)[tables[0].columns])
+    facts = pd.concat(tables).drop_duplicates("query_id", keep="last").set_index("query_id")
+    return facts.astype(dict.fromkeys(NUMBERS, float)).assign(restyled=facts["restyled"] == "true")
