@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 from .errors import MeshError
 
 VOXELS = 128
+GAMMA = 2.2  # of colours on a screen
 _AXES = {
     "+x": (1, 0, 0), "-x": (-1, 0, 0), "+y": (0, 1, 0), "-y": (0, -1, 0), "+z": (0, 0, 1), "-z": (0, 0, -1),
 }  # fmt: skip
@@ -76,6 +77,8 @@ def face_colors(part: trimesh.Trimesh) -> np.ndarray:
     if material is None:
         return np.asarray(visual.face_colors)
     color = np.asarray(material.main_color)[:3]
+    if isinstance(material, trimesh.visual.material.PBRMaterial):  # glTF's factors are linear light
+        color = np.rint(255 * (color / 255) ** (1 / GAMMA))
     if image := getattr(material, "image", None) or getattr(material, "baseColorTexture", None):
         with contextlib.suppress(OSError):  # a damaged texture spoils no geometry
             color = image.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
@@ -234,10 +237,11 @@ def export_glb(mesh: trimesh.Trimesh) -> bytes:
     levels = face_colors(mesh)[:, :3] // 16 * 17  # (F, 3)
     scene = trimesh.Scene()
     for i, color in enumerate(np.unique(levels, axis=0)):
+        linear = np.rint(255 * (color / 255) ** GAMMA).astype(np.uint8)
         faces = mesh.faces[(levels == color).all(axis=1)]
         used, faces = np.unique(faces, return_inverse=True)
         material = trimesh.visual.material.PBRMaterial(
-            baseColorFactor=[*color, 255], metallicFactor=0.0, roughnessFactor=0.8, doubleSided=True
+            baseColorFactor=[*linear, 255], metallicFactor=0.0, roughnessFactor=0.8, doubleSided=True
         )
         part = trimesh.Trimesh(np.rint(mesh.vertices[used] * 2048) / 2048, faces.reshape(-1, 3), process=False)
         part.visual = trimesh.visual.TextureVisuals(material=material)

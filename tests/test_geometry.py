@@ -201,6 +201,16 @@ def test_glb_holds_the_mesh_and_its_colours() -> None:
     assert geometry.export_glb(box) == geometry.export_glb(box)
 
 
+def test_glb_keeps_the_brightness_of_colours(tmp_path: Path) -> None:
+    """The format wants linear light: a gray of 136 on the screen is a quarter of white's light."""
+    box = trimesh.creation.box((1, 1, 1))
+    box = trimesh.Trimesh(box.vertices, box.faces, face_colors=[136, 136, 136, 255], process=False)
+    (tmp_path / "gray.glb").write_bytes(geometry.export_glb(box))
+    (part,) = trimesh.load_scene(tmp_path / "gray.glb").geometry.values()
+    assert part.visual.material.baseColorFactor[0] == pytest.approx(255 / 4, abs=2)
+    assert geometry.face_colors(geometry.load_mesh(tmp_path / "gray.glb"))[0, 0] == pytest.approx(136, abs=2)
+
+
 @pytest.mark.shared
 def test_real_chair_of_pix3d(shared_root: Path) -> None:
     obj = next((shared_root / "pix3d" / "model" / "chair" / "IKEA_BERNHARD").glob("*.obj"))
