@@ -1,0 +1,30 @@
+"""Every figure of the book, in one style. Functions take arrays and tables and return a matplotlib figure."""
+
+from .data import cameras, counts, samples, solid, views
+from .embedding import embedding_map
+from .method import attention, color_transfer, loss_matrix, training_curves
+from .results import category_bars, confusion, margins, rank_curves, result_points
+from .retrieval import attended_views, retrieval_rows
+from .style import category_colors, use_style
+
+__all__ = [
+    "attended_views",
+    "attention",
+    "cameras",
+    "category_bars",
+    "category_colors",
+    "color_transfer",
+    "confusion",
+    "counts",
+    "embedding_map",
+    "loss_matrix",
+    "margins",
+    "rank_curves",
+    "result_points",
+    "retrieval_rows",
+    "samples",
+    "solid",
+    "training_curves",
+    "use_style",
+    "views",
+]

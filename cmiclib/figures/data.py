@@ -1,0 +1,165 @@
+"""Figures about the benchmark: shapes, photos, views, cameras, points and voxels."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LightSource
+from matplotlib.figure import Figure
+
+from .style import BLUE, DISTRACTOR, GREEN, ORANGE, SEEN, SKY, UNSEEN, WIDTH, clean, new_figure, show_image
+
+PHOTO_PARTS = {
+    ("train", True): ("train", BLUE),
+    ("val", True): ("validation", GREEN),
+    ("test", True): ("test", ORANGE),
+    ("val", False): ("validation, unseen shape", "#8fd1bd"),
+    ("test", False): ("test, unseen shape", "#f5d28c"),
+}
+
+
+def samples(examples: Mapping[str, tuple[np.ndarray, np.ndarray]], across: int = 3) -> Figure:
+    """Show one shape and some of its photos for each category; the mask is outlined.
+
+    Args:
+        examples: category → one gray view (S, S) and photos with mask (P, 4, S, S), the same P for all.
+        across: categories side by side.
+    """
+    photos = len(next(iter(examples.values()))[1])
+    rows = -(-len(examples) // across)
+    cell = WIDTH / (across * (photos + 1))
+    with new_figure(rows * (cell + 0.3), wspace=0.04, hspace=0.04, w_pad=0.03, h_pad=0.03) as figure:
+        blocks = figure.subfigures(rows, across, squeeze=False).ravel()
+        for block, (category, (view, pictures)) in zip(blocks, examples.items(), strict=False):
+            axes = block.subplots(1, photos + 1)
+            show_image(axes[0], view)
+            for ax, photo in zip(axes[1:], pictures, strict=True):
+                show_image(ax, photo, mask=True)
+            axes[0].set_title(category)
+    return figure
+
+
+def counts(shapes: pd.DataFrame, queries: pd.DataFrame) -> Figure:
+    """Show how many shapes and photos each category has.
+
+    Args:
+        shapes: the benchmark's shapes (`shape_id`, `category`).
+        queries: its queries (`shape_id`, `category`, `split`, `seen`).
+    """
+    owner = queries.assign(shape_id=queries.shape_id.str.split("|")).explode("shape_id")
+    seen = owner.groupby("shape_id").seen.any()
+    state = shapes.shape_id.map(seen.map({True: "seen", False: "unseen"})).fillna("without photos")
+    by_shape = pd.crosstab(shapes.category, state)
+    by_photo = queries.groupby(["category", "split", "seen"]).size()
+    photographed = queries.category.value_counts().index.tolist()
+    rest = by_shape.sum(axis=1).drop(photographed, errors="ignore").sort_values(ascending=False).index.tolist()
+    names = photographed + rest
+    with new_figure(1.3 + 0.24 * len(names)) as figure:
+        left, right = figure.subplots(1, 2, sharey=True)
+        kinds = {"seen": SEEN, "unseen": UNSEEN, "without photos": DISTRACTOR}
+        parts = [by_shape.get(kind, pd.Series(dtype=int)).reindex(names, fill_value=0) for kind in kinds]
+        _stack(left, names, parts, list(kinds), list(kinds.values()))
+        left.set(title="Shapes in the gallery", xlabel="shapes")
+        used = [key for key in PHOTO_PARTS if key in set(zip(queries.split, queries.seen.astype(bool), strict=True))]
+        parts = [by_photo.xs(key, level=("split", "seen")).reindex(names, fill_value=0) for key in used]
+        _stack(right, names, parts, [PHOTO_PARTS[k][0] for k in used], [PHOTO_PARTS[k][1] for k in used])
+        right.set(title="Photos", xlabel="photos")
+        left.set_ylim(len(names) - 0.4, -0.6)
+    return figure
+
+
+def _stack(ax: Axes, names: list[str], parts: list[pd.Series], labels: list[str], colors: list[str]) -> None:
+    start = np.zeros(len(names))
+    for values, label, color in zip(parts, labels, colors, strict=True):
+        ax.barh(names, values, left=start, color=color, label=label, height=0.72)
+        start += values.to_numpy()
+    for name, total in ((name, total) for name, total in zip(names, start, strict=True) if total):
+        ax.annotate(f"{total:.0f}", (total, name), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.set_xlim(0, start.max() * 1.1)
+    ax.grid(True, axis="x")
+    ax.legend(loc="lower right", frameon=True, edgecolor="white", framealpha=0.9)
+    clean(ax)
+
+
+def cameras(azimuth: np.ndarray, elevation: np.ndarray, view_azimuth: Sequence[float], view_elevation: float) -> Figure:
+    """Show from where the photos look at their shapes, and from where the views do.
+
+    Args:
+        azimuth: (Q,) degrees, 0 in front, any turn.
+        elevation: (Q,) degrees above the horizon.
+        view_azimuth: degrees of the views.
+        view_elevation: degrees of all views.
+    """
+    with new_figure(3.6) as figure:
+        ax = figure.subplots()
+        ax.scatter(np.mod(azimuth, 360), elevation, s=7, color=BLUE, alpha=0.45, linewidths=0, label="photos")
+        ax.scatter(
+            np.mod(view_azimuth, 360), np.full(len(view_azimuth), view_elevation), s=70, marker="D", color=ORANGE,
+            edgecolor="white", label="views", zorder=3,
+        )  # fmt: skip
+        ax.set(xlim=(-6, 366), xticks=range(0, 361, 30), xlabel="azimuth in degrees (0: front, 90: the side at +x)")
+        ax.set(ylabel="elevation in degrees", title="Cameras of the photos and of the twelve views")
+        ax.grid(True)
+        ax.legend(loc="lower left", bbox_to_anchor=(0.82, 1.0), ncols=2, borderaxespad=0.2, handletextpad=0.2)
+    return figure
+
+
+def views(pictures: np.ndarray, azimuths: Sequence[float], title: str = "") -> Figure:
+    """Show all views of one shape in two rows.
+
+    Args:
+        pictures: (V, S, S) uint8.
+        azimuths: (V,) degrees.
+        title: above the figure.
+    """
+    across = -(-len(pictures) // 2)
+    cell = WIDTH / across
+    with new_figure(2 * (cell + 0.25) + (0.3 if title else 0), wspace=0.02, hspace=0.02) as figure:
+        axes = figure.subplots(2, across).ravel()
+        for ax, picture, azimuth in zip(axes, pictures, azimuths, strict=False):
+            show_image(ax, picture)
+            ax.set_title(f"{azimuth:.0f}°", loc="center", fontsize=9, fontweight="normal", pad=2)
+        for ax in axes[len(pictures) :]:
+            ax.set_axis_off()
+        if title:
+            figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def solid(view: np.ndarray, points: np.ndarray, voxels: np.ndarray, cells: int = 32) -> Figure:
+    """Show one shape three times: rendered, as surface points, as solid voxels.
+
+    Args:
+        view: (S, S) uint8 rendering.
+        points: (n, 3) surface samples, +y up.
+        voxels: bool (G, G, G), axes x, y, z; drawn with `cells` cells a side, which must divide G.
+        cells: resolution of the drawing.
+    """
+    with new_figure(3.7, wspace=0.0) as figure:
+        left = figure.add_subplot(1, 3, 1)
+        show_image(left, view)
+        left.set_title("Rendering", loc="center")
+        middle = figure.add_subplot(1, 3, 2, projection="3d")
+        x, y, z = np.asarray(points[::2], dtype=np.float32).T
+        middle.scatter(x, -z, y, c=y, s=1.2, cmap="viridis", linewidths=0, depthshade=False)
+        middle.set_title(f"{len(points):,} surface points", loc="center")
+        right = figure.add_subplot(1, 3, 3, projection="3d")
+        block = len(voxels) // cells
+        coarse = voxels.reshape(cells, block, cells, block, cells, block).max(axis=(1, 3, 5))
+        right.voxels(
+            coarse.transpose(0, 2, 1)[:, ::-1],
+            facecolors=SKY,
+            edgecolor="none",
+            lightsource=LightSource(-60, 50),
+            shade=True,
+        )
+        right.set_title(f"Voxels (drawn at {cells}³ of {len(voxels)}³)", loc="center")
+        for ax in (middle, right):
+            ax.set_box_aspect((1, 1, 1), zoom=1.5)
+            ax.set_axis_off()
+            # +z of the shape is -y here, so the protocol's azimuth 30° is 30° - 90°.
+            ax.view_init(elev=20, azim=-60)
+        middle.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
+        right.set(xlim=(0, cells), ylim=(0, cells), zlim=(0, cells))
+    return figure
