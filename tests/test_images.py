@@ -56,6 +56,7 @@ def test_exif_rotation(tmp_path: Path, two_colors: Image.Image, orientation: int
     assert _close(photo[red_at], RED, 30)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_is_ignored(tmp_path: Path, two_colors: Image.Image) -> None:
     two_colors.save(tmp_path / "photo.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff garbage")
     assert read_photo(tmp_path / "photo.jpg").shape == (20, 40, 3)
