@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .style import BLUE, DISTRACTOR, GREEN, ORANGE, SEEN, SKY, UNSEEN, WIDTH, clean, new_figure, show_image
 
@@ -77,6 +78,7 @@ def _stack(ax: Axes, names: list[str], parts: list[pd.Series], labels: list[str]
     for name, total in ((name, total) for name, total in zip(names, start, strict=True) if total):
         ax.annotate(f"{total:.0f}", (total, name), (4, 0), textcoords="offset points", va="center", fontsize=8)
     ax.set_xlim(0, start.max() * 1.1)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(True, axis="x")
     ax.legend(loc="lower right", frameon=True, edgecolor="white", framealpha=0.9)
     clean(ax)

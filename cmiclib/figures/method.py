@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from .style import BLUE, GREEN, HALO, HEAT, INK, ORANGE, PINK, RIGHT, WIDTH, bare, new_figure, percent_axis, show_image
 
@@ -190,5 +190,5 @@ def training_curves(log: pd.DataFrame, smooth: int = 10) -> Figure:
         axes["val"].legend(loc="lower right", bbox_to_anchor=(1, 0.08))
         for ax in axes.values():
             ax.grid(True, axis="y")
-            ax.xaxis.set_major_locator(plt.MaxNLocator(6, integer=True))
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return figure
