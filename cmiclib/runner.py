@@ -1,8 +1,9 @@
 """Run the chapters whose inputs changed, by papermill, and keep the record that chapter 15 shows.
 
 A chapter's key is a hash of all that its result depends on: its script, the library, the profile's configuration, the
-benchmark, its parameters, and the keys of the chapters it needs. Keys and seconds of finished chapters stand in
-``outputs/<profile>/provenance.json``; a chapter with the same key and status "ok" there is not run again.
+benchmark, its parameters, ``data/results`` if its script names that folder, and the keys of the chapters it needs.
+Keys and seconds of finished chapters stand in ``outputs/<profile>/provenance.json``; a chapter with the same key and
+status "ok" there is not run again.
 """
 
 import contextlib
@@ -45,6 +46,11 @@ def library_hash() -> str:
     """Return one hash of the text of every module of this package."""
     package = Path(__file__).parent
     return digest([[str(path.relative_to(package)), path.read_text("utf-8")] for path in sorted(package.rglob("*.py"))])
+
+
+def stored_hash(root: Path) -> str:
+    """Return one hash of the published and stored results in ``data/results``."""
+    return digest([[path.name, path.read_text("utf-8")] for path in sorted((root / "data/results").glob("*.json"))])
 
 
 def reproduce(
@@ -96,7 +102,8 @@ def reproduce(
         result = Result([], [], [], [])
         for number, chapter in enumerate(todo, 1):
             own = {name: value for name, value in given.items() if name in chapter.parameters}
-            keys[chapter.name] = digest(chapter.text, hashes, own, [keys[need] for need in chapter.needs])
+            stored = stored_hash(root) if "data/results" in chapter.text else None
+            keys[chapter.name] = digest(chapter.text, hashes, own, stored, [keys[need] for need in chapter.needs])
             target = folder / "notebooks" / f"{chapter.name}.ipynb"
             head = f"[{number:2}/{len(todo)}] {chapter.name}"
             if missing := [need for need in chapter.needs if need in result.failed + result.skipped]:

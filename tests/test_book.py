@@ -49,7 +49,7 @@ def test_runs_are_kept_below_the_outputs(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_what_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BookError, match="no _toc.yml"):
+    with pytest.raises(BookError, match="no _toc"):
         find_root(tmp_path)
     monkeypatch.chdir(make_book(tmp_path))
     with pytest.raises(ConfigError, match="unknown profile 'tiny'"):

@@ -80,6 +80,15 @@ def test_everything_runs_again_for_another_library_benchmark_or_lost_notebook(
     assert run(root, benchmark_hash="other").ran == ["third"]
 
 
+def test_new_published_results_run_the_chapters_that_show_them(root: Path, kernel: Kernel) -> None:
+    write_chapter(root, "third", "\n# %%\npublished = 'data/results/published.json'\n")
+    run(root)
+    (root / "data/results").mkdir(parents=True)
+    (root / "data/results/published.json").write_text("{}")
+    assert run(root).ran == ["third"]
+    assert run(root).ran == []
+
+
 def test_profiles_do_not_touch_each_other(root: Path, kernel: Kernel) -> None:
     run(root)
     assert len(run(root, profile="demo").ran) == 3
