@@ -320,6 +320,26 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("file", ["views.npy", "shapes.jsonl", "a.glb", "queries.npy"])
+def test_disk_that_fills_up_on_the_way_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    really_open = Path.open
+
+    def fills_up(path: Path, *args: object, **kwargs: object) -> object:
+        if path.name == file and (args or kwargs):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return really_open(path, *args, **kwargs)
+
+    writer = _writer(tmp_path / "b")
+    monkeypatch.setattr(Path, "open", fills_up)
+    with pytest.raises(StorageError, match="No space left on device"):
+        writer.add_shape("a", "thing", _views(0), mesh=b"glTF")
+        writer.add_query("q", "a", "thing", _image(0), split="test")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small file system needs root")
 @pytest.mark.parametrize("kind", ["shapes", "queries"])
 def test_really_full_disk_leaves_nothing(tmp_path: Path, kind: str) -> None:

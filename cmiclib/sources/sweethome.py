@@ -3,9 +3,11 @@
 Its photos are synthetic and show the very meshes of the gallery, which makes it easier than real photos.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import io
+import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ SHIPPED = ROOT / "data" / "sweethome"
 PREPARED = ROOT / "data" / "prepared"
 UNSEEN_SHARE = 0.15
 SUBSET_CATEGORIES = ("bed", "chair", "sofa", "table")  # the paper's four
+Archive = dict[str, zipfile.ZipFile]  # file name → the zip that holds it
 _VERSION = 1  # raise it when the same archives shall be unpacked in another way
 
 
@@ -95,41 +98,57 @@ def prepare_sweethome(
     unseen = unseen_groups(table)
     if shapes is not None:
         table = _subset(table, unseen, shapes)
-    groups = dict(zip(table["shape_id"], table["group"], strict=True))
-    records = records[records["shape_id"].isin(groups)].sort_values("query_id")
+    records = records[records["shape_id"].isin(table["shape_id"])].sort_values("query_id")
     writer = BenchmarkWriter(
         Path(output), name="sweethome", size=size, licence="CC0-1.0 and CC-BY-3.0, see data/sweethome/ATTRIBUTION.csv",
         source="Sweet Home 3D furniture libraries; photos path-traced with Blender Cycles",
         extra={"subset": shapes, "photos": len(records)},
     )  # fmt: skip
+    _add_shapes(writer, table, archives, jobs, progress)
+    seen = dict(zip(table["shape_id"], ~table["group"].isin(unseen), strict=True))
+    _add_photos(writer, records, photos, seen, progress)
+    return writer.finish()
 
+
+def _add_shapes(
+    writer: BenchmarkWriter, table: pd.DataFrame, archives: dict[str, Archive], jobs: int, progress: bool
+) -> None:
     todo = [row for row in table.to_dict("records") if not writer.has_shape(row["shape_id"])]
     unpacked = Parallel(jobs, return_as="generator")(
         delayed(_unpack_shape)(
             _read(archives["views"], f"{row['shape_id']}.png"),
             _read(archives["meshes"], f"{row['shape_id']}.glb"),
-            size,
+            writer.size,
         )
         for row in todo
     )
-    for row, (views, points, mesh) in zip(todo, tqdm(unpacked, "shapes", len(todo), disable=not progress), strict=True):
-        voxels = np.frombuffer(_read(archives["voxels"], f"{row['shape_id']}.bits"), np.uint8)
-        facts = {k: row[k] for k in ("name", "creator", "licence", "source", "group")}
-        writer.add_shape(row["shape_id"], row["category"], views, **facts, points=points, voxels=voxels, mesh=mesh)
+    with warnings.catch_warnings(), contextlib.closing(unpacked):
+        warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, after an error of the writer
+        for row, (views, points, mesh) in zip(
+            todo, tqdm(unpacked, "shapes", len(todo), disable=not progress), strict=True
+        ):
+            voxels = np.frombuffer(_read(archives["voxels"], f"{row['shape_id']}.bits"), np.uint8)
+            facts = {k: row[k] for k in ("name", "creator", "licence", "source", "group")}
+            writer.add_shape(row["shape_id"], row["category"], views, **facts, points=points, voxels=voxels, mesh=mesh)
+
+
+def _add_photos(
+    writer: BenchmarkWriter, records: pd.DataFrame, photos: Archive, seen: dict[str, bool], progress: bool
+) -> None:
     for record in tqdm(records.to_dict("records"), "photos", disable=not progress):
-        query_id, shape_id, seen = record["query_id"], record["shape_id"], groups[record["shape_id"]] not in unseen
+        query_id, shape_id = record["query_id"], record["shape_id"]
         if writer.has_query(query_id):
             continue
-        amodal = _image(photos, f"{query_id}.amodal.png", "L", size) if f"{query_id}.amodal.png" in photos else None
-        mask = _image(photos, f"{query_id}.png", "L", size)
-        rgb = _image(photos, f"{query_id}.jpg", "RGB", size).transpose(2, 0, 1)
+        rgb = _image(photos, f"{query_id}.jpg", "RGB", writer.size).transpose(2, 0, 1)
+        mask = _image(photos, f"{query_id}.png", "L", writer.size)
+        whole = f"{query_id}.amodal.png"  # shipped only where something hides a part
+        amodal = _image(photos, whole, "L", writer.size) if whole in photos else mask
         flags = {name: record[name] in ("True", "true", "1") for name in ("truncated", "occluded", "slightly_occluded")}
         writer.add_query(
-            query_id, shape_id, record["category"], np.concatenate([rgb, mask[None]]), seen=seen, **flags,
-            split=split_of(int(query_id.rpartition("__")[2]), seen), photo=f"{query_id}.jpg", source="rendered",
-            amodal=mask if amodal is None else amodal,
+            query_id, shape_id, record["category"], np.concatenate([rgb, mask[None]]), amodal=amodal,
+            split=split_of(int(query_id.rpartition("__")[2]), seen[shape_id]), seen=seen[shape_id], **flags,
+            photo=f"{query_id}.jpg", source="rendered",
         )  # fmt: skip
-    return writer.finish()
 
 
 def split_of(number: int, seen: bool) -> str:
@@ -187,7 +206,7 @@ def _unpack_shape(strip: bytes, glb: bytes, size: int) -> tuple[np.ndarray, np.n
     return views, sample_points(mesh), glb
 
 
-def _image(archive: dict[str, zipfile.ZipFile], name: str, mode: str, size: int) -> np.ndarray:
+def _image(archive: Archive, name: str, mode: str, size: int) -> np.ndarray:
     return _resized(Image.open(io.BytesIO(_read(archive, name))).convert(mode), size)
 
 
@@ -201,7 +220,7 @@ def _shipped_files(source: Path) -> Sequence[Path]:
     return [source / "shapes.csv", *sorted(source.glob("shapes/*.zip")), *sorted(source.glob("photos/*.zip"))]
 
 
-def _members(folder: Path, kind: str) -> dict[str, zipfile.ZipFile]:
+def _members(folder: Path, kind: str) -> Archive:
     """File name → the archive that holds it; a later archive wins."""
     archives = [zipfile.ZipFile(path) for path in sorted(folder.glob(f"{kind}-*.zip"))]
     return {name: archive for archive in archives for name in archive.namelist()}
@@ -217,7 +236,7 @@ def _records(folder: Path) -> pd.DataFrame:
     return pd.concat(tables).drop_duplicates("query_id", keep="last")
 
 
-def _read(archive: dict[str, zipfile.ZipFile], name: str) -> bytes:
+def _read(archive: Archive, name: str) -> bytes:
     if name not in archive:
         raise SourceError(f"'{name}' is in none of the shipped archives", fix="check out data/sweethome again")
     try:
