@@ -336,7 +336,11 @@ def test_retrieval_frames_the_right_shape_and_no_other() -> None:
 
 def test_attended_views_name_the_strongest_in_bold() -> None:
     weight = weights(3)
-    figure = draw(figures.attended_views(photos(3), pictures(3, 12), weight, ["a", "b", "c"], AZIMUTHS))
+    figure = draw(
+        figures.attended_views(
+            photos(3), pictures(3, 12), weight, ["chair/a-long-name → sofa/another: 0.83"] * 3, AZIMUTHS
+        )
+    )
     for row in range(3):
         labels = figure.axes[2 * row + 1].get_xticklabels()
         bold = [i for i, label in enumerate(labels) if label.get_fontweight() == "bold"]
