@@ -40,7 +40,7 @@ def open_sweethome(prepared_root: Path | None = None, shapes: int | None = None,
         prepared_root: holds the unpacked benchmarks, one folder for each state of the archives; default:
             `data/prepared` of the repository.
         shapes: a small subset, see `prepare_sweethome`.
-        jobs: processes that unpack.
+        jobs: threads that unpack.
 
     Raises:
         SourceError, StorageError: as `prepare_sweethome`.
@@ -77,7 +77,7 @@ def prepare_sweethome(
         size: side of views and photos in pixels; other than 128 resizes.
         shapes: only so many, always the same ones: of the categories bed, chair, sofa and table in turn, a
             sixth of them unseen, and a sixth distractors. None: all.
-        jobs: processes.
+        jobs: threads.
         progress: show a bar.
 
     Raises:
@@ -114,7 +114,7 @@ def _add_shapes(
     writer: BenchmarkWriter, table: pd.DataFrame, archives: dict[str, Archive], jobs: int, progress: bool
 ) -> None:
     todo = [row for row in table.to_dict("records") if not writer.has_shape(row["shape_id"])]
-    unpacked = Parallel(jobs, return_as="generator")(
+    unpacked = Parallel(jobs, prefer="threads", return_as="generator")(
         delayed(_unpack_shape)(
             _read(archives["views"], f"{row['shape_id']}.png"),
             _read(archives["meshes"], f"{row['shape_id']}.glb"),
