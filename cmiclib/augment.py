@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .color import jitter_color, transfer_color
+from .color import jitter_color, recolor
 from .config import AugmentConfig
 
 _ASPECT = (3 / 4, 4 / 3)  # width over height of a random crop
@@ -180,7 +180,7 @@ def _recolor(rgb: Tensor, color: str, generator: torch.Generator) -> Tensor:
     count = len(rgb)
     steps = torch.randint(1, max(count, 2), (count,), generator=generator)  # no photo is its own style
     style = (torch.arange(count) + steps) % count
-    return transfer_color(rgb[style.to(rgb.device)], rgb, "reference" if color == "reference" else "lab")
+    return recolor(rgb[style.to(rgb.device)], rgb, color)
 
 
 def _draw_flips(count: int, flip: bool, generator: torch.Generator) -> Tensor | None:

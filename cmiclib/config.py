@@ -31,7 +31,7 @@ class ModelConfig(_Frozen):
     mask: bool = Field(True, description="feed the mask as a fourth channel of the photo")
     fusion: Fusion = Field("attention", description="how views become a score")
     init: str = Field(
-        "imagenet", description="'imagenet' (torchvision's weights), 'random', or the path of a safetensors file"
+        "imagenet", description="'imagenet' (torchvision's weights), 'random', or a file or folder of safetensors"
     )
 
 

@@ -67,14 +67,16 @@ def load_initial_weights(encoder: Encoder, backbone: str, init: str) -> None:
     Args:
         encoder: changed in place; its first convolution and its head keep their random numbers.
         backbone: torchvision's name of the architecture.
-        init: ``"random"``, ``"imagenet"`` or the path of a safetensors file with torchvision's names.
+        init: ``"random"``, ``"imagenet"``, or a safetensors file with torchvision's names; a folder of such files
+            serves encoders of two architectures, each by its ``<backbone>.safetensors``.
 
     Raises:
         CheckpointError: no such weights, a failed download, or names and shapes that don't fit.
     """
     if init == "random":
         return
-    state = imagenet_weights(backbone) if init == "imagenet" else _read_safetensors(init)
+    file = Path(init) / f"{backbone}.safetensors" if Path(init).is_dir() else Path(init)
+    state = imagenet_weights(backbone) if init == "imagenet" else _read_safetensors(file)
     body = {name: value for name, value in state.items() if not name.startswith(("conv1.", "fc."))}
     own = encoder.backbone.state_dict()
     required = [n for n in own if not n.startswith("conv1.") and not n.endswith("num_batches_tracked")]
@@ -83,7 +85,7 @@ def load_initial_weights(encoder: Encoder, backbone: str, init: str) -> None:
     if missing or unfit:
         raise CheckpointError(
             f"the weights do not fit {backbone}: missing {missing[:3]}, unknown or of another shape {unfit[:3]}",
-            path=None if init == "imagenet" else init,
+            path=None if init == "imagenet" else file,
             fix="give weights of the same architecture, or set model.init=random",
         )
     encoder.backbone.load_state_dict(body, strict=False)
@@ -112,7 +114,7 @@ def imagenet_weights(backbone: str) -> dict[str, Tensor]:
         ) from None
 
 
-def _read_safetensors(path: str) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:

@@ -13,10 +13,11 @@ from torch import Tensor
 from .baselines import untrained_scores
 from .benchmark import Benchmark, file_sha256
 from .checkpoint import Run, write_atomically
-from .index import ShapeIndex, default_device
+from .embed import default_device
+from .index import ShapeIndex
 from .provenance import code_digest
 
-ENCODING = ("augment", "encoders", "index", "model")
+ENCODING = ("augment", "embed", "encoders", "model")
 """The modules that decide what a picture's vector is."""
 
 

@@ -22,14 +22,14 @@ from .batches import draw_batch, step_generator
 from .benchmark import Benchmark
 from .checkpoint import Run, clear, load_state, save_state, save_weights, write_json
 from .config import Config, TrainConfig
+from .embed import autocast, default_device, embed_gallery, embed_queries
 from .errors import CheckpointError, StorageError, TrainingError
-from .index import autocast, default_device, embed_gallery, embed_queries
 from .losses import cmic_loss
 from .metrics import retrieval_metrics
 from .model import CMIC, build_model
 from .provenance import code_digest, environment
 
-METHOD = ("augment", "batches", "color", "encoders", "index", "losses", "metrics", "model", "train")
+METHOD = ("augment", "batches", "color", "embed", "encoders", "losses", "metrics", "model", "train")
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
 DIVERGED = "lower train.lr or set train.precision=fp32, then run again"

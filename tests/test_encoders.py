@@ -162,7 +162,7 @@ def test_weights_of_another_architecture_are_refused_and_change_nothing(tmp_path
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     with pytest.raises(CheckpointError, match=f"do not fit {wanted}") as error:
         load_initial_weights(encoder, wanted, str(path))
-    assert error.value.path == str(path)
+    assert error.value.path == path
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
@@ -173,7 +173,7 @@ def test_an_unreadable_path_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"model\.init") as error:
         load_initial_weights(Encoder("resnet10t", 3, dim=8), "resnet10t", str(path))
-    assert error.value.path == str(path)
+    assert error.value.path == path
 
 
 def reference_name(name):
@@ -208,3 +208,13 @@ def test_parity_of_both_encoders_with_the_released_code(shared_root):
             views = model.view_encoder(torch.from_numpy(arrays[f"eval_{size}/rendering_in"]).double())
             np.testing.assert_allclose(query, arrays[f"eval_{size}/query_out"], atol=4e-7, rtol=0)
             np.testing.assert_allclose(views, arrays[f"eval_{size}/rendering_out"], atol=4e-7, rtol=0)
+
+
+def test_a_folder_serves_each_backbone_its_own_file(tmp_path):
+    given = torchvision.models.get_model("resnet18", weights=None)
+    save_file(given.state_dict(), tmp_path / "resnet18.safetensors")
+    encoder = Encoder("resnet18", 1, dim=8)
+    load_initial_weights(encoder, "resnet18", str(tmp_path))
+    assert torch.equal(encoder.backbone.layer4[1].conv2.weight, given.layer4[1].conv2.weight)
+    with pytest.raises(CheckpointError, match="resnet34.safetensors"):
+        load_initial_weights(Encoder("resnet34", 1, dim=8), "resnet34", str(tmp_path))

@@ -7,8 +7,9 @@ from safetensors.torch import save_file
 
 from cmiclib import checkpoint
 from cmiclib.config import Config, ModelConfig
+from cmiclib.embed import embed_gallery, embed_queries
 from cmiclib.errors import CheckpointError, StorageError
-from cmiclib.index import ShapeIndex, embed_gallery, embed_queries
+from cmiclib.index import ShapeIndex
 from cmiclib.model import attention_scores, attention_weights, build_model
 
 CONFIG = Config(

@@ -34,3 +34,12 @@ def test_digest_follows_the_text_of_the_named_modules_and_no_other(package):
 
 def test_digest_tells_equal_texts_of_different_modules_apart(package):
     assert code_digest(["a"]) != code_digest(["b"])
+
+
+def test_comments_and_docstrings_do_not_count(package):
+    (package / "a.py").write_text("def f():\n    return 1\n")
+    before = code_digest(["a"])
+    (package / "a.py").write_text('"""Prose."""\n\n\ndef f():\n    """More prose."""\n    return 1  # why\n')
+    assert code_digest(["a"]) == before
+    (package / "a.py").write_text('def f():\n    return "1"\n')
+    assert code_digest(["a"]) != before

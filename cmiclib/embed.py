@@ -1,0 +1,61 @@
+"""Photos and views to vectors, as evaluation, index and browser see them: whole, in batches, without randomness."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .augment import prepare_queries, prepare_views
+from .config import Config
+from .model import CMIC
+
+
+def default_device() -> torch.device:
+    """Return the first CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def embed_queries(model: CMIC, photos: np.ndarray, config: Config, batch: int = 256) -> Tensor:
+    """Embed photos without any randomness.
+
+    Args:
+        model: in evaluation mode, on any device.
+        photos: (Q, 4, S, S) uint8, RGB and mask; any S.
+        config: the model's configuration.
+        batch: photos at a time.
+
+    Returns:
+        (Q, d) float32 on the CPU, rows of length 1.
+    """
+    device, parts = next(model.parameters()).device, []
+    for start in range(0, len(photos), batch):
+        block = torch.from_numpy(np.array(photos[start : start + batch])).to(device)  # (b, 4, S, S)
+        with autocast(config, device):
+            parts.append(model.embed_queries(prepare_queries(block, config.model.image_size)))
+    return torch.cat(parts).cpu() if parts else torch.zeros(0, config.model.dim)
+
+
+@torch.no_grad()
+def embed_gallery(model: CMIC, views: np.ndarray, config: Config, batch: int = 32) -> Tensor:
+    """Embed all views of all shapes.
+
+    Args:
+        model: in evaluation mode, on any device.
+        views: (N, V, S, S) uint8; any S.
+        config: the model's configuration.
+        batch: shapes at a time.
+
+    Returns:
+        (N, V, d) float32 on the CPU, last axis of length 1.
+    """
+    device, parts = next(model.parameters()).device, []
+    for start in range(0, len(views), batch):
+        block = torch.from_numpy(np.array(views[start : start + batch])).to(device)  # (n, V, S, S)
+        with autocast(config, device):
+            parts.append(model.embed_views(prepare_views(block, config.model.image_size)))
+    return torch.cat(parts).cpu()
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """Return the autocast context of the configured precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.train.precision == "bf16")
