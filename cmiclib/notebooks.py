@@ -25,7 +25,7 @@ def clean(notebook: dict[str, Any]) -> dict[str, Any]:
     """
     cells, seen = [], dict[str, int]()
     for cell in notebook["cells"]:
-        text = "".join(cell["source"]).rstrip("\n")
+        text = "".join(cell["source"])
         kind = f"{cell['cell_type']}\n{text}"
         seen[kind] = seen.get(kind, -1) + 1
         tags = cell["metadata"].get("tags")
