@@ -216,5 +216,5 @@ def test_a_folder_serves_each_backbone_its_own_file(tmp_path):
     encoder = Encoder("resnet18", 1, dim=8)
     load_initial_weights(encoder, "resnet18", str(tmp_path))
     assert torch.equal(encoder.backbone.layer4[1].conv2.weight, given.layer4[1].conv2.weight)
-    with pytest.raises(CheckpointError, match="resnet34.safetensors"):
+    with pytest.raises(CheckpointError, match=r"resnet34\.safetensors"):
         load_initial_weights(Encoder("resnet34", 1, dim=8), "resnet34", str(tmp_path))

@@ -295,7 +295,7 @@ def test_a_run_is_named_by_configuration_data_and_code(tiny_benchmark, tmp_path,
     assert run_name(CONFIG, tiny_benchmark) == names[0]
     for module in training.METHOD:
         with (tmp_path / f"{module}.py").open("a") as file:
-            file.write("# edited\n")
+            file.write("EDITED = True\n")
         names.append(run_name(CONFIG, tiny_benchmark))
     assert len(set(names)) == 3 + len(training.METHOD)
     assert all(name.startswith("test-") for name in names)
