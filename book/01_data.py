@@ -11,17 +11,18 @@
 # %% [markdown]
 # # Data: shapes, photos, splits
 #
-# Single-image shape retrieval needs three things: a **gallery** of CAD models, **photos** that each show one
-# of them, and rules that say which photo may be used for what. This chapter shows all three as this project
-# stores them, and then looks for leaks between training and test.
+# Single-image shape retrieval needs three things: a **gallery** of CAD models, **photos** that each show one of
+# them, and rules that say which photo may be used for what. This chapter shows all three as this project stores
+# them, and then looks for leaks between training and test.
 #
-# **What it needs:** only the benchmark. The default, `sweethome`, lies in the repository and is unpacked on first use.
+# **What it needs:** only the benchmark. The default, `sweethome`, lies in the repository and is unpacked on first
+# use.
 #
 # ```{admonition} Synthetic photos
 # :class: important
-# The photos of `sweethome` are path-traced, not taken with a camera, and they show the very meshes of the gallery. In
-# Pix3D {cite:p}`sun2018pix3d` photos are real and the CAD model only resembles the object. So numbers on `sweethome`
-# are higher than the same method reaches on Pix3D, and the two must not be compared.
+# The photos of `sweethome` are path-traced, not taken with a camera, and they show the very meshes of the gallery.
+# In Pix3D {cite:p}`sun2018pix3d` photos are real and the CAD model only resembles the object. So numbers on
+# `sweethome` are higher than the same method reaches on Pix3D, and the two must not be compared.
 # ```
 
 # %% tags=["parameters"]
@@ -64,8 +65,9 @@ Markdown(
 )
 
 # %% [markdown]
-# For each category, one shape as a gray view, then photos of it. The red line is the outline of the mask, which is the
-# fourth channel of the query encoder's input. Photos are cropped to a square around the mask.
+# For each category, one shape as a gray view, then photos of it. The red line is the outline of the mask, which is
+# the fourth channel of the query encoder's input. Photos are cropped to a square around the mask, which is shifted
+# where it would leave the picture.
 
 # %%
 most = pd.Series(own).groupby([queries.category, own]).size()  # photos of each shape
@@ -78,8 +80,8 @@ figures.samples(examples, across=2)
 # %% [markdown]
 # ## How much of it
 #
-# The categories are unequal, as they are in Pix3D. That is why the evaluation reports both the mean over photos (micro)
-# and the mean over categories (macro): for the published 78.9 % it is not known which of the two it is.
+# The categories are unequal, as they are in Pix3D. That is why the evaluation reports both the mean over photos
+# (micro) and the mean over categories (macro): for the published 78.9 % it is not known which of the two it is.
 
 # %%
 figures.counts(shapes, queries)
@@ -133,8 +135,8 @@ queries.groupby(["split", "seen"]).head(1).style.hide()
 # %% [markdown]
 # ## Splits: two questions, not one
 #
-# The paper splits **photos**: a test photo is new, but its shape was seen in training on other photos. To that, this
-# project adds **unseen shapes**, of which no training photo exists. They answer the question that a growing
+# The paper splits **photos**: a test photo is new, but its shape was seen in training on other photos. To that,
+# this project adds **unseen shapes**, of which no training photo exists. They answer the question that a growing
 # repository asks: does the model work for a shape that was added yesterday, without training again?
 #
 # - `train`: photos that the model learns from.
@@ -150,37 +152,38 @@ parts.rename(index={True: "seen shapes", False: "unseen shapes"})
 # ## Variants
 #
 # Some models differ only in colour, in size, or in one part. Such variants share a `group`. Retrieving a variant
-# instead of the shape itself counts as wrong; the evaluation reports the accuracy by group beside it. Here is
-# the largest group.
+# instead of the shape itself counts as wrong; the evaluation reports the accuracy by group beside it. The first
+# shapes that have variants, group after group:
 
 # %%
-members = shapes.groupby("group").size()
-largest = shapes.index[shapes.group == members.idxmax()]
-grid(list(benchmark.views[largest][:6, 1]), list(shapes.name[largest][:6]))
+members = shapes.group.map(shapes.group.value_counts())  # (N,)
+variants = shapes[members > 1].sort_values("group", kind="stable")
+first = list(benchmark.views[variants.index[:12], 1])
+grid(first, variants.name[:12].tolist()) if first else Markdown("This benchmark has none.")
 
 # %%
 Markdown(
-    f"{(members > 1).sum()} groups hold more than one shape; {members[members > 1].sum()} of the {len(shapes)} shapes "
-    f"have a variant. The largest group, `{members.idxmax()}`, has {members.max()} members."
+    f"{variants.group.nunique()} groups hold more than one shape; {len(variants)} of the {len(shapes)} shapes have a "
+    f"variant. The largest group has {members.max()} members."
 )
 
 # %% [markdown]
 # ## Cut off and hidden
 #
-# As in Pix3D, flags say whether the object is cut off by the border of the photo (`truncated`) or hidden in part behind
-# something (`occluded`, or `slightly_occluded`). The mask shows what is visible. `amodal.npy` holds
-# the mask of the whole object, which no encoder of this book is given.
+# As in Pix3D, flags say whether the object is cut off by the border of the photo (`truncated`) or hidden in part
+# behind something (`occluded`, or `slightly_occluded`). The mask shows what is visible. `amodal.npy` holds the mask
+# of the whole object, which no encoder of this book is given.
 
 # %%
 flags = ["truncated", "occluded", "slightly_occluded"]
 pd.DataFrame({"photos": queries[flags].sum(), "share": queries[flags].mean()}).style.format({"share": "{:.1%}"})
 
 # %% [markdown]
-# Four photos with something in front of the object: the photo with the mask of what is visible (above), and the mask
-# of the whole object (below).
+# Some photos with something in front of the object: the photo with the mask of what is visible (above), and the
+# mask of the whole object (below).
 
 # %%
-hidden = np.flatnonzero(queries.occluded)[:4]
+hidden = queries[queries.occluded].drop_duplicates("category").index[:4]
 whole = [benchmark.amodal[i] for i in hidden] if "amodal.npy" in benchmark.arrays else []
 titles = queries.category[hidden].tolist()
 grid([*benchmark.images[hidden], *whole], titles, len(titles), mask=True) if titles else Markdown("None is marked so.")
@@ -188,10 +191,9 @@ grid([*benchmark.images[hidden], *whole], titles, len(titles), mask=True) if tit
 # %% [markdown]
 # ## From where the photos look
 #
-# The views of a shape are taken from twelve places on a circle, always the same. Photos are not so orderly: they look
-# from all round, from the horizon up to 45°, with lenses from wide to long. No photo's
-# camera has to agree with a view's; that is why the model must weigh the views (chapter 4). Of the cameras,
-# training is told nothing.
+# The views of a shape are taken from twelve places on a circle, always the same. Photos are not so orderly: they
+# look from all round, from the horizon up to 45°, with lenses from wide to long. No photo's camera has to agree
+# with a view's; that is why the model must weigh the views (chapter 4). Of the cameras, training is told nothing.
 
 # %%
 facts = queries.join(photo_facts(), on="query_id").dropna(subset="azimuth")
@@ -236,8 +238,8 @@ assert not set(group[trained]) & set(group[~queries.seen]), "a training photo sh
 assert queries.seen[trained].all(), "a training photo shows an unseen shape"
 
 # %% [markdown]
-# **No two shapes look alike.** If two gallery entries had the same views, no method could tell them apart, and
-# the best possible Top-1 would be below 100 %.
+# **No two shapes look alike.** If two gallery entries had the same views, no method could tell them apart, and the
+# best possible Top-1 would be below 100 %.
 
 # %%
 looks = pd.Series([hashlib.sha256(views.tobytes()).hexdigest() for views in benchmark.views])
@@ -248,12 +250,12 @@ Markdown(f"{alike.sum()} shapes share all views with another one; {ambiguous:.1%
 # %% [markdown]
 # ## Where the shapes come from
 #
-# Every model keeps its creator, its licence and the place where it was found. For `sweethome` the same is
-# written in `data/sweethome/ATTRIBUTION.csv`. Models under CC BY may be used by anybody who names the creator; the
-# table below does so in this report.
+# Every model keeps its creator, its licence and the place where it was found. For `sweethome` the same is written
+# in `data/sweethome/ATTRIBUTION.csv`. Models under CC BY may be used by anybody who names the creator; the table
+# below does so in this report.
 
 # %%
-shapes.groupby("licence").agg(shapes=("shape_id", "size"), creators=("creator", "nunique"))
+shapes.groupby("licence").agg(shapes=("shape_id", "size"), creators=("creator", "nunique")).style
 
 # %%
 credits = shapes[["shape_id", "name", "creator", "licence", "source"]]

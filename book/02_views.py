@@ -13,8 +13,8 @@
 #
 # A photo is a picture and a CAD model is a list of triangles. CMIC {cite:p}`lin2021cmic` brings them together by
 # rendering: each shape becomes twelve gray pictures, taken from a circle around it. This chapter makes these
-# pictures live from a mesh, compares them with the stored ones, and then shows the two other forms in which a
-# shape is stored, points and voxels, with the two distances that they serve.
+# pictures live from a mesh, compares them with the stored ones, and then shows the two other forms in which a shape
+# is stored, points and voxels, with the two distances that they serve.
 #
 # **What it needs:** a benchmark that has meshes, points and voxels, as `sweethome` has. No GPU, no display.
 
@@ -35,7 +35,7 @@ from IPython.display import Markdown
 from cmiclib import figures, geometry
 from cmiclib.augment import resample
 from cmiclib.book import open_chapter
-from cmiclib.config import PROFILES
+from cmiclib.evaluate import packed_iou
 from cmiclib.figures.grids import compare_views, grid
 from cmiclib.render import ViewProtocol, camera, project, render_views
 
@@ -51,7 +51,7 @@ shapes = benchmark.shapes
 
 # %%
 category = CATEGORY if CATEGORY in set(shapes.category) else shapes.category[0]
-row, other = np.flatnonzero(shapes.category == category)[:2]
+row = int(np.argmax(shapes.category == category))
 mesh = geometry.load_mesh(benchmark.mesh_path(shapes.shape_id[row]))
 Markdown(
     f"**{shapes.name[row]}** (`{shapes.shape_id[row]}`, by {shapes.creator[row]}): {len(mesh.vertices):,} vertices, "
@@ -62,8 +62,8 @@ Markdown(
 # ## Normalise
 #
 # CAD models come in millimetres, inches or no unit at all, anywhere in space. `normalise` moves the centre of the
-# bounding box to the origin and scales the farthest vertex to distance 1. To see that unit and place leave no trace,
-# the mesh is first enlarged and moved away.
+# bounding box to the origin and scales the farthest vertex to distance 1. To see that unit and place leave no
+# trace, the mesh is first enlarged and moved away.
 
 # %%
 elsewhere = mesh.copy()
@@ -76,8 +76,8 @@ Markdown(f"Largest difference of a coordinate: {np.abs(mesh.vertices - moved.ver
 # ## Twelve cameras
 #
 # The protocol is part of the benchmark (`benchmark.json`): scores of a photo against views of another protocol mean
-# nothing. The authors released twelve gray views of 224 × 224 pixels for each shape, but no renderer. Their number is
-# kept here; elevation, field of view and shading are this project's own.
+# nothing. The authors released twelve gray views of 224 × 224 pixels for each shape, but no renderer. Their number
+# is kept here; elevation, field of view and shading are this project's own.
 
 # %%
 protocol = benchmark.protocol
@@ -113,9 +113,9 @@ Markdown(
 # %% [markdown]
 # ## Stored and live
 #
-# The stored views were rendered by the same function, but from the original model. The mesh that is shipped
-# is a simplified one, with small parts merged and coordinates rounded, so the two cannot be equal. The third row shows
-# what that costs: thin parts and shading change, the outline hardly does.
+# The stored views were rendered by the same function, but from the original model. The mesh that is shipped is a
+# simplified one, with small parts merged and coordinates rounded, so the two cannot be equal. The third row shows
+# what that costs: look at thin parts, at edges, and at the shading of curved surfaces.
 
 # %%
 stored = benchmark.views[row]
@@ -132,20 +132,21 @@ Markdown(
 # %% [markdown]
 # ## What the encoder sees
 #
-# The image size is no part of the protocol: a model resizes what it is given. Here is one view as it is stored, and at
-# the size of each profile. Legs and slats go first.
+# The image size is no part of the protocol: a model resizes what it is given. Here is one view as it is stored, at
+# the size that this profile's encoder sees, and at half of that. Legs and slats go first.
 
 # %%
-sides = sorted({benchmark.size, *(config.model.image_size for config in PROFILES.values())})
-view = torch.from_numpy(np.array(stored[:1]))[None]  # (1, 1, S, S)
-grid([resample(view, side)[0, 0].numpy() / 255 for side in sides], [f"{side} px" for side in sides], across=len(sides))
+seen = chapter.config.model.image_size
+view = torch.from_numpy(np.array(stored[1]))[None, None]  # (1, 1, S, S)
+sides = (benchmark.size, seen, seen // 2)
+grid([resample(view, side)[0, 0].clip(0, 255).numpy() / 255 for side in sides], [f"{side} px" for side in sides])
 
 # %% [markdown]
 # ## Points and voxels
 #
-# Two more forms of the same shape are stored: 10,000 points spread evenly over the surface, and a solid grid of 128³
-# cells. A cell is solid if the surface passes through it or if the outside cannot reach it. No encoder sees them. They
-# are there to measure how wrong a wrong answer is.
+# Two more forms of the same shape are stored: 10,000 points spread evenly over the surface, and a solid grid of
+# 128³ cells. A cell is solid if the surface passes through it or if the outside cannot reach it. No encoder sees
+# them. They are there to measure how wrong a wrong answer is.
 
 # %%
 points, voxels = benchmark.points[row].astype(np.float32), geometry.unpack_voxels(benchmark.voxels[row])
@@ -169,29 +170,38 @@ Markdown(
 #
 # - $d_{IoU}$, the intersection over union of the solid grids: 1 is equal, 0 is apart.
 # - $d_{HAU}$, a modified Hausdorff distance {cite:p}`dubuisson1994hausdorff`: the mean distance of each point of
-#   either shape to the nearest point of the other, with coordinates halved before. With point sets $A$ and $B$,
+#   either shape to the nearest point of the other, with coordinates halved before. For point sets $A$ and $B$,
 #
-# $$ d_{HAU}(A, B) = \frac{1}{|A| + |B|} \Big( \sum_{a \in A} \min_{b \in B} \lVert a - b \rVert
-#    + \sum_{b \in B} \min_{a \in A} \lVert a - b \rVert \Big). $$
+# $$ d_{HAU} = \frac{\sum_a d(a, B) + \sum_b d(b, A)}{|A| + |B|}, \quad d(a, B) = \min_{b \in B} \lVert a - b \rVert. $$
 #
-# The second row of the table compares the shape with its own simplified mesh, sampled and voxelised again. It is not
-# at distance 0: two samples of one surface never are. This is the noise floor, below which differences mean nothing.
+# To have something to compare, take the shapes of the same category that overlap most and least with this one, and
+# some shape of another category.
 
 # %%
-far = np.flatnonzero(shapes.category != category)[0]
+same = np.setdiff1d(np.flatnonzero(shapes.category == category), row)
+overlap = [packed_iou(benchmark.voxels[row], benchmark.voxels[i]) for i in same]
+others = {
+    "most overlap": same[np.argmax(overlap)],
+    "least overlap": same[np.argmin(overlap)],
+    "another category": np.argmax(shapes.category != category),
+}
+names = [f"{title}:\n{shapes.name[i]}" for title, i in others.items()]
+grid([benchmark.views[i][1] for i in (row, *others.values())], [f"the shape:\n{shapes.name[row]}", *names], across=4)
+
+# %% [markdown]
+# The second row of the table is the shape's own simplified mesh, sampled and voxelised again. It is not at distance
+# 0: even two samples of one surface never are. This is the noise floor, below which differences mean nothing.
+
+# %%
 again = geometry.sample_points(mesh, len(points), seed=1)
-sets = {"itself": points, "its simplified mesh": again}
-sets |= {f"{shapes.name[i]} ({shapes.category[i]})": benchmark.points[i].astype(np.float32) for i in (other, far)}
-hausdorff = [geometry.modified_hausdorff(points / 2, candidate / 2) for candidate in sets.values()]
+sets = [points, again, *(benchmark.points[i].astype(np.float32) for i in others.values())]
+solids = [voxels, geometry.voxelise(mesh), *(geometry.unpack_voxels(benchmark.voxels[i]) for i in others.values())]
 
 # %%
-grids = [voxels, geometry.voxelise(mesh), *(geometry.unpack_voxels(benchmark.voxels[i]) for i in (other, far))]
-overlap = [geometry.voxel_iou(voxels, candidate) for candidate in grids]
-distances = pd.DataFrame({"d_HAU": hausdorff, "d_IoU": overlap}, index=list(sets))
+distances = pd.DataFrame(index=["itself", "its simplified mesh", *others])
+distances["d_HAU"] = [geometry.modified_hausdorff(points / 2, candidate / 2) for candidate in sets]
+distances["d_IoU"] = [geometry.voxel_iou(voxels, candidate) for candidate in solids]
 distances.style.format("{:.4f}").set_caption(f"Distances from {shapes.name[row]}")
-
-# %%
-grid([benchmark.views[i][1] for i in (row, other, far)], [shapes.name[i] for i in (row, other, far)], across=3)
 
 # %% [markdown]
 # $d_{IoU}$ is strict with thin things: shift a chair leg by its own width, and nothing of it overlaps any more. So

@@ -12,10 +12,10 @@
 # # Colour transfer
 #
 # The views of a shape are gray, so colour cannot help to find it. Yet a photo encoder that is free to look at
-# colour will use it wherever it separates the training shapes. CMIC {cite:p}`lin2021cmic` takes this shortcut away: in
-# training, every photo is given the colours of another photo of the batch, by the method of Reinhard et al.
-# {cite:p}`reinhard2001color`. This chapter shows the method, measures how the released code's variant of it differs,
-# and looks for the shortcut in the data.
+# colour will use it wherever it separates the training shapes. CMIC {cite:p}`lin2021cmic` takes this shortcut away:
+# in training, every photo is given the colours of another photo of the batch, by the method of Reinhard et al.
+# {cite:p}`reinhard2001color`. This chapter shows the method, measures how the released code's variant of it
+# differs, and looks for the shortcut in the data.
 #
 # **What it needs:** only the benchmark.
 
@@ -70,8 +70,8 @@ released = transfer_color(style, content, "reference")
 figures.color_transfer(*(x[:PAIRS].numpy() for x in (content, style, lab, released)))
 
 # %% [markdown]
-# The statistics of the first pair, before and after. The result has the style's numbers, except for what
-# clipping to the range of RGB takes away.
+# The statistics of the first pair, before and after. The result has the style's numbers, except for what clipping
+# to the range of RGB takes away.
 
 # %%
 def moments(rgb):
@@ -84,8 +84,8 @@ pd.DataFrame({"photo": moments(content[0]), "source of colours": moments(style[0
 # %% [markdown]
 # ## What changes, and what does not
 #
-# The map is affine in each channel with a positive slope. So wherever one pixel of the photo was lighter than another,
-# it still is: edges and shading survive, and with them the shape.
+# The map is affine in each channel with a positive slope. So wherever one pixel of the photo was lighter than
+# another, it still is: edges and shading survive, and with them the shape.
 
 # %%
 before, after = (rgb_to_lab(x)[:, 0].flatten(1) for x in (content, lab))  # (B, S·S) lightness
@@ -99,16 +99,31 @@ Markdown(
 )
 
 # %% [markdown]
-# The statistics are taken over the **whole** picture, background included, as the released code does it. So the object
-# does not get the colours of the other object, but whatever the two backgrounds leave over.
+# The statistics are taken over the **whole** picture, background included, as the released code does it. So the
+# object does not get the colours of the other object, but whatever the two backgrounds leave over.
+#
+# There is a weak spot. Where a photo has next to no colour and its source has much, the slope is large, and what is
+# stretched is the noise of the camera or of the JPEG file.
+
+# %%
+deviation = rgb_to_lab(content).std(dim=(2, 3))  # (B, 3)
+slope = (deviation.roll(1, dims=0) / deviation)[:, 1:].amax(dim=1)  # of a and b, whichever is larger
+steep = int(slope.argmax())
+titles = ["photo", "source of colours", f"result (slope {slope[steep]:.0f})"]
+grid([x[steep].numpy() for x in (content, style, lab)], titles)
+
+# %%
+Markdown(f"In {(slope > 10).float().mean():.0%} of these pairs a colour channel is stretched more than tenfold.")
+
+# %% [markdown]
 #
 # ## The textbook and the released code
 #
 # The released code multiplies RGB by 255 before a formula for RGB to Lab that is written for the range 0 to 1. That
-# looks like a grave bug, and does little. All Lab values come out too large by a common factor, but a transfer of mean
-# and deviation does not feel a factor, and the way back divides by 255 again. What remains is a slightly different
-# curve: the offset and the straight piece by which sRGB departs from a power law vanish at that scale. Measured on
-# the same photos:
+# looks like a grave bug, and does little. All Lab values come out too large by a common factor, but a transfer of
+# mean and deviation does not feel a factor, and the way back divides by 255 again. What remains is a slightly
+# different curve: the offset and the straight piece by which sRGB departs from a power law vanish at that scale.
+# Measured on the same photos:
 
 # %%
 gap = 255 * (lab - released).abs()  # (B, 3, S, S) in levels
@@ -137,8 +152,8 @@ grid([x[worst].numpy() for x in (content, style, lab, released)], titles, across
 # %% [markdown]
 # ## Why it should help
 #
-# The paper gives the reason; the following is this project's attempt to check its premise, not a proof that
-# the augmentation helps. (That takes training with and without it, see "Try it".)
+# The paper gives the reason; the following is this project's attempt to check its premise, not a proof that the
+# augmentation helps. (That takes training with and without it, see "Try it".)
 #
 # **Hypothesis: colour gives training shapes away.** Test: describe each object by six numbers, the mean and the
 # standard deviation of its Lab channels inside the mask. No form, no position. Then look up, for each validation
@@ -175,14 +190,15 @@ pd.Series(shares, name="same shape").to_frame().style.format("{:.1%}").set_capti
 
 # %% [markdown]
 # What the first row has above the last is the shortcut: what an encoder could gain in training by looking at
-# nothing but colour. After the transfer, colours of an object still depend on the rest of its own photo, but they no
-# longer repeat from one photo of a shape to the next. On `sweethome` half of the photos have redrawn colours, so
+# nothing but colour. After the transfer, colours of an object still depend on the rest of its own photo, but they
+# no longer repeat from one photo of a shape to the next. On `sweethome` half of the photos have redrawn colours, so
 # its shortcut is weaker than in a catalogue, where a chair has one colour.
 #
 # ## In a training batch
 #
 # Colour transfer is the last of four steps. Crop, shift and mirror come first, and photo and mask share one draw of
-# them. The upper row shows what the photo encoder receives, the lower one the same photos as an evaluation sees them.
+# them. The upper row shows what the photo encoder receives, the lower one the same photos as an evaluation sees
+# them.
 
 # %%
 config, shown = chapter.config, 6
@@ -194,5 +210,6 @@ grid([*upright.numpy(), *photos[:shown].numpy()], across=shown, mask=True)
 # ## Try it
 #
 # Train without it: run the chapter on training with `OVERRIDES = ["augment.color=none"]`, or with `jitter` for the
-# random changes of brightness, contrast, saturation and hue that are usual elsewhere. Compare the validation curves,
-# with a second seed each (`train.seed=1`), so that you see how large a difference has to be to mean anything.
+# random changes of brightness, contrast, saturation and hue that are usual elsewhere. Compare the validation
+# curves, with a second seed each (`train.seed=1`), so that you see how large a difference has to be to mean
+# anything.

@@ -38,7 +38,7 @@ def temperatures(
             right.bar(place, share, width * 0.9, color=CYCLE[i], label=f"τ = {tau:g}")
         right.set_xticks(at, shapes, rotation=30, ha="right", rotation_mode="anchor")
         right.get_xticklabels()[own].set_fontweight("bold")
-        right.set(title="Softmax of the first photo (own shape in bold)", ylim=(0, 1), ylabel="share")
+        right.set(title="Softmax of one photo's scores (own shape in bold)", ylim=(0, 1), ylabel="share")
         right.legend()
     return figure
 

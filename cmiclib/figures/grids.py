@@ -20,6 +20,7 @@ def grid(
         mask: draw the outline of a fourth channel.
         side: inches a picture at most.
     """
+    across = min(across, len(pictures))
     cell = min(WIDTH / across, side)
     rows = -(-len(pictures) // across)
     lines = max((title.count("\n") + 1 for title in titles), default=0)

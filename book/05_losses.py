@@ -1,0 +1,208 @@
+# ---
+# jupyter:
+#   cmic:
+#     needs: []
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Two losses on a matrix that fits on the page
+#
+# CMIC {cite:p}`lin2021cmic` trains with two contrastive losses. The instance loss wants the photo's own shape in
+# front of all others; the category loss wants all shapes of the photo's category in front of the rest. Both read
+# the same matrix of scores. This chapter works them out by hand for four photos and six shapes, checks the library
+# against that, and shows what the temperature does.
+#
+# **What it needs:** nothing, no data and no training. It takes seconds.
+
+# %% tags=["parameters"]
+PROFILE = "demo"
+BENCHMARK = "sweethome"
+OUTPUTS = "outputs"
+TAU = 0.1  # the temperature of the released code
+
+# %%
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
+from cmiclib import figures
+from cmiclib.book import open_chapter
+from cmiclib.config import LossConfig
+from cmiclib.figures.curves import temperatures
+from cmiclib.losses import category_loss, cmic_loss, instance_loss
+
+chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
+
+# %% [markdown]
+# ## Four photos, six shapes
+#
+# The scores are made up. Photos 1 and 2 show two different chairs, photo 3 a sofa, photo 4 a table. The first is
+# solved, the second confuses two chairs, the third takes the sofa for a chair, and to the fourth all shapes look
+# much the same. The batch holds six distinct shapes: the four that the photos show, and two more to make it full.
+
+# %%
+shapes = ["chair A", "chair B", "chair C", "sofa D", "table E", "table F"]
+photos = ["photo of chair A", "photo of chair B", "photo of sofa D", "photo of table E"]
+scores = torch.tensor([
+    [0.82, 0.41, 0.35, 0.12, 0.05, 0.02],
+    [0.58, 0.55, 0.30, 0.10, 0.08, 0.11],
+    [0.44, 0.52, 0.20, 0.47, 0.15, 0.09],
+    [0.31, 0.28, 0.30, 0.25, 0.33, 0.29],
+])  # (Q, N) = (4, 6)  # fmt: skip
+target = torch.tensor([0, 1, 3, 4])  # (Q,) the column of each photo's own shape
+kind = np.array([name.split()[0] for name in shapes])  # (N,)
+same_category = torch.from_numpy(kind[target.numpy()][:, None] == kind[None, :])  # (Q, N)
+
+# %% [markdown]
+# ## The instance loss, by hand
+#
+# Divide the scores by the temperature $\tau$ and let a softmax make shares of them. The loss of a photo is minus
+# the logarithm of the share that its own shape gets {cite:p}`oord2018cpc`:
+#
+# $$ L_{ins}(q) = -\log \frac{\exp(s_+ / \tau)}{\sum_j \exp(s_j / \tau)}. $$
+#
+# The first photo, with plain arithmetic:
+
+# %%
+powers = [math.exp(score / TAU) for score in scores[0].tolist()]
+own, total = powers[0], sum(powers)
+by_hand = -math.log(own / total)
+Markdown(
+    f"exp({scores[0, 0]:.2f} / {TAU:g}) = {own:,.0f}, and the sum over all six shapes is {total:,.0f}. The own shape "
+    f"gets {own / total:.1%}, and the loss is {by_hand:.4f}."
+)
+
+# %% [markdown]
+# All four photos, and the library's mean over them:
+
+# %%
+rows = range(len(photos))
+share = torch.softmax(scores / TAU, dim=1)  # (Q, N)
+instance = [-math.log(share[q, target[q]].item()) for q in rows]
+assert math.isclose(instance[0], by_hand, abs_tol=1e-6)
+assert math.isclose(np.mean(instance), instance_loss(scores, target, TAU).item(), abs_tol=1e-6)
+
+# %% [markdown]
+# ## The category loss, by hand
+#
+# The same shares, but now every shape of the category is a positive. Their losses are averaged
+# {cite:p}`khosla2020supcon`; $C$ is the set of the batch's shapes that have the photo's category:
+#
+# $$ L_{cat}(q) = -\frac{1}{|C|} \sum_{c \in C} \log \frac{\exp(s_c / \tau)}{\sum_j \exp(s_j / \tau)}. $$
+
+# %%
+category = [np.mean([-math.log(p) for p in share[q][same_category[q]].tolist()]) for q in rows]
+assert math.isclose(np.mean(category), category_loss(scores, same_category, TAU).item(), abs_tol=1e-6)
+matrices = (scores.numpy(), target.numpy(), same_category.numpy())
+figures.loss_matrix(*matrices, np.array(instance), np.array(category), photos, shapes)
+
+# %% [markdown]
+# Look at the first photo: it is solved, its instance loss is near 0, and yet its category loss is large. The other
+# two chairs get next to nothing of the softmax. The two losses pull apart here. The sofa is the only one of its
+# kind, so both losses are equal.
+#
+# ## The total
+#
+# The category term counts a fifth. So the instance decides, and the category orders what is left.
+
+# %%
+config = LossConfig(tau=TAU)
+total, ins, cat = cmic_loss(scores, target, same_category, config)
+assert math.isclose(total.item(), np.mean(instance) + config.category_weight * np.mean(category), abs_tol=1e-6)
+Markdown(f"{ins:.4f} + {config.category_weight:g} · {cat:.4f} = **{total:.4f}** nats.")
+
+# %% [markdown]
+# ## Where the gradient pulls
+#
+# The gradient of a softmax cross-entropy is what the shares are, less what they should be, over $\tau$. For the
+# instance loss they should be 1 for the own shape; for the category loss $1 / |C|$ for each of its shapes.
+# Automatic differentiation agrees:
+
+# %%
+variable = scores.clone().requires_grad_()
+cmic_loss(variable, target, same_category, config)[0].backward()
+wanted_instance = torch.nn.functional.one_hot(target, len(shapes))  # (Q, N)
+wanted_category = same_category / same_category.sum(dim=1, keepdim=True)  # (Q, N)
+pull = (share - wanted_instance) + config.category_weight * (share - wanted_category)  # (Q, N)
+assert torch.allclose(variable.grad, pull / (TAU * len(photos)), atol=1e-6)
+
+# %%
+table = pd.DataFrame(-variable.grad.numpy(), photos, shapes)
+table.style.format("{:+.2f}").background_gradient("PiYG", vmin=-2, vmax=2).set_caption("How each score is pushed")
+
+# %% [markdown]
+# Green scores are pushed up, red ones down. The push goes where the mistake is: to the wrong chair that leads in
+# the second row, and to the chair in the third. The solved first row is pushed by the category loss almost alone,
+# which would raise the two other chairs at the cost of the own one.
+#
+# ## Temperature
+#
+# Scores lie between -1 and 1. Divided by a small $\tau$, small differences become large ratios: the loss looks at
+# the hardest wrong shape. With a large $\tau$ it looks at all shapes alike, and even perfect scores cannot make it
+# small. On the right, the second photo, which confuses two chairs.
+
+# %%
+taus = np.geomspace(0.02, 2, 60)
+curves = np.array([[instance_loss(scores, target, t), category_loss(scores, same_category, t)] for t in taus])
+sharpness = {t: torch.softmax(scores[1] / t, dim=0).numpy() for t in (TAU / 4, TAU, TAU * 5)}
+temperatures(taus, *curves.T, TAU, sharpness, shapes, own=int(target[1]))
+
+# %% [markdown]
+# How small can the losses get? Scores lie between -1 and 1, so the best matrix has 1 at the own shape and -1
+# everywhere else. For the instance loss this leaves $\log(1 + (N - 1)\, e^{-2/\tau})$; for the category loss with
+# $k$ positives the best that any scores can do is $\log k$, when all positives share the softmax evenly. Then the
+# instance loss is $\log k$ as well.
+
+# %%
+n = 30  # distinct shapes in a batch of the released code
+floor = {tau: math.log1p((n - 1) * math.exp(-2 / tau)) for tau in (0.05, TAU, 0.5, 1.0)}
+ideal = torch.where(wanted_instance.bool(), 1.0, -1.0)
+assert math.isclose(instance_loss(ideal, target, 0.5).item(), math.log1p(5 * math.exp(-2 / 0.5)), abs_tol=1e-6)
+pd.Series(floor, name="smallest possible instance loss").rename_axis("τ").to_frame().style.format("{:.1e}")
+
+# %% [markdown]
+# ## Is the instance among the positives of its category?
+#
+# In the released code it is. So the category loss asks for the own shape once more. `include_instance=False` leaves
+# it out; then the sofa, which is alone in its category, has no positives and does not count.
+
+# %%
+without = category_loss(scores, same_category, TAU, include_instance=False, target=target)
+others = same_category & ~wanted_instance.bool()  # (Q, N)
+means = [np.mean([-math.log(p) for p in share[q][others[q]].tolist()]) for q in rows if others[q].any()]
+assert math.isclose(np.mean(means), without.item(), abs_tol=1e-6)
+
+# %%
+Markdown(
+    f"Category loss with the own shape among the positives: {cat:.4f}, mean over {len(photos)} photos. Without: "
+    f"{without:.4f}, mean over {len(means)} photos."
+)
+
+# %% [markdown]
+# ## Batches of one category
+#
+# Where all shapes are of one category, the category loss would push all scores of a photo to be equal, and could
+# not say anything else. The released code leaves the term out then. So on the two car benchmarks it never acts:
+# there, CMIC is trained by the instance loss alone.
+
+# %%
+cars = torch.ones_like(same_category)
+with_cars = cmic_loss(scores, target, cars, config)
+assert with_cars[0] == with_cars[1] and with_cars[2] == 0
+Markdown(
+    f"Total {with_cars[0]:.4f}, of which category {with_cars[2]:.4f}. Taken literally, the category loss would be "
+    f"{category_loss(scores, cars, TAU):.4f}. It is lowest when all six scores are equal: log 6 = {math.log(6):.4f}."
+)
+
+# %% [markdown]
+# ## Try it
+#
+# Make the fourth photo confident and wrong: set its score of `table F` to 0.9 and run the chapter again. By how
+# much does the total grow? Then halve `TAU`, and look at the gradient of that row again.
