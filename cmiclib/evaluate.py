@@ -52,22 +52,27 @@ class Scored:
 
     def part(self, mask: np.ndarray) -> "Scored":
         """Keep some of the queries: ``mask`` is bool (Q,)."""
-        return Scored(self.scores[torch.from_numpy(mask)], self.rows[mask], self.benchmark)
+        return Scored(self.scores[np.flatnonzero(mask)], self.rows[mask], self.benchmark)
 
     def table(self) -> pd.DataFrame:
-        """One row a query: the benchmark's columns, its metrics, the first shape, its score and the margin.
+        """One row a query: the benchmark's columns, its metrics, and what came first.
 
-        The margin is the own shape's score minus the best other one's: positive where the first result is right.
+        ``row`` is the query's row, ``rank`` the own shape's rank from 1, ``first`` the first shape with its category
+        (``found``) and ``score``; ``variant``: it is wrong, but of the own shape's group. ``margin`` is the own shape's
+        score minus the best other one's: positive where the first result is right. ``category`` is the query's own.
         """
-        table = self.benchmark.queries.iloc[self.rows].reset_index(drop=True)
-        for name, values in self.metrics().items():
-            table[name] = values.numpy()
+        table, values = self.benchmark.queries.iloc[self.rows].reset_index(drop=True), self.metrics()
+        for name in ("top1", "top10", "map10", "mrr"):
+            table[name] = values[name].numpy()
         relevant = torch.from_numpy(self.benchmark.relevant(self.rows))
         best = self.scores.max(dim=1)
         own = self.scores.masked_fill(~relevant, -torch.inf).amax(dim=1)
         other = self.scores.masked_fill(relevant, -torch.inf).amax(dim=1)
         table["first"] = self.benchmark.shapes.shape_id.to_numpy()[best.indices.numpy()]
+        table["found"] = self.benchmark.shapes.category.to_numpy()[best.indices.numpy()]
         table["score"], table["margin"] = best.values.numpy(), (own - other).numpy()
+        table["rank"] = (1 / table.mrr).round().astype(int)
+        table["variant"] = (self.metrics(group=True)["top1"].numpy() == 1) & (table.top1 == 0)
         return table.assign(row=self.rows)
 
 

@@ -34,14 +34,16 @@ def measured_table(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def published_table(path: Path) -> pd.DataFrame:
-    """Return the published figures, one row a method and benchmark; also ``year``, ``benchmark``, ``source``, ``mark``.
+    """Return the published figures, one row a method and benchmark.
+
+    Further columns: ``year``, ``benchmark``, ``title`` (the benchmark's name in print), ``source``, ``mark``.
 
     Raises:
         BookError: the file is missing or damaged.
     """
     stored = read_results(path)
     table = pd.DataFrame(stored["rows"]).assign(kind="published")
-    return table.assign(benchmark=table.benchmark.map(stored["benchmarks"]))
+    return table.assign(title=table.benchmark.map(stored["benchmarks"]))
 
 
 def percent(table: pd.DataFrame, metrics: Sequence[str] = tuple(COLUMNS)) -> pd.DataFrame:

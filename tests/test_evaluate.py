@@ -8,7 +8,16 @@ import torch
 
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import BenchmarkError
-from cmiclib.evaluate import Scored, by_category, evaluate_run, packed_iou, report, score_run, shape_distances
+from cmiclib.evaluate import (
+    Scored,
+    by_category,
+    by_part,
+    evaluate_run,
+    packed_iou,
+    report,
+    score_run,
+    shape_distances,
+)
 from cmiclib.geometry import modified_hausdorff, unpack_voxels, voxel_iou
 from cmiclib.train import train
 
@@ -70,6 +79,27 @@ def test_the_margin_is_positive_exactly_where_the_first_is_right(scored):
     table = scored.table()
     assert ((table.margin > 0) == (table.top1 == 1)).all()
     assert (table["first"] == table.shape_id).tolist() == (table.top1 == 1).tolist()
+
+
+def test_the_table_says_what_came_first_and_how_far_down_the_own_shape_is(scored, tiny_benchmark):
+    shapes = tiny_benchmark.shapes.set_index("shape_id")
+    for scores, line in zip(scored.scores, scored.table().to_dict("records"), strict=True):
+        order = shapes.index[scores.argsort(descending=True)].tolist()
+        assert line["category"] == tiny_benchmark.queries.category[line["row"]]
+        assert (line["first"], line["found"]) == (order[0], shapes.category[order[0]])
+        assert line["rank"] == order.index(line["shape_id"]) + 1
+        same_group = shapes.group[order[0]] == shapes.group[line["shape_id"]]
+        assert line["variant"] == (order[0] != line["shape_id"] and same_group)
+
+
+def test_parts_are_judged_apart_and_empty_ones_left_out(scored):
+    table = scored.table()
+    right = (table.top1 == 1).to_numpy()
+    parts = by_part(scored, {"right": right, "wrong": ~right, "none": np.zeros(len(right), bool)})
+    assert parts["of"].tolist() == ["right", "wrong"]
+    assert parts.top1.tolist() == [1, 0]
+    assert parts.queries.tolist() == [right.sum(), (~right).sum()]
+    assert parts.mrr[1] == pytest.approx((1 / table["rank"][~right]).mean())
 
 
 def test_distances_equal_the_protocol_pair_by_pair(scored, tiny_benchmark):

@@ -1,0 +1,134 @@
+# ---
+# jupyter:
+#   cmic:
+#     needs: [07_evaluation]
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The common space
+#
+# Training puts photos and views into one space of unit vectors, where a photo should lie near the views of its own
+# shape. Here you see a map of that space, and then numbers from the space itself, because a map of two dimensions
+# shows neighbourhoods but neither distances nor sizes.
+#
+# It needs the index that the chapter [Evaluation](07_evaluation.ipynb) made of the trained model.
+
+# %% tags=["parameters"]
+PROFILE = "demo"
+BENCHMARK = "sweethome"
+OUTPUTS = "outputs"
+OVERRIDES = []
+PHOTOS = 600  # at most so many test photos on the map
+NEIGHBOURS = 10
+SEED = 0
+
+# %%
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
+from cmiclib import figures
+from cmiclib.book import open_chapter
+from cmiclib.embedding import neighbour_purity, plane, shape_points
+from cmiclib.kept import gallery_index
+
+chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
+benchmark = chapter.benchmark
+index = gallery_index(chapter.run, benchmark)
+
+# %% [markdown]
+# ## One point for each
+#
+# A photo is one vector. A shape has twelve, one a view, and its descriptor depends on the photo that asks, because
+# attention weighs the views anew for every photo. For the map a shape needs a point of its own: the mean of its twelve
+# vectors, scaled to length 1. That is the descriptor it would have if attention preferred no view.
+
+# %%
+rows = benchmark.rows("test")
+photos = index.embed(benchmark.images[rows])  # (Q, d)
+shapes = shape_points(index.views)  # (N, d)
+photo_category = benchmark.queries.category.to_numpy()[rows]
+shape_category = benchmark.shapes.category.to_numpy()
+
+# %% [markdown]
+# ## The map
+#
+# t-SNE {cite:p}`maaten2008tsne`, started from the first two principal components, with a fixed seed. Dots are test
+# photos, triangles are shapes of the categories that have photos; shapes without photos of other categories are left
+# out, so that the colours can be told apart. Nothing is chosen by looking at this map, so test photos may stand on it.
+
+# %%
+some = np.random.default_rng(SEED).permutation(len(rows))[:PHOTOS]
+known = np.flatnonzero(np.isin(shape_category, photo_category))
+points = torch.cat([photos[some], shapes[known]])
+names = np.concatenate([photo_category[some], shape_category[known]])
+is_photo = np.arange(len(points)) < len(some)
+places = plane(points, seed=SEED)
+figures.embedding_map(places, names, is_photo)
+
+# %% [markdown]
+# How to read it: an island of one colour is a category that the model keeps apart. Triangles among dots of their colour
+# mean that photos and views, which look nothing alike, have met; dots without triangles nearby are photos that the
+# model cannot bring to any shape. The size of an island and the distance between two islands mean nothing.
+
+# %% [markdown]
+# ## The same in numbers
+#
+# In the space itself, with the cosine as measure: of each point's nearest neighbours, how many are of its category? A
+# point is not its own neighbour. "By chance" is the purity with random neighbours.
+
+# %%
+pairs = {
+    "photo → photos": (photos, photo_category, photos, photo_category),
+    "photo → shapes": (photos, photo_category, shapes, shape_category),
+    "shape → shapes": (shapes[known], shape_category[known], shapes, shape_category),
+    "shape → photos": (shapes[known], shape_category[known], photos, photo_category),
+}
+purity = {name: neighbour_purity(*pair, k=NEIGHBOURS).mean() for name, pair in pairs.items()}
+chance = {name: (pair[1][:, None] == pair[3][None, :]).mean() for name, pair in pairs.items()}
+summary = pd.DataFrame({"purity": purity, "by chance": chance})
+(100 * summary).round(1).rename_axis(f"{NEIGHBOURS} nearest neighbours, per cent")
+
+# %% [markdown]
+# By category, for a photo's nearest shapes. A category with fewer shapes than neighbours cannot reach 100 %; "at most"
+# says what it can reach.
+
+# %%
+found = neighbour_purity(photos, photo_category, shapes, shape_category, k=NEIGHBOURS)
+number = pd.Series(shape_category).value_counts()
+each = pd.DataFrame({"purity": found, "photos": 1}).groupby(photo_category).agg({"purity": "mean", "photos": "sum"})
+each["shapes"], each["at most"] = number[each.index], (number[each.index] / NEIGHBOURS).clip(upper=1)
+each.assign(**{name: (100 * each[name]).round(1) for name in ("purity", "at most")}).sort_values("purity")
+
+# %% [markdown]
+# ## Do photos and shapes really meet?
+#
+# Two encoders can agree on every ranking and still keep photos and views in two separate regions, because a ranking
+# only compares shapes with each other. The cosine to the own shape, to another shape of the category and to any other
+# shape shows how far apart they lie.
+
+# %%
+cosine = (photos @ shapes.T).numpy()  # (Q, N)
+own = benchmark.relevant(rows)
+same = (photo_category[:, None] == shape_category[None, :]) & ~own
+kinds = {"own shape": own, "others of the category": same, "other categories": ~own & ~same}
+between = {name: cosine[mask].mean() for name, mask in kinds.items()}
+within = (photos @ photos.T).fill_diagonal_(torch.nan).nanmean().item()
+pd.Series(between | {"photo and another photo": within}, name="mean cosine").round(3).to_frame()
+
+# %%
+Markdown(
+    f"A photo's mean cosine is {between['own shape']:.2f} with its own shape and {between['other categories']:.2f} "
+    f"with shapes of other categories; two photos have {within:.2f} in the mean."
+)
+
+# %% [markdown]
+# ## Try it
+#
+# Put the shapes' other point on the map: replace `shape_points(index.views)` by `index.views[:, 0]`, the view from the
+# front alone, and compare the purity of "photo → shapes". The difference is what the other eleven views add.

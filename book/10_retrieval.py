@@ -1,0 +1,132 @@
+# ---
+# jupyter:
+#   cmic:
+#     needs: [07_evaluation]
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Retrieval, seen
+#
+# Numbers say how often the right shape comes first; this chapter shows what that looks like. You will see the figure
+# that opens the paper, made from this benchmark's test photos, then photos of shapes that were never seen in training,
+# then the worst failures, and which views attention chose.
+#
+# The photos are picked by rules that stand in the text, not by taste. It needs the index that the chapter
+# [Evaluation](07_evaluation.ipynb) made of the trained model.
+
+# %% tags=["parameters"]
+PROFILE = "demo"
+BENCHMARK = "sweethome"
+OUTPUTS = "outputs"
+OVERRIDES = []
+ROWS = 8  # photos in a figure
+FOUND = 5  # shapes for each
+
+# %%
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from cmiclib import figures
+from cmiclib.book import open_chapter
+from cmiclib.evaluate import score_index
+from cmiclib.kept import gallery_index
+from cmiclib.showcase import examples, typical, worst
+
+chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
+benchmark = chapter.benchmark
+index = gallery_index(chapter.run, benchmark)
+scored = score_index(index, benchmark, "test")
+table = scored.table()
+table["label"] = table.category + ", rank " + table["rank"].astype(str)
+
+
+# %%
+def show(chosen):
+    e = examples(index, benchmark, chosen.row.to_numpy(), FOUND)
+    return figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.label.tolist())
+
+
+# %% [markdown]
+# ## The paper's first figure, from our photos
+#
+# One photo of each of the most photographed categories, of a seen shape: the one with the category's median margin, so
+# as many photos of its category are answered with more certainty as with less. Then the photo's own shape, then the
+# first five found, with scores; the right one is framed and ticked. Each shape is shown by the view that attention
+# weighed most for this photo.
+
+# %%
+show(typical(table[table.seen], ROWS))
+
+# %% [markdown]
+# ## Shapes that were never seen
+#
+# No photo of these shapes was in training. The same rule picks the photos.
+
+# %%
+unseen = table[~table.seen]
+show(typical(unseen, ROWS)) if len(unseen) else Markdown("This benchmark has no test photos of unseen shapes.")
+
+# %% [markdown]
+# ## The worst failures
+#
+# Now the photos of all test photos that lose by most: the best wrong shape's score is furthest above the own one's. At
+# most one photo of each shape, so that one hard shape does not fill the figure.
+
+# %%
+failures = worst(table, ROWS)
+show(failures) if len(failures) else Markdown("Every test photo is answered right.")
+
+# %% [markdown]
+# What the wrong first shapes have in common with the right ones, over all failures:
+
+# %%
+lost = table[table.top1 == 0]
+kinds = {
+    "first shape is a variant of the own one": lost.variant,
+    "first shape is of the right category": lost.category == lost.found,
+    "first shape has no photos": ~lost["first"].isin(benchmark.queries.shape_id),
+    "own shape is among the first ten": lost.top10 == 1,
+    "photo is truncated or partly hidden": lost.truncated | lost.occluded | lost.slightly_occluded,
+}
+Markdown(f"**{len(lost)} of {len(table)} test photos fail.** Of these:")
+
+# %%
+pd.DataFrame({"photos": {name: int(mask.sum()) for name, mask in kinds.items()}}).assign(
+    percent=lambda counted: (100 * counted.photos / max(len(lost), 1)).round(1)
+)
+
+# %% [markdown]
+# ## The views that attention chose
+#
+# The views of the first shape found, with their weights below; the strongest border is the view that counted most. A
+# photo from the side should choose views from the side. The weights of a shape's twelve views sum to 1; without
+# attention each would be 1/12.
+
+# %%
+chosen = typical(table[table.top1 == 1], 5)
+e = examples(index, benchmark, chosen.row.to_numpy(), k=1)
+figures.attended_views(e.photos, e.first_views, e.first_weights, chosen["first"].tolist(), benchmark.protocol.azimuths)
+
+# %% [markdown]
+# How sharp is attention over all test photos? The weight of the strongest view, and the number of views that would
+# share the weight equally with the same entropy: 1 is a single view, 12 is no preference.
+
+# %%
+weights = examples(index, benchmark, table.row.to_numpy(), k=1).first_weights  # (Q, V)
+effective = np.exp(-(weights * np.log(weights.clip(1e-12))).sum(axis=1))
+Markdown(
+    f"The strongest of {weights.shape[1]} views has weight {weights.max(axis=1).mean():.2f} in the mean; the "
+    f"weights are spread like {effective.mean():.1f} equal views (middle half of the photos: "
+    f"{np.quantile(effective, 0.25):.1f} to {np.quantile(effective, 0.75):.1f})."
+)
+
+# %% [markdown]
+# ## Try it
+#
+# Replace `typical(table[table.seen], ROWS)` by `table[table.margin.abs() < 0.01].head(ROWS)`: the photos that are
+# almost undecided. Would you have decided otherwise?

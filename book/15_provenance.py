@@ -1,0 +1,142 @@
+# ---
+# jupyter:
+#   cmic:
+#     needs: [intro, 01_data, 02_views, 03_colour_transfer, 04_model, 05_losses, 06_training, 07_evaluation,
+#       09_embedding, 10_retrieval]
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Provenance
+#
+# Where this report's numbers come from: which machine, which versions, which data and code, by hash, how long each
+# chapter took, and what was random. Then how to repeat it and how to find out whether your result agrees.
+#
+# It needs the record that `make reproduce` keeps in `outputs/<profile>/provenance.json`.
+
+# %% tags=["parameters"]
+PROFILE = "demo"
+BENCHMARK = "sweethome"
+OUTPUTS = "outputs"
+OVERRIDES = []
+
+# %%
+import pandas as pd
+from IPython.display import Markdown
+
+from cmiclib.book import open_chapter
+from cmiclib.runner import read_record
+
+chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
+benchmark, run = chapter.benchmark, chapter.run
+record = read_record(chapter.outputs)
+Markdown(
+    f"Profile `{PROFILE}`, benchmark `{benchmark.name}`."
+    + ("" if record else " **There is no record here:** the chapters were opened by hand. Run `make reproduce`.")
+)
+
+# %% [markdown]
+# ## Time per chapter
+#
+# In running order. A chapter runs again only when something it depends on changed: its script, the library, the
+# configuration, the benchmark, its parameters, or a chapter it needs. So chapters may have run on different days. The
+# time of a chapter that loaded a finished run does not hold the training; the training's own time stands below.
+
+# %%
+ran = pd.DataFrame.from_dict(record.get("chapters", {}), orient="index")
+ran = ran.reindex(columns=["status", "seconds", "finished"])
+ran.fillna({"finished": "–"})
+
+# %%
+Markdown(
+    f"All chapters but this one: {ran.seconds.sum() / 60:.1f} minutes. The training of `{run.path.name}` took "
+    f"{run.environment['seconds'] / 60:.1f} minutes on {run.environment['date']}."
+)
+
+# %% [markdown]
+# ## Machine and versions
+#
+# Of the training and of the last chapters that ran; they differ where a run was copied here from elsewhere.
+
+# %%
+machines = {"training": run.environment, "chapters": record.get("environment", {})}
+columns = {name: pd.json_normalize(values).T.squeeze("columns") for name, values in machines.items() if values}
+pd.DataFrame(columns).drop("seconds").rename(index=lambda name: name.removeprefix("versions.")).fillna("–")
+
+# %% [markdown]
+# The exact versions of all other packages stand in `requirements.lock`.
+#
+# ## Data and code, by hash
+#
+# The benchmark's hash covers both tables and all arrays; the run's name is a hash of the configuration, of the
+# benchmark and of the modules that decide its weights; `commit` ends in `+` when files differed from the commit.
+
+# %%
+hashes = {
+    "benchmark": benchmark.hash,
+    "benchmark of the run": run.manifest["hash"],
+    "library": record.get("hashes", {}).get("library", "–"),
+    "configuration": run.config.digest(),
+    "run": run.path.name,
+    "commit": record.get("commit") or "–",
+}
+pd.Series(hashes, name="hash").to_frame()
+
+# %%
+files = pd.Series(benchmark.meta["sha256"], name="sha256").rename_axis("file of the benchmark").to_frame()
+files.assign(sha256=files.sha256.str[:16] + "…")
+
+# %%
+Markdown(
+    f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.meta['source']} "
+    f"Licence: {benchmark.meta['licence']}."
+)
+
+# %% [markdown]
+# ## Seeds
+#
+# | what is random | what fixes it |
+# |---|---|
+# | initial weights, batches, views, crops | `train.seed`, with the step's number |
+# | bootstrap intervals | seed 0 in `cmiclib.metrics` |
+# | surface points of a shape | seed 0, when the benchmark is unpacked |
+# | t-SNE map | `SEED` of that chapter |
+#
+# On one machine the same seed gives the same `metrics.json`, byte by byte. On another processor the sums of a
+# convolution are taken in another order, so weights differ in their last digits, and after hundreds of steps so do the
+# answers to photos whose margin is near zero. `make verify` allows for that.
+
+# %%
+Markdown(f"The seed of this run is {run.config.train.seed}.")
+
+# %% [markdown]
+# ## Repeat it
+#
+# ```
+# make reproduce                     # the same again; runs only what changed
+# make clean && make reproduce       # from nothing: unpacks, trains, evaluates, writes the report
+# make verify                        # compares outputs/demo with the stored results
+# ```
+#
+# `make verify` reads `outputs/demo/metrics.json` and `data/results/demo.json`, which holds the metrics of the run that
+# the README reports, with its machine, date and hashes, and for each metric the largest difference that counts as
+# agreement. It prints both numbers side by side and fails if one lies outside. The same comparison for this run:
+
+# %%
+from cmiclib.results import compare, read_results
+
+stored = chapter.root / "data/results" / f"{PROFILE}.json"
+path = chapter.outputs / "metrics.json"
+rows = compare(read_results(path), read_results(stored)) if stored.exists() and path.exists() else []
+compared = pd.DataFrame([{**row._asdict(), "agrees": row.agrees} for row in rows])
+compared if rows else Markdown(f"No results are stored for the profile `{PROFILE}`: nothing to compare with.")
+
+# %% [markdown]
+# ## Try it
+#
+# Change `train.seed` with `OVERRIDES = ["train.seed=1"]` in the chapters [Training](06_training.ipynb) and
+# [Evaluation](07_evaluation.ipynb), and hold the difference in Top-1 against the interval in the main table. An
+# interval over shapes does not cover the seed; how much does the seed add?

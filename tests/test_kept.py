@@ -1,0 +1,66 @@
+"""Kept results: computed once, loaded afterwards, never used for other data or weights."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cmiclib import kept
+from cmiclib.checkpoint import Run, save_weights, write_json
+from cmiclib.config import Config
+from cmiclib.model import CMIC
+
+SETTINGS = {
+    "profile": "test",
+    "model": {"query_backbone": "resnet10t", "view_backbone": "resnet10t", "image_size": 32, "init": "random"},
+}
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    config = Config.model_validate(SETTINGS)
+    save_weights(tmp_path / "run" / "model.safetensors", CMIC(config.model))
+    write_json(tmp_path / "run" / "config.json", config.model_dump(mode="json"))
+    return Run.open(tmp_path / "run")
+
+
+def other(benchmark):
+    meta = benchmark.meta | {"sha256": benchmark.meta["sha256"] | {"views.npy": "0" * 64}}
+    return dataclasses.replace(benchmark, meta=meta)
+
+
+def test_an_index_is_loaded_the_second_time(run, tiny_benchmark, monkeypatch):
+    first = kept.gallery_index(run, tiny_benchmark)
+    monkeypatch.setattr(kept.ShapeIndex, "build", None)  # building again would fail
+    again = kept.gallery_index(run, tiny_benchmark)
+    torch.testing.assert_close(again.views, first.views, rtol=0, atol=0)
+    photos = tiny_benchmark.images[:3]
+    torch.testing.assert_close(again.embed(photos), first.embed(photos), rtol=0, atol=0)
+
+
+def test_other_weights_or_another_gallery_make_another_index(run, tiny_benchmark):
+    kept.gallery_index(run, tiny_benchmark)
+    kept.gallery_index(run, other(tiny_benchmark))
+    assert len(list(run.path.glob("index-*.safetensors"))) == 2
+    state = load_file(run.path / "model.safetensors")
+    save_file(state | {"attention_weight": state["attention_weight"] * 2}, run.path / "model.safetensors")
+    doubled = kept.gallery_index(run, tiny_benchmark)
+    torch.testing.assert_close(doubled.attention, 2 * state["attention_weight"])
+    assert len(list(run.path.glob("index-*.safetensors"))) == 3
+
+
+def test_untrained_scores_are_kept_for_a_split_of_one_benchmark(tiny_benchmark, tmp_path, monkeypatch):
+    calls = []
+
+    def scores(images, views):
+        calls.append(len(images))
+        return torch.arange(len(images) * len(views), dtype=torch.float32).view(len(images), -1)
+
+    monkeypatch.setattr(kept, "untrained_scores", scores)
+    first, again = (kept.kept_untrained_scores(tiny_benchmark, "test", tmp_path) for _ in range(2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert calls == [len(tiny_benchmark.rows("test"))]
+    kept.kept_untrained_scores(tiny_benchmark, "val", tmp_path)
+    kept.kept_untrained_scores(other(tiny_benchmark), "test", tmp_path)
+    assert len(calls) == 3
