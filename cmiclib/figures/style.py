@@ -59,6 +59,7 @@ def new_figure(height: float, width: float = WIDTH, **layout: float) -> Iterator
             figure.get_layout_engine().set(**layout)  # type: ignore[union-attr]
         plt.close(figure)
         yield figure
+        figure.draw_without_rendering()  # matplotlib makes tick labels when it first draws, in the style of that moment
 
 
 def show_image(ax: Axes, image: np.ndarray, mask: bool = False) -> None:
