@@ -84,7 +84,7 @@ def test_the_margin_is_positive_exactly_where_the_first_is_right(scored):
 def test_the_table_says_what_came_first_and_how_far_down_the_own_shape_is(scored, tiny_benchmark):
     shapes = tiny_benchmark.shapes.set_index("shape_id")
     for scores, line in zip(scored.scores, scored.table().to_dict("records"), strict=True):
-        order = shapes.index[scores.argsort(descending=True)].tolist()
+        order = shapes.index[scores.argsort(descending=True).numpy()].tolist()
         assert line["category"] == tiny_benchmark.queries.category[line["row"]]
         assert (line["first"], line["found"]) == (order[0], shapes.category[order[0]])
         assert line["rank"] == order.index(line["shape_id"]) + 1
