@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import bmesh
 import bpy
 import numpy as np
 from catalogue import Model
@@ -128,6 +129,34 @@ def _is_plain(mesh: bpy.types.Mesh) -> bool:
     return bool(share[near].sum() >= 0.95)
 
 
+def repeated_faces(vertices: np.ndarray, starts: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Indices of polygons that lie exactly on an earlier one: both would shadow each other and come out black."""
+    rounded = np.unique(np.round(vertices, 4), axis=0, return_inverse=True)[1].ravel()[corners]
+    seen, repeated = set(), []
+    for n, polygon in enumerate(np.split(rounded, starts[1:])):
+        key = frozenset(polygon.tolist())
+        repeated += [n] if key in seen else []
+        seen.add(key)
+    return np.array(repeated, int)
+
+
+def _drop_repeated_faces(mesh: bpy.types.Mesh) -> None:
+    """Leave one of several faces in one place."""
+    starts, corners = np.empty(len(mesh.polygons), np.int32), np.empty(len(mesh.loops), np.int32)
+    vertices = np.empty(len(mesh.vertices) * 3, np.float32)
+    mesh.polygons.foreach_get("loop_start", starts)
+    mesh.loops.foreach_get("vertex_index", corners)
+    mesh.vertices.foreach_get("co", vertices)
+    repeated = repeated_faces(vertices.reshape(-1, 3), starts, corners)
+    if len(repeated):
+        editable = bmesh.new()
+        editable.from_mesh(mesh)
+        editable.faces.ensure_lookup_table()
+        bmesh.ops.delete(editable, geom=[editable.faces[n] for n in repeated], context="FACES_ONLY")
+        editable.to_mesh(mesh)
+        editable.free()
+
+
 def load(scene: bpy.types.Scene, model: Model, libraries: Path) -> Mesh:
     """Import a model, apply its catalogue rotation, stand it on the floor in the photo's frame (`photo_plan`)."""
     before = set(bpy.data.objects)
@@ -160,6 +189,7 @@ def load(scene: bpy.types.Scene, model: Model, libraries: Path) -> Mesh:
     thing.matrix_world = Matrix.Identity(4)
     thing.data.vertices.foreach_set("co", vertices.astype(np.float32).ravel())
     thing.data.update()
+    _drop_repeated_faces(thing.data)
     for material in thing.data.materials:
         if material:
             _drop_missing_textures(material)

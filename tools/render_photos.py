@@ -175,6 +175,8 @@ def save(folder: Path, record: dict, images: dict[str, np.ndarray]) -> None:
     for name in ("mask", "amodal"):
         if name in images:
             Image.fromarray(images[name]).save(f"{stem}.{name}.png", optimize=False)
+        else:
+            Path(f"{stem}.{name}.png").unlink(missing_ok=True)
     partial = Path(f"{stem}.json.part")
     partial.write_text(json.dumps(record, indent=1))
     partial.replace(f"{stem}.json")
