@@ -42,6 +42,8 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
     boxes = draw_crops(len(photos), config.query_scale, config.translate, generator)
     flips = _draw_flips(len(photos), config.flip, generator)
     rgb, mask = _split(resample(photos, size, boxes, flips))
+    if config.background:
+        rgb = replace_background(rgb, mask, config.background, generator)
     rgb = _recolor(rgb, config.color, generator)
     return torch.cat((2 * rgb - 1, mask if config.mask_range == "reference" else 2 * mask - 1), dim=1)
 
@@ -172,15 +174,37 @@ def _split(photos: Tensor) -> tuple[Tensor, Tensor]:
     return (photos[:, :3] / 255).clamp(0, 1), (photos[:, 3:] >= 127.5).float()
 
 
+def replace_background(rgb: Tensor, mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Put some objects in front of another photo of the batch, so that surroundings say nothing about a shape.
+
+    A photo without a known mask (1 everywhere) stays as it is.
+
+    Args:
+        rgb: (B, 3, H, W).
+        mask: (B, 1, H, W), 1 on the object.
+        share: probability of each photo to be changed.
+        generator: of the CPU.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    other = _another(len(rgb), generator).to(rgb.device)
+    changed = (torch.rand(len(rgb), generator=generator) < share).to(rgb.device)
+    return torch.where((mask == 0) & changed.view(-1, 1, 1, 1), rgb[other], rgb)
+
+
 def _recolor(rgb: Tensor, color: str, generator: torch.Generator) -> Tensor:
     if color == "none":
         return rgb
     if color == "jitter":
         return jitter_color(rgb, generator)
-    count = len(rgb)
-    steps = torch.randint(1, max(count, 2), (count,), generator=generator)  # no photo is its own style
-    style = (torch.arange(count) + steps) % count
-    return recolor(rgb[style.to(rgb.device)], rgb, color)
+    return recolor(rgb[_another(len(rgb), generator).to(rgb.device)], rgb, color)
+
+
+def _another(count: int, generator: torch.Generator) -> Tensor:
+    """Draw for each of ``count`` photos another one of the batch, never itself (but for a batch of one)."""
+    steps = torch.randint(1, max(count, 2), (count,), generator=generator)
+    return (torch.arange(count) + steps) % count
 
 
 def _draw_flips(count: int, flip: bool, generator: torch.Generator) -> Tensor | None:

@@ -45,6 +45,9 @@ class AugmentConfig(_Frozen):
     color: Literal["lab", "reference", "jitter", "none"] = Field(
         "lab", description="colour transfer between photos of the batch; 'reference': the released formula"
     )
+    background: float = Field(
+        0.0, ge=0, le=1, description="share of photos whose surroundings another photo replaces; not in the paper"
+    )
     mask_range: Literal["centred", "reference"] = Field(
         "centred", description="mask in [-1, 1] always; 'reference': [0, 1] while training, [-1, 1] in evaluation"
     )
