@@ -33,8 +33,8 @@ config, benchmark = chapter.config, chapter.benchmark
 # %% [markdown]
 # ## What it learns from
 #
-# Training sees the `train` photos of the seen shapes, and the views of every shape in the gallery: a batch that holds
-# too few distinct shapes is topped up with random ones, and those may be shapes without any photo. The `val` photos
+# Training sees the `train` photos of the seen shapes, and the views of those shapes: a batch that holds too few distinct
+# shapes is topped up with random others of them. Views of unseen shapes and of distractors take no part. The `val` photos
 # choose the weights. The `test` photos are not opened here.
 
 # %%
