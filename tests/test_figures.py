@@ -223,6 +223,13 @@ def test_training_curves_mark_the_weights_that_were_kept() -> None:
     assert_apart(figure, written(figure))
 
 
+def test_training_curves_of_a_run_that_was_best_at_once() -> None:
+    log = training_log()
+    log.loc[log.step == 50, "val.mrr"] = 0.9
+    figure = draw(figures.training_curves(log))
+    assert_apart(figure, written(figure))
+
+
 def test_result_points() -> None:
     table = pd.DataFrame({
         "method": ["ours", "chance", "someone else"], "kind": ["measured", "measured", "published"],

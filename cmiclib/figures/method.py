@@ -185,9 +185,11 @@ def training_curves(log: pd.DataFrame, smooth: int = 10) -> Figure:
         axes["val"].axvline(best.step, color=INK, linewidth=1, linestyle=":")
         percent_axis(axes["val"], "y")
         axes["val"].set(ylim=(0, 1.04), xlabel="step", ylabel="per cent", title="Validation photos, whole gallery")
+        late = best.step > looks.step.mean()
+        shift, side = (-6, "right") if late else (6, "left")
         kept = f"kept: step {best.step:.0f}"
-        axes["val"].annotate(kept, (best.step, 0.02), (-6, 0), textcoords="offset points", ha="right")
-        axes["val"].legend(loc="lower right", bbox_to_anchor=(1, 0.08))
+        axes["val"].annotate(kept, (best.step, 0.02), (shift, 0), textcoords="offset points", ha=side)
+        axes["val"].legend(loc="best", frameon=True, edgecolor="white")
         for ax in axes.values():
             ax.grid(True, axis="y")
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
