@@ -47,13 +47,13 @@ endif
 	  git config filter.notebook.smudge cat && git config filter.notebook.required true; fi
 	@touch $@
 
-reproduce: $(STAMP) ## run what changed of the book, write the report  [PROFILE=smoke|demo|paper BENCHMARK=sweethome|DIR CHAPTER="05_training" PARAMETERS="NAME=value"]
+reproduce: $(STAMP) ## run what changed of the book, write the report  [PROFILE=smoke|demo|paper BENCHMARK=sweethome|DIR CHAPTER=06_training PARAMETERS="NAME=value"]
 	@$(BIN)/cmic reproduce $(BOOK) $(addprefix --chapter ,$(CHAPTER)) $(PARAMETERS)
 
 verify: $(STAMP) ## compare outputs/demo/metrics.json with data/results/demo.json
 	@$(BIN)/cmic verify
 
-book: $(STAMP) ## write the HTML only, from the notebooks that ran  [PROFILE BENCHMARK]
+book: $(STAMP) ## write the HTML only, from the notebooks that ran  [PROFILE]
 	@$(BIN)/cmic book --profile $(PROFILE)
 
 lab: $(STAMP) ## open the chapters in JupyterLab; script and notebook stay paired
@@ -89,6 +89,6 @@ check: lint types ## lint, types, and that scripts and notebooks agree
 format: $(STAMP) ## apply ruff's fixes
 	@$(BIN)/ruff check --fix .
 
-clean: ## remove outputs, the prepared benchmark and caches; keeps .venv and vendor
-	rm -rf outputs data/prepared .pytest_cache .ruff_cache .mypy_cache
+clean: ## remove outputs, the unpacked sweethome and caches; keeps .venv, vendor and other benchmarks
+	rm -rf outputs data/prepared/sweethome* .pytest_cache .ruff_cache .mypy_cache
 	find book cmiclib tests tools -name __pycache__ -prune -exec rm -rf {} +

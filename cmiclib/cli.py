@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from typer.core import TyperGroup
 
 from . import results
@@ -196,7 +197,9 @@ def reproduce(
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:
-    """Split ``NAME=VALUE``; a value that is JSON becomes a number, a truth value or a list, anything else a string.
+    """Split ``NAME=VALUE``; a number, a truth value and a list are taken as such, anything else as a string.
+
+    In a list quotes may be missing, because shells take them away: ``OVERRIDES=[loss.tau=0.05]``.
 
     Raises:
         ConfigError: there is no ``=``.
@@ -207,7 +210,7 @@ def parse_parameter(text: str) -> tuple[str, Any]:
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:
-        return name, value
+        return name, yaml.safe_load(value) if value.startswith("[") else value
 
 
 def write_report(root: Path, profile: str, outputs: str) -> None:
