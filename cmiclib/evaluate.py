@@ -119,7 +119,7 @@ def by_part(scored: Scored, parts: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """
     shape, values = scored.benchmark.queries.shape_id.to_numpy()[scored.rows], scored.metrics()
     rows = [
-        {"of": name, **summarise({key: value[mask] for key, value in values.items()}, shape[mask])}
+        {"of": name, **summarise({key: value[np.flatnonzero(mask)] for key, value in values.items()}, shape[mask])}
         for name, mask in parts.items()
         if mask.any()
     ]
