@@ -81,7 +81,7 @@ figures.samples(examples, across=2)
 # ## How much of it
 #
 # The categories are unequal, as they are in Pix3D. That is why the evaluation reports both the mean over photos
-# (micro) and the mean over categories (macro): for the published 78.9 % it is not known which of the two it is.
+# (micro) and the mean over categories (macro). Which of the two the published figures are is not known.
 
 # %%
 figures.counts(shapes, queries)
@@ -192,8 +192,9 @@ grid([*benchmark.images[hidden], *whole], titles, len(titles), mask=True) if tit
 # ## From where the photos look
 #
 # The views of a shape are taken from twelve places on a circle, always the same. Photos are not so orderly: they
-# look from all round, from the horizon up to 45°, with lenses from wide to long. No photo's camera has to agree
-# with a view's; that is why the model must weigh the views (chapter 4). Of the cameras, training is told nothing.
+# look from all round and from different heights, with lenses from wide to long. No photo's camera has to agree with
+# a view's; that is why the model must weigh the views, as the chapter on the model shows. Training is told nothing
+# of cameras.
 
 # %%
 facts = queries.join(photo_facts(), on="query_id").dropna(subset="azimuth")

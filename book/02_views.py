@@ -81,7 +81,8 @@ Markdown(f"Largest difference of a coordinate: {np.abs(mesh.vertices - moved.ver
 
 # %%
 protocol = benchmark.protocol
-pd.Series(protocol.model_dump() | {"distance": round(protocol.distance, 3)}, name="value").to_frame().style
+settings = protocol.model_dump() | {"distance": protocol.distance}
+pd.Series(settings, name="value").to_frame().style.format(precision=3)
 
 # %% [markdown]
 # Azimuth 0° looks at the front (+z), 90° at the side that faces +x. The unit sphere just touches the borders of the
@@ -95,7 +96,8 @@ pd.DataFrame([camera(azimuth, protocol)[0].round(2) for azimuth in protocol.azim
 # ## Render
 #
 # Four rays a pixel ask the mesh which triangle they meet first. Its gray depends only on its angle to the camera:
-# no colours, no textures, no shadows. What a photo can tell about colour, a view cannot, and that is intended.
+# no colours, no textures, no shadows. So the colours of a photo cannot help to find its shape; the next chapter
+# comes back to that.
 
 # %%
 started = time.perf_counter()
@@ -189,8 +191,10 @@ names = [f"{title}:\n{shapes.name[i]}" for title, i in others.items()]
 grid([benchmark.views[i][1] for i in (row, *others.values())], [f"the shape:\n{shapes.name[row]}", *names], across=4)
 
 # %% [markdown]
-# The second row of the table is the shape's own simplified mesh, sampled and voxelised again. It is not at distance
-# 0: even two samples of one surface never are. This is the noise floor, below which differences mean nothing.
+# The second row of the table is the shape's own simplified mesh, sampled and voxelised again. Its $d_{HAU}$ is not
+# 0: even two samples of one surface are apart. This is the noise floor, below which differences mean nothing. Its
+# $d_{IoU}$ can be far below 1. A mesh is filled only where its surface is closed, and simplification may open a
+# gap; what was solid is then a thin shell. The column `solid` shows whether that happened.
 
 # %%
 again = geometry.sample_points(mesh, len(points), seed=1)
@@ -201,7 +205,8 @@ solids = [voxels, geometry.voxelise(mesh), *(geometry.unpack_voxels(benchmark.vo
 distances = pd.DataFrame(index=["itself", "its simplified mesh", *others])
 distances["d_HAU"] = [geometry.modified_hausdorff(points / 2, candidate / 2) for candidate in sets]
 distances["d_IoU"] = [geometry.voxel_iou(voxels, candidate) for candidate in solids]
-distances.style.format("{:.4f}").set_caption(f"Distances from {shapes.name[row]}")
+distances["solid"] = [f"{candidate.mean():.2%}" for candidate in solids]
+distances.style.format("{:.4f}", subset=["d_HAU", "d_IoU"]).set_caption(f"Distances from {shapes.name[row]}")
 
 # %% [markdown]
 # $d_{IoU}$ is strict with thin things: shift a chair leg by its own width, and nothing of it overlaps any more. So

@@ -141,8 +141,8 @@ assert torch.allclose(literal, factorised, atol=1e-5)
 bytes_of_all = len(query) * descriptors[0].numel() * 4
 Markdown(
     f"Largest difference over {factorised.numel():,} pairs: {(literal - factorised).abs().max():.0e}. For all "
-    f"{len(query)} validation photos the descriptors would take {bytes_of_all / 1e6:,.1f} MB, the scores take "
-    f"{len(query) * len(index) * 4 / 1e6:.2f} MB."
+    f"{len(query)} validation photos the descriptors would take {bytes_of_all / 1e3:,.0f} kB, the scores take "
+    f"{len(query) * len(index) * 4 / 1e3:,.0f} kB."
 )
 
 # %% [markdown]

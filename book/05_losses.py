@@ -162,7 +162,7 @@ temperatures(taus, *curves.T, TAU, sharpness, shapes, own=int(target[1]))
 
 # %%
 n = 30  # distinct shapes in a batch of the released code
-floor = {tau: math.log1p((n - 1) * math.exp(-2 / tau)) for tau in (0.05, TAU, 0.5, 1.0)}
+floor = {f"{tau:g}": math.log1p((n - 1) * math.exp(-2 / tau)) for tau in (0.05, TAU, 0.5, 1.0)}
 ideal = torch.where(wanted_instance.bool(), 1.0, -1.0)
 assert math.isclose(instance_loss(ideal, target, 0.5).item(), math.log1p(5 * math.exp(-2 / 0.5)), abs_tol=1e-6)
 pd.Series(floor, name="smallest possible instance loss").rename_axis("τ").to_frame().style.format("{:.1e}")
