@@ -197,3 +197,14 @@ def choose_camera(
             break
     assert best is not None
     return best[1:]
+
+
+def repeated_faces(vertices: np.ndarray, starts: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Indices of polygons that lie exactly on an earlier one: both would shadow each other and come out black."""
+    rounded = np.unique(np.round(vertices, 4), axis=0, return_inverse=True)[1].ravel()[corners]
+    seen, repeated = set(), []
+    for n, polygon in enumerate(np.split(rounded, starts[1:])):
+        key = frozenset(polygon.tolist())
+        repeated += [n] if key in seen else []
+        seen.add(key)
+    return np.array(repeated, int)

@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 from catalogue import Model
 from mathutils import Matrix
-from photo_plan import Camera
+from photo_plan import Camera, repeated_faces
 
 OBJECT, OCCLUDER = 1, 2  # pass indices
 MAX_FACES = 150_000
@@ -127,17 +127,6 @@ def _is_plain(mesh: bpy.types.Mesh) -> bool:
     colours = np.array([_base_colour(m) for m in mesh.materials])
     near = np.abs(colours - colours[share.argmax()]).max(1) < 0.08
     return bool(share[near].sum() >= 0.95)
-
-
-def repeated_faces(vertices: np.ndarray, starts: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Indices of polygons that lie exactly on an earlier one: both would shadow each other and come out black."""
-    rounded = np.unique(np.round(vertices, 4), axis=0, return_inverse=True)[1].ravel()[corners]
-    seen, repeated = set(), []
-    for n, polygon in enumerate(np.split(rounded, starts[1:])):
-        key = frozenset(polygon.tolist())
-        repeated += [n] if key in seen else []
-        seen.add(key)
-    return np.array(repeated, int)
 
 
 def _drop_repeated_faces(mesh: bpy.types.Mesh) -> None:

@@ -9,6 +9,7 @@ from photo_plan import (
     look_at,
     place_camera,
     place_occluder,
+    repeated_faces,
     rng_of,
     truncate,
 )
@@ -106,3 +107,11 @@ def test_an_occluder_hides_a_part_and_touches_nothing():
         assert (other[:, :2] @ flat).min() > (points[:, :2] @ flat).max()
         assert other[:, 2].min() >= -1e-9
     assert placed >= 4
+
+
+def test_repeated_faces_are_found_whatever_their_vertices_and_winding():
+    square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], float)
+    vertices = np.concatenate([square, square + 1e-6, square + np.array([0, 0, 1])])
+    corners = np.array([0, 1, 2, 3, 7, 6, 5, 4, 8, 9, 10, 11, 8, 9, 10])
+    starts = np.array([0, 4, 8, 12])
+    assert repeated_faces(vertices, starts, corners).tolist() == [1]
