@@ -170,7 +170,7 @@ class Benchmark:
         return np.flatnonzero(keep)
 
     def relevant(self, rows: np.ndarray) -> np.ndarray:
-        """Return bool (len(rows), N): the shape is the query's own (or any of several joined by |)."""
+        """Return bool (len(rows), N): the shape is the query's own (or any of several joined by ``|``)."""
         index = {shape_id: i for i, shape_id in enumerate(self.shapes["shape_id"])}
         out = np.zeros((len(rows), len(self.shapes)), bool)
         for i, ids in enumerate(self.queries["shape_id"].to_numpy()[rows]):

@@ -195,7 +195,7 @@ def voxel_iou(a: np.ndarray, b: np.ndarray) -> float:
 def modified_hausdorff(a: np.ndarray, b: np.ndarray) -> float:
     """Return the modified Hausdorff distance of two point sets (n, 3) and (m, 3), as given.
 
-    (Σ_i min_j |a_i − b_j| + Σ_j min_i |a_i − b_j|) / (n + m): the released code's d_HAU, which halves the
+    ``(Σ_i min_j |a_i − b_j| + Σ_j min_i |a_i − b_j|) / (n + m)``: the released code's d_HAU, which halves the
     coordinates of normalised shapes before.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
