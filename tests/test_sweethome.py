@@ -169,11 +169,15 @@ def test_missing_and_damaged_archives(tmp_path: Path, drawn: Path) -> None:
     with pytest.raises(SourceError, match=r"nowhere: the shipped archives are missing"):
         prepare_sweethome(tmp_path / "b", source=tmp_path / "nowhere", progress=False)
     photos = drawn / "photos" / "photos-00.zip"
-    photos.write_bytes(photos.read_bytes()[:1000])
+    whole = photos.read_bytes()
+    photos.write_bytes(whole[:1000])
     with pytest.raises(SourceError, match="missing or damaged"):
         prepare_sweethome(tmp_path / "b", source=drawn, shapes=12, jobs=1, progress=False)
-    (drawn / "shapes").unlink()
     photos.unlink()
+    with pytest.raises(SourceError, match="no archive of photos"):
+        prepare_sweethome(tmp_path / "b", source=drawn, shapes=12, jobs=1, progress=False)
+    photos.write_bytes(whole)
+    (drawn / "shapes").unlink()
     with pytest.raises(SourceError, match=r"'.*\.png' is in none of the shipped archives"):
         prepare_sweethome(tmp_path / "b", source=drawn, shapes=12, jobs=1, progress=False)
     with pytest.raises(SourceError, match="no subset of 500 shapes"):

@@ -229,8 +229,10 @@ def _members(folder: Path, kind: str) -> Archive:
 def _records(folder: Path) -> pd.DataFrame:
     """All rows of the archives' `records.csv`, the later ones winning, all values as text."""
     columns = ["query_id", "shape_id", "category", "truncated", "occluded", "slightly_occluded"]
-    tables = [pd.DataFrame(columns=columns, dtype=str)]
-    for path in sorted(folder.glob("photos-*.zip")):
+    tables = []
+    if not (paths := sorted(folder.glob("photos-*.zip"))):
+        raise ValueError("there is no archive of photos")
+    for path in paths:
         with zipfile.ZipFile(path) as archive, archive.open("records.csv") as file:
             tables.append(pd.read_csv(file, dtype=str, keep_default_na=False)[columns])
     return pd.concat(tables).drop_duplicates("query_id", keep="last")
