@@ -33,9 +33,9 @@ config, benchmark = chapter.config, chapter.benchmark
 # %% [markdown]
 # ## What it learns from
 #
-# Training sees the `train` photos of the seen shapes, and the views of those shapes: a batch that holds too few distinct
-# shapes is topped up with random others of them. Views of unseen shapes and of distractors take no part. The `val` photos
-# choose the weights. The `test` photos are not opened here.
+# Training sees the `train` photos of the seen shapes, and the views of those shapes: a batch that holds too few
+# distinct shapes is topped up with random others of them. Views of unseen shapes and of distractors take no part. The
+# `val` photos choose the weights. The `test` photos are not opened here.
 
 # %%
 import pandas as pd

@@ -103,21 +103,21 @@ pd.DataFrame({"photos": {name: int(mask.sum()) for name, mask in kinds.items()}}
 # %% [markdown]
 # ## The views that attention chose
 #
-# The views of the first shape found, with their weights below; the strongest border is the view that counted most. A
-# photo from the side should choose views from the side. The weights of a shape's twelve views sum to 1; without
-# attention each would be 1/12.
+# For some of the typical photos, the views of the own shape with their weights below; the stronger the border, the more
+# a view counts. A photo from the side should choose views from the side. The weights of a shape's twelve views sum to
+# 1; without attention each would be 1/12.
 
 # %%
-chosen = typical(table[table.top1 == 1], 5)
-e = examples(index, benchmark, chosen.row.to_numpy(), k=1)
-figures.attended_views(e.photos, e.first_views, e.first_weights, chosen["first"].tolist(), benchmark.protocol.azimuths)
+chosen = typical(table, 5)
+e = examples(index, benchmark, chosen.row.to_numpy())
+figures.attended_views(e.photos, e.own_views, e.own_weights, chosen.shape_id.tolist(), benchmark.protocol.azimuths)
 
 # %% [markdown]
-# How sharp is attention over all test photos? The weight of the strongest view, and the number of views that would
-# share the weight equally with the same entropy: 1 is a single view, 12 is no preference.
+# How sharp is attention over all test photos, on the first shape found? The weight of the strongest view, and the
+# number of views that would share the weight equally with the same entropy: 1 is a single view, 12 is no preference.
 
 # %%
-weights = examples(index, benchmark, table.row.to_numpy(), k=1).first_weights  # (Q, V)
+weights = index.search(index.embed(benchmark.images[scored.rows]), k=1).weights[:, 0].numpy()  # (Q, V)
 effective = np.exp(-(weights * np.log(weights.clip(1e-12))).sum(axis=1))
 Markdown(
     f"The strongest of {weights.shape[1]} views has weight {weights.max(axis=1).mean():.2f} in the mean; the "

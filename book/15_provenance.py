@@ -42,8 +42,9 @@ Markdown(
 # ## Time per chapter
 #
 # In running order. A chapter runs again only when something it depends on changed: its script, the library, the
-# configuration, the benchmark, its parameters, or a chapter it needs. So chapters may have run on different days. The
-# time of a chapter that loaded a finished run does not hold the training; the training's own time stands below.
+# configuration, the benchmark, its parameters, stored results that it shows, or a chapter it needs. So chapters may
+# have run on different days. The time of a chapter that loaded a finished run does not hold the training; the
+# training's own time stands below.
 
 # %%
 ran = pd.DataFrame.from_dict(record.get("chapters", {}), orient="index")
@@ -83,15 +84,15 @@ hashes = {
     "run": run.path.name,
     "commit": record.get("commit") or "–",
 }
+pd.set_option("display.max_colwidth", None)
 pd.Series(hashes, name="hash").to_frame()
 
 # %%
-files = pd.Series(benchmark.meta["sha256"], name="sha256").rename_axis("file of the benchmark").to_frame()
-files.assign(sha256=files.sha256.str[:16] + "…")
+pd.Series(benchmark.meta["sha256"], name="sha256").rename_axis("file of the benchmark").to_frame()
 
 # %%
 Markdown(
-    f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.meta['source']} "
+    f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos. Source: {benchmark.meta['source']}. "
     f"Licence: {benchmark.meta['licence']}."
 )
 

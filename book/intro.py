@@ -47,7 +47,7 @@ benchmark = chapter.benchmark
 # %%
 index = gallery_index(chapter.run, benchmark)
 table = score_index(index, benchmark, "test").table()
-chosen = typical(table[table.seen], 3)
+chosen = typical(table, 3)
 e = examples(index, benchmark, chosen.row.to_numpy())
 figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.category.tolist())
 
@@ -60,14 +60,16 @@ figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.categ
 # %%
 metrics = read_results((chapter.run.path if OVERRIDES else chapter.outputs) / "metrics.json")
 measured = measured_table(metrics)
-percent(measured).set_index(measured.method + " (" + measured.queries.map(str) + " photos)").rename_axis("per cent")
+percent(measured, ["top1", "top10", "category"]).set_index(measured.method + " (" + measured.queries.map(str) + " photos)").rename_axis("per cent")
 
 # %%
 made = chapter.run.environment
 where = f"{made['processor']}, {made['cores']} cores, accelerator: {made['accelerator']}"
+current = (metrics["config"], metrics["benchmark_hash"]) == (chapter.config.digest(), benchmark.hash)
 Markdown(
     f"Benchmark `{metrics['benchmark']}`, gallery of {metrics['gallery_size']} shapes, profile `{metrics['profile']}`, "
     f"trained in {made['seconds'] / 60:.0f} minutes on {made['date']}: {where}."
+    + ("" if current else " **These figures are of other data or settings: run the chapter on evaluation again.**")
 )
 
 # %% [markdown]

@@ -19,8 +19,8 @@ class Examples:
     found: np.ndarray  # (R, k, S, S) uint8
     scores: np.ndarray  # (R, k)
     right: np.ndarray  # (R, k) bool
-    first_views: np.ndarray  # (R, V, S, S) uint8, all views of the first shape
-    first_weights: np.ndarray  # (R, V), how much each of them weighed
+    own_views: np.ndarray  # (R, V, S, S) uint8, all views of the own shape
+    own_weights: np.ndarray  # (R, V), how much each of them weighed
 
 
 def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int = 5) -> Examples:
@@ -50,8 +50,8 @@ def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int =
         found=pictures[:, 1:],
         scores=scores.numpy(),
         right=np.take_along_axis(relevant, columns.numpy(), axis=1),
-        first_views=benchmark.views[shapes[:, 1]],
-        first_weights=weights[:, 1],
+        own_views=benchmark.views[shapes[:, 0]],
+        own_weights=weights[:, 0],
     )
 
 

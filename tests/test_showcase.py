@@ -34,11 +34,11 @@ def test_examples_show_what_search_finds(index, tiny_benchmark):
         own = tiny_benchmark.queries.shape_id[row]
         assert shown.right[r].tolist() == [shape_id == own for shape_id in result.ids[r]]
         np.testing.assert_array_equal(shown.photos[r], tiny_benchmark.images[row])
-        np.testing.assert_array_equal(shown.first_views[r], tiny_benchmark.views[place[result.ids[r][0]]])
-        np.testing.assert_allclose(shown.first_weights[r], result.weights[r, 0], rtol=1e-5)
+        np.testing.assert_array_equal(shown.own_views[r], tiny_benchmark.views[place[own]])
         for shape_id, weights, picture in zip(result.ids[r], result.weights[r], shown.found[r], strict=True):
             np.testing.assert_array_equal(picture, tiny_benchmark.views[place[shape_id], int(weights.argmax())])
         weights = attention_weights(query[r : r + 1], index.views[place[own]][None], index.attention)[0, 0]
+        np.testing.assert_allclose(shown.own_weights[r], weights, rtol=1e-5)
         np.testing.assert_array_equal(shown.own[r], tiny_benchmark.views[place[own], int(weights.argmax())])
 
 
