@@ -86,7 +86,7 @@ if not OVERRIDES:
 from cmiclib.result_tables import measured_table, percent, published_table
 
 table = measured_table(metrics)
-percent(table).set_index(table.method + " (" + table.queries.map(str) + " photos)").rename_axis("per cent")
+percent(table).set_index(table.label.rename("per cent"))
 
 # %%
 from cmiclib import figures

@@ -60,7 +60,7 @@ figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.categ
 # %%
 metrics = read_results((chapter.run.path if OVERRIDES else chapter.outputs) / "metrics.json")
 measured = measured_table(metrics)
-percent(measured, ["top1", "top10", "category"]).set_index(measured.method + " (" + measured.queries.map(str) + " photos)").rename_axis("per cent")
+percent(measured, ["top1", "top10", "category"]).set_index(measured.label.rename("per cent"))
 
 # %%
 made = chapter.run.environment

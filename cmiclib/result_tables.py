@@ -24,13 +24,14 @@ ROWS = {
 
 
 def measured_table(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Return one row for each result of ``metrics.json`` that `ROWS` names, in its order.
+    """Return one row for each result of ``metrics.json`` that `ROWS` names, in its order, with a ``label``.
 
     Args:
         metrics: as :func:`cmiclib.evaluate.evaluate_scored` returns it.
     """
     rows = [{"method": title, "kind": "measured", **metrics[name]} for name, title in ROWS.items() if name in metrics]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.assign(label=table.method + " (" + table.queries.map(str) + " photos)")
 
 
 def published_table(path: Path) -> pd.DataFrame:

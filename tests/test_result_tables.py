@@ -20,6 +20,7 @@ def test_measured_rows_stand_in_the_order_of_rows_and_leave_out_what_was_not_mea
     table = measured_table(METRICS)
     assert table.method.tolist() == [ROWS["seen"], ROWS["chance"]]
     assert set(table.kind) == {"measured"}
+    assert table.label[1] == "chance (8 photos)"
 
 
 def test_percent_shows_the_interval_where_there_is_one_and_a_dash_where_there_is_no_value():
