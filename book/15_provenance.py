@@ -49,7 +49,7 @@ Markdown(
 # %%
 ran = pd.DataFrame.from_dict(record.get("chapters", {}), orient="index")
 ran = ran.reindex(columns=["status", "seconds", "finished"])
-ran.fillna({"finished": "–"})
+ran.sort_values("finished").fillna({"finished": "–"})
 
 # %%
 Markdown(
