@@ -192,9 +192,9 @@ def html_key(root: Path, folder: Path, record: dict[str, Any]) -> str:
 
 
 def sources(root: Path) -> list[Path]:
-    """Return the files of ``book/`` that are published as they are: pages, bibliography, pictures."""
-    scripts = (".py", ".ipynb", ".pyc")
-    return sorted(path for path in (root / "book").iterdir() if path.is_file() and path.suffix not in scripts)
+    """Return the files of ``book/`` that are published as they are: pages, bibliography, pictures, style."""
+    files = [*(root / "book").glob("*.*"), *(root / "book" / "_static").glob("*.*")]
+    return sorted(path for path in files if path.is_file() and path.suffix not in (".py", ".ipynb"))
 
 
 def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
@@ -203,8 +203,11 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
     shutil.rmtree(site, ignore_errors=True)
     (site / "extra").mkdir(parents=True)
     (site / "extra" / "vendor").symlink_to((root / "vendor").resolve(), target_is_directory=True)
-    for path in [root / "_config.yml", root / "_toc.yml", *sources(root)]:
+    (site / "_static").mkdir()
+    for path in [root / "_config.yml", root / "_toc.yml"]:
         shutil.copy(path, site)
+    for path in sources(root):
+        shutil.copy(path, site / path.relative_to(root / "book"))
     complete = True
     for name in pages(root):
         if (site / f"{name}.md").exists():
