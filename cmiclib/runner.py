@@ -26,6 +26,13 @@ from .config import profile as profile_config
 from .errors import BookError
 from .notebooks import derive
 
+KERNEL_ENVIRONMENT = {
+    # Threads that wait for one another shall sleep: on a busy machine, spinning makes training several times slower.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Each redraw of a progress bar becomes an output of the executed notebook.
+    "TQDM_MININTERVAL": "30",
+}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -154,6 +161,8 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
     import papermill
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    for name, value in KERNEL_ENVIRONMENT.items():  # the kernel inherits it
+        os.environ.setdefault(name, value)
     try:
         papermill.execute_notebook(
             nbformat.from_dict(derive(chapter.path)),
