@@ -77,8 +77,9 @@ test: $(STAMP) ## the tests, a few minutes
 test-all: $(STAMP) ## every test: slow ones, browser, GPU
 	@$(BIN)/pytest -q
 
-lint: $(STAMP) ## ruff
+lint: $(STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
 
 types: $(STAMP) ## mypy
 	@$(BIN)/mypy
@@ -86,8 +87,9 @@ types: $(STAMP) ## mypy
 check: lint types ## lint, types, and that scripts and notebooks agree
 	@$(BIN)/python -m cmiclib.notebooks check
 
-format: $(STAMP) ## apply ruff's fixes
+format: $(STAMP) ## apply ruff's fixes and format
 	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
 
 clean: ## remove outputs, the unpacked sweethome and caches; keeps .venv, vendor and other benchmarks
 	rm -rf outputs data/prepared/sweethome* .pytest_cache .ruff_cache .mypy_cache

@@ -73,6 +73,7 @@ figures.color_transfer(*(x[:PAIRS].numpy() for x in (content, style, lab, releas
 # The statistics of the first pair, before and after. The result has the style's numbers, except for what clipping
 # to the range of RGB takes away.
 
+
 # %%
 def moments(rgb):
     return [f"{channel.mean():.1f} ± {channel.std():.1f}" for channel in rgb_to_lab(rgb)]
@@ -158,6 +159,7 @@ grid([x[worst].numpy() for x in (content, style, lab, released)], titles, across
 # **Hypothesis: colour gives training shapes away.** Test: describe each object by six numbers, the mean and the
 # standard deviation of its Lab channels inside the mask. No form, no position. Then look up, for each validation
 # photo of a seen shape, the training photo with the nearest six numbers. How often does it show the same shape?
+
 
 # %%
 def signature(rgb, mask):

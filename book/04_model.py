@@ -57,6 +57,7 @@ index = gallery_index(chapter.run, benchmark)
 # channels, colour and mask; the view encoder takes one. The released code uses a ResNet-50 {cite:p}`he2016resnet`
 # for photos and a ResNet-18 for views. The table sets this run beside it.
 
+
 # %%
 def parameters(module):
     return f"{sum(p.numel() for p in module.parameters()):,}"

@@ -46,9 +46,7 @@ class OpenChapter:
         return train_or_load(self.config, self.benchmark, self.outputs / "runs")
 
 
-def open_chapter(
-    profile: str, benchmark: str, outputs: str = "outputs", overrides: Sequence[str] = ()
-) -> OpenChapter:
+def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrides: Sequence[str] = ()) -> OpenChapter:
     """Return a chapter's surroundings, from the repository's root or any folder below, and set the figures' style.
 
     Args:

@@ -90,8 +90,14 @@ def test_the_installed_command_prints_no_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("K=5", 5), ("K=0.5", 0.5), ("K=true", True), ("K=chair", "chair"), ("K=a=b", "a=b"), ("K=no", "no"),
-        ("K=[1, 2]", [1, 2]), ("K=[loss.tau=0.05]", ["loss.tau=0.05"]),
+        ("K=5", 5),
+        ("K=0.5", 0.5),
+        ("K=true", True),
+        ("K=chair", "chair"),
+        ("K=a=b", "a=b"),
+        ("K=no", "no"),
+        ("K=[1, 2]", [1, 2]),
+        ("K=[loss.tau=0.05]", ["loss.tau=0.05"]),
     ],
 )
 def test_parameters_keep_their_type(text: str, value: object) -> None:
