@@ -27,8 +27,8 @@ from .errors import BookError
 from .notebooks import derive
 
 KERNEL_ENVIRONMENT = {
-    # Threads that wait for one another soon sleep instead of spinning: on a quiet machine that costs little, on a busy one
-    # spinning makes training several times slower.
+    # Threads that wait for one another soon sleep instead of spinning: on a quiet machine that costs little, on a busy
+    # one spinning makes training several times slower.
     "GOMP_SPINCOUNT": "10000",
     # Each redraw of a progress bar becomes an output of the executed notebook.
     "TQDM_MININTERVAL": "30",
