@@ -75,10 +75,11 @@ settings[differs]
 settings[~differs].drop(columns="paper")
 
 # %% [markdown]
-# ## How backbone and size were chosen
+# ## What was tried
 #
-# By measurement, on the validation photos, with the time budget of the demo. The table is stored in
-# `data/results/backbones.json`, because repeating it takes hours.
+# Candidates for the demo, measured on the validation photos and stored in `data/results/backbones.json`. Only runs that
+# went through their whole schedule are listed. Read it with care: each is one seed, the schedules differ in length, and
+# some rows differ in more than one setting, so a difference between two rows is no measured effect of one of them.
 
 # %%
 from cmiclib.results import read_results
