@@ -167,7 +167,7 @@ distributions(sets, "length of the descriptor", "How long is the weighted mean o
 
 # %%
 views = index.views[own]  # (Q, V, d)
-weights = torch.einsum("qd,qvd->qv", query @ W.T, views).softmax(dim=1)  # (Q, V)
+weights = attention_weights(query, index.views, W)[torch.arange(len(query)), own]  # (Q, V)
 products = torch.einsum("qd,qvd->qv", query, views)  # (Q, V)
 scored = Scored(index.scores(query), rows, benchmark)
 

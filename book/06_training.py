@@ -59,7 +59,7 @@ differs = settings.here.map(str) != settings.paper.map(str)
 settings[differs]
 
 # %% [markdown]
-# The differences have three causes.
+# The differences have four causes.
 #
 # - **Time.** The paper's encoders at 224 pixels, with twelve views of each shape in every step, need a GPU for many
 #   hours. A profile for two CPU cores has to shrink the pictures and the encoders and to draw a few random views of
@@ -68,6 +68,8 @@ settings[differs]
 #   trains without a network; nothing is fetched silently and nothing falls back.
 # - **A short run.** A few hundred steps from such a start need a larger step size, a warm-up and a decay to zero. The
 #   paper's constant 5e-5 is made for hundreds of epochs of fine-tuning.
+# - **Augmentation.** Milder crops keep training and evaluation at nearly one scale, and half of the photos get another
+#   photo's surroundings, which the paper does not do. Both were choices; no ablation has measured their effects yet.
 #
 # Everything else is the same:
 
