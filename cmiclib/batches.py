@@ -28,14 +28,15 @@ def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
-def draw_batch(photo_shape: Tensor, size: int, seed: int, step: int) -> Batch:
+def draw_batch(photo_shape: Tensor, shapes: int, size: int, seed: int, step: int) -> Batch:
     """Choose the photos and shapes of one step.
 
     Photos come in random order, each once an epoch; the last incomplete batch of an epoch is left out. Shapes that
-    occur twice collapse into one column, then random other training shapes fill the columns up to ``size``.
+    occur twice collapse into one column, then random others fill the columns up to ``size``.
 
     Args:
         photo_shape: (P,) shape row of each training photo.
+        shapes: N, the number of shape rows, with or without photos.
         size: B, the number of photos and of columns.
         seed: of the run.
         step: counted from 0 over the whole training.
@@ -43,17 +44,17 @@ def draw_batch(photo_shape: Tensor, size: int, seed: int, step: int) -> Batch:
     Raises:
         TrainingError: fewer photos or fewer distinct shapes than the batch needs.
     """
-    known = photo_shape.unique()  # (K,)
-    if len(photo_shape) < size or len(known) < size:
+    if len(photo_shape) < size or shapes < size:
         raise TrainingError(
             f"a batch of {size} needs as many photos and distinct shapes, "
-            f"the training part has {len(photo_shape)} and {len(known)}",
-            fix=f"set train.batch={min(len(photo_shape), len(known))} or smaller",
+            f"the training part has {len(photo_shape)} and {shapes}",
+            fix=f"set train.batch={min(len(photo_shape), shapes)} or smaller",
         )
     epoch, place = divmod(step, len(photo_shape) // size)
     order = torch.randperm(len(photo_shape), generator=step_generator(seed, epoch, "epoch"))
     photos = order[place * size : (place + 1) * size]
     own, target = photo_shape[photos].unique(return_inverse=True)
-    others = known[~torch.isin(known, own)]
+    everything = torch.arange(shapes)
+    others = everything[~torch.isin(everything, own)]
     fill = torch.randperm(len(others), generator=step_generator(seed, step, "top-up"))[: size - len(own)]
     return Batch(photos, torch.cat([own, others[fill]]), target)

@@ -1,8 +1,13 @@
 """The two encoders: a convolutional backbone, batch normalisation, a linear layer, the unit sphere.
 
-As in the released code: ResNet-50 for photos with the mask as a fourth channel, ResNet-18 for
-single-channel views, both with the head BatchNorm1d → Linear(·, 128). The first convolution and the head start
-from random numbers even where the rest starts from ImageNet.
+As in the released code: ResNet-50 for photos with the mask as a fourth channel, ResNet-18 for single-channel views,
+both with the head BatchNorm1d → Linear(·, 128). The first convolution and the head start from random numbers even
+where the rest starts from ImageNet.
+
+Three options are not in the paper; they let two CPU cores train from ImageNet weights. ``frozen`` first stages of a
+backbone keep their initial weights, so their maps can be computed before training. ``grid`` adds, to the features
+pooled over the whole image, the last stage's maps pooled in each cell of a grid. ``dropout`` thins the features while
+training.
 """
 
 from pathlib import Path
@@ -11,11 +16,12 @@ from typing import Any
 import timm
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .config import ModelConfig
 from .errors import CheckpointError, ConfigError
+from .weights import PACKAGED, imagenet_weights, read_weights
 
 
 class Encoder(nn.Module):
@@ -24,21 +30,74 @@ class Encoder(nn.Module):
     Args:
         backbone: a torchvision ResNet or any timm classification model, by name.
         channels: 4 for photos with mask, 3 without, 1 for views.
-        dim: length of the embedding.
+        config: ``dim``, ``frozen``, ``grid`` and ``dropout``.
 
     Raises:
-        ConfigError: neither library knows the backbone.
+        ConfigError: neither library knows the backbone, or it cannot be frozen or pooled in cells.
     """
 
-    def __init__(self, backbone: str, channels: int, dim: int):
+    def __init__(self, backbone: str, channels: int, config: ModelConfig):
         super().__init__()
         self.backbone, features = make_backbone(backbone, channels)
-        self.head = nn.Sequential(nn.BatchNorm1d(features), nn.Linear(features, dim))
+        self.frozen, self.grid, self.dropout = config.frozen, config.grid, config.dropout
+        # Plain lists of the backbone's own parts: nothing is registered twice.
+        self.stages, self.top = split(self.backbone, backbone) if config.frozen or config.grid > 1 else ([], [])
+        if config.frozen > len(self.stages):
+            raise ConfigError(
+                f"{backbone} has {len(self.stages)} stages, {config.frozen} cannot be frozen",
+                fix=f"set model.frozen to {len(self.stages)} or less",
+            )
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+        if config.grid > 1:
+            features += config.grid**2 * (self.top[0].in_channels if self.top else features)
+        self.head = nn.Sequential(nn.BatchNorm1d(features), nn.Linear(features, config.dim))
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed ``images`` (B, C, H, W) in about [-1, 1]; returns (B, d) with rows of length 1, in float32."""
-        features = self.backbone(images)  # (B, F)
-        return F.normalize(self.head(features).float(), dim=-1)  # (B, d)
+        return self.finish(self.begin(images))
+
+    def begin(self, images: Tensor) -> Tensor:
+        """Run what training never changes: images → maps (B, c, h, w), or features (B, F) if all stages are frozen."""
+        with torch.no_grad():
+            for stage in self.stages[: self.frozen]:
+                images = stage(images)
+            return self._pool(images) if self.stages and self.frozen == len(self.stages) else images
+
+    def features(self, maps: Tensor) -> Tensor:
+        """Turn what :meth:`begin` returned into the head's features, (B, F)."""
+        if maps.ndim == 2:
+            return maps
+        if not self.stages:
+            return self.backbone(maps)
+        for stage in self.stages[self.frozen :]:
+            maps = stage(maps)
+        return self._pool(maps)
+
+    def finish(self, maps: Tensor) -> Tensor:
+        """Embed what :meth:`begin` returned; returns (B, d) with rows of length 1, in float32."""
+        features = F.dropout(self.head[0](self.features(maps)), self.dropout, self.training)
+        return F.normalize(self.head[1](features).float(), dim=-1)  # (B, d)
+
+    def _pool(self, maps: Tensor) -> Tensor:
+        whole = maps
+        for layer in self.top:
+            whole = layer(whole)
+        pooled = [F.adaptive_avg_pool2d(whole, 1).flatten(1)]
+        if self.grid > 1:
+            pooled.append(F.adaptive_avg_pool2d(maps, self.grid).flatten(1))
+        return torch.cat(pooled, dim=1)
+
+    def _frozen_parts(self) -> list[Any]:
+        whole = self.stages and self.frozen == len(self.stages)
+        return [*self.stages[: self.frozen], *(self.top if whole else [])]
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Switch between training and evaluation; frozen stages stay in evaluation."""
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.eval()
+        return self
 
 
 def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
@@ -61,14 +120,32 @@ def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
     return net, net.head_hidden_size  # of the pooled features; `num_features` stops before a hidden layer
 
 
+def split(net: Any, name: str) -> tuple[list[Any], list[Any]]:
+    """Split a backbone into stages, of which the first is the stem, and the layers above that widen the last maps.
+
+    Raises:
+        ConfigError: neither a ResNet nor an EfficientNet.
+    """
+    if hasattr(net, "layer4"):
+        stem = nn.Sequential(net.conv1, net.bn1, net.relu if hasattr(net, "relu") else net.act1, net.maxpool)
+        return [stem, net.layer1, net.layer2, net.layer3, net.layer4], []
+    if type(net).__name__ == "EfficientNet":
+        return [nn.Sequential(net.conv_stem, net.bn1), *net.blocks], [net.conv_head, net.bn2]
+    raise ConfigError(
+        f"the stages of {name} are not known",
+        fix="set model.frozen=0 and model.grid=1, or use a ResNet or EfficientNet",
+    )
+
+
 def load_initial_weights(encoder: Encoder, backbone: str, init: str) -> None:
     """Fill the backbone from ImageNet or from a file; ``"random"`` leaves it alone. Nothing falls back.
 
     Args:
-        encoder: changed in place; its first convolution and its head keep their random numbers.
-        backbone: torchvision's name of the architecture.
-        init: ``"random"``, ``"imagenet"``, or a safetensors file with torchvision's names; a folder of such files
-            serves encoders of two architectures, each by its ``<backbone>.safetensors``.
+        encoder: changed in place; its head keeps its random numbers, and so does the first convolution but for
+            EfficientNet-Lite0, which may have frozen stages above it: see :func:`fit_first_convolution`.
+        backbone: torchvision's or timm's name of the architecture.
+        init: ``"random"``, ``"imagenet"``, or a safetensors file with the names of the library; a folder of such
+            files serves encoders of two architectures, each by its ``<backbone>.safetensors``.
 
     Raises:
         CheckpointError: no such weights, a failed download, or names and shapes that don't fit.
@@ -76,9 +153,11 @@ def load_initial_weights(encoder: Encoder, backbone: str, init: str) -> None:
     if init == "random":
         return
     file = Path(init) / f"{backbone}.safetensors" if Path(init).is_dir() else Path(init)
-    state = imagenet_weights(backbone) if init == "imagenet" else _read_safetensors(file)
-    body = {name: value for name, value in state.items() if not name.startswith(("conv1.", "fc."))}
+    state = imagenet_weights(backbone) if init == "imagenet" else read_weights(file)
+    body = {name: value for name, value in state.items() if not name.startswith(("conv1.", "fc.", "classifier."))}
     own = encoder.backbone.state_dict()
+    if backbone == PACKAGED and "conv_stem.weight" in body:
+        body["conv_stem.weight"] = fit_first_convolution(body["conv_stem.weight"], own["conv_stem.weight"].shape[1])
     required = [n for n in own if not n.startswith("conv1.") and not n.endswith("num_batches_tracked")]
     missing = [name for name in required if name not in body]
     unfit = [name for name, value in body.items() if name not in own or own[name].shape != value.shape]
@@ -91,33 +170,8 @@ def load_initial_weights(encoder: Encoder, backbone: str, init: str) -> None:
     encoder.backbone.load_state_dict(body, strict=False)
 
 
-def imagenet_weights(backbone: str) -> dict[str, Tensor]:
-    """Return torchvision's first ImageNet weights of a backbone, from the local cache or downloaded.
-
-    Raises:
-        CheckpointError: torchvision has none, or the download failed; says where to put the file by hand.
-    """
-    try:
-        weights = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
-    except (ValueError, KeyError):
-        raise CheckpointError(
-            f"torchvision has no ImageNet weights for '{backbone}'", fix="set model.init=random or give a file"
-        ) from None
-    cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-    try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
-    except Exception as error:  # no network, a wrong hash or a damaged file: the cure is the same
-        raise CheckpointError(
-            f"ImageNet weights could not be downloaded or read ({error})",
-            path=cache,
-            fix=f"download {weights.url} on another machine and put it at this path, or set model.init=random",
-        ) from None
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except Exception as error:
-        raise CheckpointError(
-            f"not readable as safetensors ({error})", path=path, fix="check the path in model.init"
-        ) from None
+def fit_first_convolution(weight: Tensor, channels: int) -> Tensor:
+    """Make a convolution of RGB (O, 3, k, k) take gray images as if R = G = B, or a mask that it ignores at first."""
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)  # (O, 1, k, k)
+    return F.pad(weight, (0, 0, 0, 0, 0, channels - weight.shape[1]))  # (O, channels, k, k)

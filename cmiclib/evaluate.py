@@ -160,14 +160,14 @@ def packed_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def evaluate_run(
-    run: Run, benchmark: Benchmark, split: str = "test", untrained: Tensor | None = None
+    run: Run, benchmark: Benchmark, split: str = "test", untrained: Mapping[str, Tensor] | None = None
 ) -> dict[str, Any]:
     """Evaluate a run on the photos of a split; see :func:`evaluate_scored`."""
     return evaluate_scored(score_run(run, benchmark, split), run.config, split, untrained)
 
 
 def evaluate_scored(
-    scored: Scored, config: Config, split: str = "test", untrained: Tensor | None = None
+    scored: Scored, config: Config, split: str = "test", untrained: Mapping[str, Tensor] | None = None
 ) -> dict[str, Any]:
     """Judge scores: seen and unseen shapes, and the baselines in the same terms.
 
@@ -175,11 +175,11 @@ def evaluate_scored(
         scored: the photos of one split over a whole gallery.
         config: of the run that the scores come from.
         split: the name of those photos.
-        untrained: (Q, N) scores of :func:`cmiclib.baselines.untrained_scores` for the same photos, if wanted.
+        untrained: :func:`cmiclib.baselines.untrained_scores` of the same photos, if wanted.
 
     Returns:
-        Nested figures: ``seen``, ``unseen``, ``untrained``, ``untrained_unseen``, ``chance``, ``prior`` and what
-        they belong to. Nothing that differs between equal runs, such as a date.
+        Nested figures: ``seen``, ``unseen``, each kind of untrained scores by its name and with ``_unseen``,
+        ``chance``, ``prior`` and what they belong to. Nothing that differs between equal runs, such as a date.
     """
     benchmark = scored.benchmark
     if len(scored.rows) == 0:
@@ -196,9 +196,9 @@ def evaluate_scored(
     for name, mask in (("seen", seen), ("unseen", ~seen)):
         if mask.any():
             figures[name] = report(scored.part(mask))
-    if untrained is not None:
-        other = Scored(untrained, scored.rows, benchmark)
-        for name, mask in (("untrained", seen), ("untrained_unseen", ~seen)):
+    for kind, scores in (untrained or {}).items():
+        other = Scored(scores, scored.rows, benchmark)
+        for name, mask in ((kind, seen), (f"{kind}_unseen", ~seen)):
             if mask.any():
                 figures[name] = report(other.part(mask))
     rows = scored.rows[seen] if seen.any() else scored.rows

@@ -6,8 +6,7 @@ A file's name holds a hash of all that its content depends on, so a change of da
 import hashlib
 from pathlib import Path
 
-import numpy as np
-import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .baselines import untrained_scores
@@ -17,7 +16,7 @@ from .embed import default_device
 from .index import ShapeIndex
 from .provenance import code_digest
 
-ENCODING = ("augment", "embed", "encoders", "model")
+ENCODING = ("augment", "embed", "encoders", "model", "weights")
 """The modules that decide what a picture's vector is."""
 
 
@@ -41,8 +40,8 @@ def gallery_index(run: Run, benchmark: Benchmark) -> ShapeIndex:
     return index
 
 
-def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> Tensor:
-    """Return :func:`cmiclib.baselines.untrained_scores` of a split's photos over the gallery, (Q, N) float32.
+def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dict[str, Tensor]:
+    """Return :func:`cmiclib.baselines.untrained_scores` of a split's photos over the gallery, each (Q, N) float32.
 
     Args:
         benchmark: photos and gallery.
@@ -53,18 +52,13 @@ def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> Ten
         CheckpointError: the weights of the untrained network are missing.
         StorageError: the disk is full.
     """
-    path = folder / f"untrained-{split}-{_key(benchmark.hash, code_digest(['baselines']))}.npy"
+    path = folder / f"untrained-{split}-{_key(benchmark.hash, code_digest(['baselines', 'weights']))}.safetensors"
     if path.is_file():
-        return torch.from_numpy(np.load(path))
+        return load_file(path)
     scores = untrained_scores(benchmark.images[benchmark.rows(split)], benchmark.views)  # type: ignore[arg-type]
-    write_atomically(path, lambda temporary: _save(temporary, scores.numpy()))
+    write_atomically(path, lambda temporary: save_file(scores, temporary))
     return scores
 
 
 def _key(*parts: str) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:10]
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:  # given a name, numpy would append ".npy" to it
-        np.save(file, array)

@@ -101,14 +101,22 @@ class CMIC(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.query_encoder = Encoder(config.query_backbone, 4 if config.mask else 3, config.dim)
-        self.view_encoder = Encoder(config.view_backbone, 1, config.dim)
+        self.query_encoder = Encoder(config.query_backbone, 4 if config.mask == "channel" else 3, config)
+        self.view_encoder = Encoder(config.view_backbone, 1, config)
         # The same start as the bias-free nn.Linear of the released code.
         self.attention_weight = nn.Parameter(nn.Linear(config.dim, config.dim, bias=False).weight.detach())
 
+    def photo_input(self, photos: Tensor) -> Tensor:
+        """Bring photos with mask (B, 4, H, W) into the form that the photo encoder takes: see ``config.mask``."""
+        if self.config.mask == "channel":
+            return photos
+        if self.config.mask == "none":
+            return photos[:, :3]
+        return torch.where(photos[:, 3:] > 0, photos[:, :3], 1.0)  # on white, as the views are
+
     def embed_queries(self, photos: Tensor) -> Tensor:
-        """Photos with mask (B, 4, H, W) → (B, d); without ``config.mask`` the mask channel is not looked at."""
-        return self.query_encoder(photos if self.config.mask else photos[:, :3])
+        """Photos with mask (B, 4, H, W) → (B, d)."""
+        return self.query_encoder(self.photo_input(photos))
 
     def embed_views(self, views: Tensor) -> Tensor:
         """Views (N, V, 1, H, W) → (N, V, d)."""

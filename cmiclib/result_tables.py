@@ -18,6 +18,8 @@ ROWS = {
     "unseen": "CMIC, unseen shapes",
     "untrained": "untrained network, seen shapes",
     "untrained_unseen": "untrained network, unseen shapes",
+    "untrained_cells": "untrained, 3 × 3 cells, seen shapes",
+    "untrained_cells_unseen": "untrained, 3 × 3 cells, unseen shapes",
     "prior": "category prior",
     "chance": "chance",
 }

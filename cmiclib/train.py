@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .batches import draw_batch, step_generator
 from .benchmark import Benchmark
 from .checkpoint import Run, clear, load_state, save_state, save_weights, write_json
 from .config import Config, TrainConfig
+from .copies import Copies, make_copies
 from .embed import autocast, default_device, embed_gallery, embed_queries
 from .errors import CheckpointError, StorageError, TrainingError
 from .losses import cmic_loss
@@ -29,7 +30,9 @@ from .metrics import retrieval_metrics
 from .model import CMIC, build_model
 from .provenance import code_digest, environment
 
-METHOD = ("augment", "batches", "color", "embed", "encoders", "losses", "metrics", "model", "train")
+METHOD = (
+    "augment", "batches", "color", "copies", "embed", "encoders", "losses", "metrics", "model", "train", "weights"
+)  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
 DIVERGED = "lower train.lr or set train.precision=fp32, then run again"
@@ -37,24 +40,37 @@ DIVERGED = "lower train.lr or set train.precision=fp32, then run again"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The training photos and their shapes, whole, on the training device."""
+    """The training photos and the shapes that a step may put beside them, whole, on the training device.
+
+    These are the shapes on the photos and, with ``train.distractors``, those of which there is no photo at all. A shape
+    that only other photos show is unseen: not even its views are looked at.
+    """
 
     photos: Tensor  # (P, 4, S, S) uint8
     photo_shape: Tensor  # (P,) row of views, on the CPU
     views: Tensor  # (N, V, S, S) uint8
     category: Tensor  # (N,) code of each shape
+    copies: Copies | None = None
 
     @classmethod
-    def load(cls, benchmark: Benchmark, device: torch.device) -> "TrainingData":
+    def load(cls, benchmark: Benchmark, device: torch.device, distractors: bool = True) -> "TrainingData":
         """Read the training part of a benchmark."""
         rows = benchmark.rows("train")
-        own = torch.from_numpy(benchmark.relevant(rows).argmax(axis=1))
+        own = benchmark.relevant(rows).argmax(axis=1)  # (P,) gallery row of each photo's shape
+        without_photo = np.flatnonzero(~benchmark.shapes.shape_id.isin(benchmark.queries.shape_id))
+        shapes = np.union1d(own, without_photo) if distractors else np.unique(own)
         return cls(
             photos=torch.from_numpy(benchmark.images[rows]).to(device),
-            photo_shape=own,
-            views=torch.from_numpy(np.array(benchmark.views)).to(device),
-            category=torch.from_numpy(benchmark.shape_category()).to(device),
+            photo_shape=torch.from_numpy(np.searchsorted(shapes, own)),
+            views=torch.from_numpy(benchmark.views[shapes]).to(device),
+            category=torch.from_numpy(benchmark.shape_category()[shapes]).to(device),
         )
+
+    def with_copies(self, model: CMIC, config: Config, progress: bool = True) -> "TrainingData":
+        """Add the copies that ``train.copies`` asks for; see :mod:`cmiclib.copies`."""
+        if not config.train.copies:
+            return self
+        return replace(self, copies=make_copies(model, self.photos, self.views, config, progress))
 
 
 def run_name(config: Config, benchmark: Benchmark) -> str:
@@ -118,7 +134,7 @@ def train(
     write_json(path / "config.json", config.model_dump(mode="json"))
     write_json(path / "data.json", manifest(benchmark))
 
-    data = TrainingData.load(benchmark, device)
+    data = TrainingData.load(benchmark, device, config.train.distractors)
     torch.manual_seed(config.train.seed)
     model = build_model(config.model).to(device)
     if config.train.channels_last:
@@ -131,6 +147,7 @@ def train(
     cut_log(log, state["step"])
 
     started = time.perf_counter() - state["seconds"]
+    data = data.with_copies(model.train(), config, progress)
     steps = range(state["step"], config.train.steps)
     for step in tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress):
         set_learning_rate(optimizer, learning_rate(step, config.train))
@@ -161,18 +178,23 @@ def train(
 def training_loss(model: CMIC, data: TrainingData, config: Config, step: int) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of one step: total, instance and category term, each a scalar on the device."""
     device, size, settings = data.photos.device, config.model.image_size, config.train
-    batch = draw_batch(data.photo_shape, settings.batch, settings.seed, step)
+    batch = draw_batch(data.photo_shape, len(data.views), settings.batch, settings.seed, step)
     generator = step_generator(settings.seed, step, "augment")
-    shapes = batch.shapes.to(device)
+    torch.manual_seed(step_generator(settings.seed, step, "dropout").initial_seed())
+    rows, shapes, target = batch.photos.to(device), batch.shapes.to(device), batch.target.to(device)
     chosen = torch.rand(len(shapes), data.views.shape[1], generator=generator).argsort(1)[:, : settings.views]
-    photos = data.photos[batch.photos.to(device)]  # (B, 4, S, S) uint8
-    views = data.views[shapes[:, None], chosen.to(device)]  # (B, V, S, S) uint8
+    chosen = chosen.to(device)  # (B, V)
     with autocast(config, device):
-        query = model.embed_queries(augment_queries(photos, config.augment, size, generator))  # (B, d)
-        gallery = model.embed_views(augment_views(views, config.augment, size, generator))  # (B, V, d)
+        if data.copies is None:
+            photos = augment_queries(data.photos[rows], config.augment, size, generator)  # (B, 4, size, size)
+            views = augment_views(data.views[shapes[:, None], chosen], config.augment, size, generator)
+            query, gallery = model.embed_queries(photos), model.embed_views(views)  # (B, d), (B, V, d)
+        else:
+            query = model.query_encoder.finish(data.copies.draw_photos(rows, generator))
+            maps = data.copies.draw_views(shapes, chosen, generator)  # (B, V, …)
+            gallery = model.view_encoder.finish(maps.flatten(0, 1)).unflatten(0, chosen.shape)
     scores = model.score(query, gallery)  # (B, B)
     category = data.category[shapes]
-    target = batch.target.to(device)
     same = category[target][:, None] == category[None, :]  # (B, B)
     return cmic_loss(scores, target, same, config.loss)
 
@@ -208,10 +230,11 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 def make_optimizer(model: CMIC, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam as in the paper, or AdamW, which leaves biases and normalisation without decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
     if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+        return torch.optim.Adam(trained, config.lr, config.betas, weight_decay=config.weight_decay)
+    matrices = [p for p in trained if p.ndim > 1]
+    vectors = [p for p in trained if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, config.lr, config.betas)
 

@@ -10,9 +10,14 @@ import torchvision
 from safetensors.torch import save_file
 
 from cmiclib.config import ModelConfig
-from cmiclib.encoders import Encoder, imagenet_weights, load_initial_weights, make_backbone
+from cmiclib.encoders import Encoder, fit_first_convolution, load_initial_weights, make_backbone, split
 from cmiclib.errors import CheckpointError, ConfigError
 from cmiclib.model import build_model
+from cmiclib.weights import PACKAGED, imagenet_weights, load_efficientnet
+
+
+def make(backbone, channels, **settings):
+    return Encoder(backbone, channels, ModelConfig(**settings))
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ def body(state):
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet10t"])
 def test_images_become_unit_rows_that_depend_on_every_channel(backbone, channels):
     torch.manual_seed(0)
-    encoder, images = Encoder(backbone, channels, dim=24).eval(), torch.randn(3, channels, 32, 32)
+    encoder, images = make(backbone, channels, dim=24).eval(), torch.randn(3, channels, 32, 32)
     rows = encoder(images)
     assert rows.shape == (3, 24) and rows.dtype == torch.float32
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(3))
@@ -55,7 +60,7 @@ def test_images_become_unit_rows_that_depend_on_every_channel(backbone, channels
 
 def test_rows_are_float32_and_of_length_one_under_autocast():
     torch.manual_seed(0)
-    encoder = Encoder("resnet10t", 4, dim=16).eval()
+    encoder = make("resnet10t", 4, dim=16).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rows = encoder(torch.randn(2, 4, 32, 32))
     assert rows.dtype == torch.float32
@@ -76,13 +81,13 @@ def test_a_torchvision_backbone_differs_from_torchvision_in_first_convolution_an
 
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(ConfigError, match="resnet19"):
-        Encoder("resnet19", 3, dim=8)
+        make("resnet19", 3, dim=8)
 
 
 def test_random_weights_need_no_file_and_follow_the_seed(no_network):
     def weights(seed):
         torch.manual_seed(seed)
-        encoder = Encoder("resnet18", 1, dim=8)
+        encoder = make("resnet18", 1, dim=8)
         load_initial_weights(encoder, "resnet18", "random")
         return torch.cat([value.flatten().float() for value in encoder.state_dict().values()])
 
@@ -90,7 +95,7 @@ def test_random_weights_need_no_file_and_follow_the_seed(no_network):
 
 
 def test_without_network_one_error_names_the_file_to_place_by_hand(no_network):
-    encoder = Encoder("resnet18", 4, dim=8)
+    encoder = make("resnet18", 4, dim=8)
     with pytest.raises(CheckpointError) as error:
         load_initial_weights(encoder, "resnet18", "imagenet")
     assert error.value.path == no_network / "resnet18-f37072fd.pth"
@@ -107,7 +112,7 @@ def test_a_model_never_falls_back_to_random_weights(no_network):
 
 def test_a_file_placed_by_hand_fills_all_but_first_convolution_and_head(no_network):
     state = resnet18_file(no_network)
-    encoder = Encoder("resnet18", 4, dim=8)
+    encoder = make("resnet18", 4, dim=8)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     load_initial_weights(encoder, "resnet18", "imagenet")
     for name, value in encoder.state_dict().items():
@@ -144,7 +149,7 @@ def test_a_path_fills_the_backbone(tmp_path, counters):
     if not counters:
         state = {name: value for name, value in state.items() if "num_batches" not in name}
     save_file(state, tmp_path / "body.safetensors")
-    encoder = Encoder("resnet18", 1, dim=8)
+    encoder = make("resnet18", 1, dim=8)
     first = encoder.backbone.conv1.weight.clone()
     load_initial_weights(encoder, "resnet18", str(tmp_path / "body.safetensors"))
     filled = encoder.backbone.state_dict()
@@ -158,7 +163,7 @@ def test_a_path_fills_the_backbone(tmp_path, counters):
 def test_weights_of_another_architecture_are_refused_and_change_nothing(tmp_path, given, wanted):
     path = tmp_path / "other.safetensors"
     save_file(torchvision.models.get_model(given, weights=None).state_dict(), path)
-    encoder = Encoder(wanted, 3, dim=8)
+    encoder = make(wanted, 3, dim=8)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     with pytest.raises(CheckpointError, match=f"do not fit {wanted}") as error:
         load_initial_weights(encoder, wanted, str(path))
@@ -172,7 +177,7 @@ def test_an_unreadable_path_is_named(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"model\.init") as error:
-        load_initial_weights(Encoder("resnet10t", 3, dim=8), "resnet10t", str(path))
+        load_initial_weights(make("resnet10t", 3, dim=8), "resnet10t", str(path))
     assert error.value.path == path
 
 
@@ -213,8 +218,114 @@ def test_parity_of_both_encoders_with_the_released_code(shared_root):
 def test_a_folder_serves_each_backbone_its_own_file(tmp_path):
     given = torchvision.models.get_model("resnet18", weights=None)
     save_file(given.state_dict(), tmp_path / "resnet18.safetensors")
-    encoder = Encoder("resnet18", 1, dim=8)
+    encoder = make("resnet18", 1, dim=8)
     load_initial_weights(encoder, "resnet18", str(tmp_path))
     assert torch.equal(encoder.backbone.layer4[1].conv2.weight, given.layer4[1].conv2.weight)
     with pytest.raises(CheckpointError, match=r"resnet34\.safetensors"):
-        load_initial_weights(Encoder("resnet34", 1, dim=8), "resnet34", str(tmp_path))
+        load_initial_weights(make("resnet34", 1, dim=8), "resnet34", str(tmp_path))
+
+
+# Frozen stages, cells, dropout
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet10t", PACKAGED])
+def test_stages_one_after_another_are_the_backbone(backbone):
+    torch.manual_seed(0)
+    net = make_backbone(backbone, 3)[0].eval()
+    stages, top = split(net, backbone)
+    images = torch.randn(2, 3, 64, 64)
+    maps = images
+    for stage in [*stages, *top]:
+        maps = stage(maps)
+    torch.testing.assert_close(maps.mean(dim=(2, 3)), net(images), rtol=1e-5, atol=1e-6)
+
+
+def test_a_backbone_whose_stages_are_not_known_is_refused_only_where_that_matters():
+    assert make("mobilenetv3_small_050", 3, dim=8).stages == []
+    with pytest.raises(ConfigError, match=r"mobilenetv3_small_050[\s\S]*model\.frozen=0"):
+        make("mobilenetv3_small_050", 3, dim=8, frozen=1)
+
+
+def test_more_frozen_stages_than_there_are_is_refused():
+    with pytest.raises(ConfigError, match="5 stages, 6"):
+        make("resnet18", 3, dim=8, frozen=6)
+
+
+@pytest.mark.parametrize("backbone, frozen", [("resnet10t", 2), ("resnet10t", 5), (PACKAGED, 8)])
+def test_frozen_stages_stay_as_they_are_while_the_rest_learns(backbone, frozen):
+    torch.manual_seed(0)
+    encoder = make(backbone, 3, dim=8, frozen=frozen).train()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder(torch.randn(4, 3, 64, 64)).sum().backward()
+    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None for parameter in trained)
+    with torch.no_grad():
+        for parameter in trained:
+            parameter += 1
+    parts = encoder.stages[:frozen] + (encoder.top if frozen == len(encoder.stages) else [])
+    fixed = {id(value) for part in parts for value in (*part.parameters(), *part.buffers())}
+    for name, value in encoder.state_dict(keep_vars=True).items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(value, before[name]) == (id(value) in fixed), name
+
+
+@pytest.mark.parametrize("frozen", [0, 3, 5])
+def test_begin_and_finish_are_the_encoder_in_two_steps(frozen):
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 64, 64)
+    encoder = make("resnet18", 3, dim=8, frozen=frozen, grid=2).eval()
+    maps = encoder.begin(images)
+    assert maps.shape == {0: images.shape, 3: (2, 128, 8, 8), 5: (2, 512 * 5)}[frozen]
+    torch.testing.assert_close(encoder.finish(maps), encoder(images), rtol=0, atol=0)
+
+
+def test_freezing_does_not_change_what_an_untrained_encoder_returns():
+    def rows(**settings):
+        torch.manual_seed(0)
+        return make("resnet18", 3, dim=8, **settings).eval()(images)
+
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(rows(frozen=3), rows(), rtol=1e-5, atol=1e-6)
+
+
+def test_cells_come_after_the_features_of_the_whole_picture():
+    torch.manual_seed(0)
+    encoder = make(PACKAGED, 3, dim=8, grid=2).eval()
+    maps = images = torch.randn(2, 3, 64, 64)
+    for stage in encoder.stages:
+        maps = stage(maps)  # (2, 320, 2, 2): one place a cell
+    features = encoder.features(images)
+    assert features.shape == (2, 1280 + 320 * 4)
+    torch.testing.assert_close(features[:, :1280], encoder.backbone(images), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(features[:, 1280:], maps.flatten(1))
+
+
+def test_dropout_thins_training_and_leaves_evaluation_alone():
+    torch.manual_seed(0)
+    encoder, images = make("resnet10t", 3, dim=8, dropout=0.5, frozen=5), torch.randn(4, 3, 32, 32)
+    assert not torch.equal(encoder.train()(images), encoder(images))
+    assert torch.equal(encoder.eval()(images), encoder(images))
+
+
+# The packaged weights
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_packaged_weights_fill_the_whole_backbone(channels):
+    encoder = make(PACKAGED, channels, dim=8, frozen=8)
+    load_initial_weights(encoder, PACKAGED, "imagenet")
+    network, gray = load_efficientnet(), torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        theirs = network.forward_features(gray.expand(-1, 3, -1, -1)).mean(dim=(2, 3))
+        images = gray.expand(-1, min(channels, 3), -1, -1)
+        if channels == 4:
+            images = torch.cat([images, torch.randn(2, 1, 64, 64)], dim=1)  # a mask is ignored at first
+        torch.testing.assert_close(encoder.eval().begin(images), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_first_convolution_fits_gray_images_and_a_mask():
+    weight = torch.randn(5, 3, 3, 3)
+    assert torch.equal(fit_first_convolution(weight, 3), weight)
+    assert torch.equal(fit_first_convolution(weight, 1), weight.sum(1, keepdim=True))
+    four = fit_first_convolution(weight, 4)
+    assert torch.equal(four[:, :3], weight) and not four[:, 3].any()

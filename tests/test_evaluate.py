@@ -128,7 +128,7 @@ def test_by_category_adds_up(scored):
 
 def test_a_run_is_evaluated_whole_and_the_same_twice(tiny_benchmark, tmp_path):
     run = train(SMALL, tiny_benchmark, tmp_path / "run", progress=False)
-    untrained = torch.zeros(len(tiny_benchmark.rows("test")), len(tiny_benchmark.shapes))
+    untrained = {"untrained": torch.zeros(len(tiny_benchmark.rows("test")), len(tiny_benchmark.shapes))}
     figures = evaluate_run(run, tiny_benchmark, untrained=untrained)
     assert json.dumps(figures) == json.dumps(evaluate_run(run, tiny_benchmark, untrained=untrained))
     assert figures["gallery_size"] == len(tiny_benchmark.shapes)

@@ -55,7 +55,7 @@ def test_untrained_scores_are_kept_for_a_split_of_one_benchmark(tiny_benchmark, 
 
     def scores(images, views):
         calls.append(len(images))
-        return torch.arange(len(images) * len(views), dtype=torch.float32).view(len(images), -1)
+        return {"untrained": torch.arange(len(images) * len(views), dtype=torch.float32).view(len(images), -1)}
 
     monkeypatch.setattr(kept, "untrained_scores", scores)
     first, again = (kept.kept_untrained_scores(tiny_benchmark, "test", tmp_path) for _ in range(2))

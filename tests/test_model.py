@@ -176,14 +176,25 @@ def test_views_keep_their_places():
     torch.testing.assert_close(model.embed_views(views).flatten(0, 1), alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("mask", ["channel", "cutout", "none"])
 def test_the_mask_is_seen_only_where_the_model_takes_it(mask):
     torch.manual_seed(0)
     model = build_model(TINY.model_copy(update={"mask": mask})).eval()
     photos = torch.rand(2, 4, 32, 32)
     other = photos.clone()
-    other[:, 3] = 1 - other[:, 3]
-    assert torch.equal(model.embed_queries(photos), model.embed_queries(other)) != mask
+    other[:, 3] = -other[:, 3]
+    assert torch.equal(model.embed_queries(photos), model.embed_queries(other)) == (mask == "none")
+
+
+@pytest.mark.parametrize("background", [-1, 0], ids=["centred range", "released range"])
+def test_a_cut_out_photo_is_the_object_on_white(background):
+    model = build_model(TINY.model_copy(update={"mask": "cutout"}))
+    photos = torch.rand(2, 4, 8, 8)
+    photos[:, 3] = 1
+    photos[:, 3, :4] = background
+    cut = model.photo_input(photos)
+    assert cut.shape == (2, 3, 8, 8)
+    assert (cut[:, :, :4] == 1).all() and torch.equal(cut[:, :, 4:], photos[:, :3, 4:])
 
 
 def test_one_seed_gives_one_model():

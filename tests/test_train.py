@@ -69,8 +69,17 @@ def same_weights(a, b):
 
 def test_training_data_are_the_training_photos_with_their_own_shapes(data, tiny_benchmark):
     table = tiny_benchmark.queries[tiny_benchmark.queries.split == "train"]
-    assert tiny_benchmark.shapes.shape_id.to_numpy()[data.photo_shape].tolist() == table.shape_id.tolist()
+    known = tiny_benchmark.shapes[tiny_benchmark.shapes.category != "odd"]  # those are unseen
+    assert known.shape_id.to_numpy()[data.photo_shape].tolist() == table.shape_id.tolist()
+    assert np.array_equal(data.views, tiny_benchmark.views[known.index])
+    assert np.array_equal(data.category, tiny_benchmark.shape_category()[known.index])
     assert np.array_equal(data.photos, tiny_benchmark.images[table.index])
+
+
+def test_without_distractors_only_photographed_shapes_are_left(data, tiny_benchmark):
+    fewer = TrainingData.load(tiny_benchmark, CPU, distractors=False)
+    assert (len(fewer.views), len(data.views)) == (5, 6)
+    assert np.array_equal(fewer.views[fewer.photo_shape], data.views[data.photo_shape])
 
 
 def test_a_step_pairs_photos_with_views_of_their_shapes(data, monkeypatch):
@@ -96,7 +105,7 @@ def test_a_step_pairs_photos_with_views_of_their_shapes(data, monkeypatch):
     assert photos.shape == (4, 4, 32, 32) and views.shape == (4, 2, 32, 32) and scores.shape == (4, 4)
     shape_of_column = []
     for pair in views:
-        found = [[(n, v) for n in range(8) for v in range(12) if torch.equal(data.views[n, v], view)] for view in pair]
+        found = [[(n, v) for n in range(6) for v in range(12) if torch.equal(data.views[n, v], view)] for view in pair]
         shapes = {n for places in found for n, _ in places}
         assert len(shapes) == 1 and found[0] != found[1]  # two different views of one shape
         shape_of_column.append(shapes.pop())
@@ -269,8 +278,8 @@ def test_a_loss_that_is_not_a_number_stops_before_anything_is_kept(spoil, tiny_b
 
 
 def test_a_batch_larger_than_the_training_shapes_is_refused(tiny_benchmark, tmp_path):
-    with pytest.raises(TrainingError, match=r"train\.batch=5"):  # five of eight shapes have training photos
-        train(CONFIG.override(["train.batch=6"]), tiny_benchmark, tmp_path, progress=False, device=CPU)
+    with pytest.raises(TrainingError, match=r"train\.batch=6"):  # two of eight shapes are unseen
+        train(CONFIG.override(["train.batch=7"]), tiny_benchmark, tmp_path, progress=False, device=CPU)
 
 
 def test_a_benchmark_without_validation_photos_is_refused(tiny_benchmark, tmp_path):

