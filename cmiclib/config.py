@@ -88,9 +88,9 @@ class TrainConfig(_Frozen):
     copies: int = Field(
         0,
         ge=0,
-        description="augmented copies of each picture that pass the frozen stages before training; 0: none, "
-        "every step augments anew",
+        description="copies of each photo, augmented and run through the frozen stages before training; 0: none",
     )
+    view_copies: int = Field(1, ge=1, description="such copies of each view, where there are copies of photos")
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: float = Field(5e-5, gt=0)
     betas: tuple[float, float] = (0.5, 0.999)
@@ -183,7 +183,8 @@ _SHORT = TrainConfig(
     batch=96,
     steps=1000,
     views=4,
-    copies=6,
+    copies=8,
+    view_copies=2,
     optimizer="adamw",
     lr=2e-3,
     betas=(0.9, 0.99),
@@ -200,7 +201,9 @@ PROFILES: dict[str, Config] = {
     "smoke": Config(
         profile="smoke",
         model=_FROZEN.model_copy(update={"image_size": 96}),
-        train=_SHORT.model_copy(update={"batch": 12, "steps": 150, "copies": 1, "log_every": 5, "eval_every": 50}),
+        train=_SHORT.model_copy(
+            update={"batch": 12, "steps": 150, "copies": 1, "view_copies": 1, "log_every": 5, "eval_every": 50}
+        ),
     ),
     # Two cores and half an hour. Crops milder than the paper's keep training and evaluation at nearly one scale. The
     # candidates that were trained to the end stand in data/results/backbones.json.

@@ -1,21 +1,23 @@
 """Augmented copies of the training pictures, taken through the frozen stages once, before training.
 
 Frozen stages give the same maps in every step, and they are most of the work. So each photo and each view is
-augmented ``train.copies`` times, as a training step would do it, and the maps of these copies stay in memory; a step
-draws one of them for each of its pictures. With copies, colours and surroundings come from photos of the same
-preparation batch.
+augmented some times (``train.copies``, ``train.view_copies``), as a training step would do it, and the maps of these
+copies stay in memory; a step draws one of them for each of its pictures. Colours and surroundings come from photos of
+the same batch, here as there. Validation looks at the same pictures again and again, so their maps are kept, too.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from .augment import augment_queries, augment_views
 from .batches import step_generator
 from .config import Config
-from .embed import autocast
+from .embed import autocast, query_maps, view_maps
+from .encoders import Encoder
 from .model import CMIC
 
 BATCH = 96
@@ -27,39 +29,54 @@ class Copies:
     """Maps, or features where all stages are frozen, as :meth:`cmiclib.encoders.Encoder.begin` returns them."""
 
     photos: Tensor  # (K, P, …)
-    views: Tensor  # (K, N, V, …)
+    views: Tensor  # (L, N, V, …)
 
     def draw_photos(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a copy of each photo in ``rows`` (B,); returns (B, …)."""
-        return self.photos[self._draw(rows, generator), rows]
+        return self.photos[_draw(len(self.photos), rows, generator), rows]
 
     def draw_views(self, shapes: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a copy of views ``chosen`` (B, V) of ``shapes`` (B,); returns (B, V, …)."""
-        return self.views[self._draw(chosen, generator), shapes[:, None], chosen]
+        return self.views[_draw(len(self.views), chosen, generator), shapes[:, None], chosen]
 
-    def _draw(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randint(len(self.photos), like.shape, generator=generator).to(like.device)
+
+@dataclass(frozen=True)
+class StillMaps:
+    """Maps of the validation photos and of the gallery, batch by batch, without randomness."""
+
+    queries: list[Tensor]
+    views: list[Tensor]
+
+    @classmethod
+    def make(cls, model: CMIC, photos: np.ndarray, views: np.ndarray, config: Config) -> "StillMaps":
+        """Run the frozen stages on photos (Q, 4, S, S) and views (N, V, S, S)."""
+        return cls(list(query_maps(model, photos, config)), list(view_maps(model, views, config)))
+
+
+def _draw(copies: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randint(copies, like.shape, generator=generator).to(like.device)
 
 
 @torch.no_grad()
 def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, progress: bool = True) -> Copies:
-    """Augment every training picture ``train.copies`` times and run the frozen stages.
+    """Augment every training picture as often as the configuration says, and run the frozen stages.
 
     Args:
         model: on the pictures' device.
         photos: uint8 (P, 4, S, S).
         views: uint8 (N, V, S, S).
-        config: augmentation, size, seed and number of copies.
+        config: augmentation, size, seed and numbers of copies.
         progress: show a progress bar.
     """
     size, settings, device = config.model.image_size, config.train, photos.device
     flat = views.flatten(0, 1).unsqueeze(1)  # (N·V, 1, S, S)
-    bar = tqdm(total=settings.copies * (len(photos) + len(flat)), desc="copies", unit="picture", disable=not progress)
+    total = settings.copies * len(photos) + settings.view_copies * len(flat)
+    bar = tqdm(total=total, desc="frozen stages", unit="picture", disable=not progress)
 
-    def run(encoder: nn.Module, pictures: Tensor) -> Tensor:
+    def run(encoder: Encoder, pictures: Tensor) -> Tensor:
         bar.update(len(pictures))
         with autocast(config, device):
-            return encoder.begin(pictures)  # type: ignore[operator]
+            return encoder.begin(pictures)
 
     photo_copies, view_copies = [], []
     for copy in range(settings.copies):
@@ -70,6 +87,7 @@ def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, prog
             pictures = augment_queries(photos[rows.to(device)], config.augment, size, generator)
             maps.append(run(model.query_encoder, model.photo_input(pictures)))
         photo_copies.append(torch.cat(maps)[order.argsort().to(device)])
+    for copy in range(settings.view_copies):
         maps = []
         for start in range(0, len(flat), BATCH):
             generator = step_generator(settings.seed, copy, f"views from {start}")

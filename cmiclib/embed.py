@@ -1,11 +1,14 @@
 """Photos and views to vectors, as evaluation, index and browser see them: whole, in batches, without randomness."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .augment import prepare_queries, prepare_views
 from .config import Config
+from .encoders import Encoder
 from .model import CMIC
 
 
@@ -14,7 +17,6 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@torch.no_grad()
 def embed_queries(model: CMIC, photos: np.ndarray, config: Config, batch: int = 256) -> Tensor:
     """Embed photos without any randomness.
 
@@ -27,15 +29,9 @@ def embed_queries(model: CMIC, photos: np.ndarray, config: Config, batch: int = 
     Returns:
         (Q, d) float32 on the CPU, rows of length 1.
     """
-    device, parts = next(model.parameters()).device, []
-    for start in range(0, len(photos), batch):
-        block = torch.from_numpy(np.array(photos[start : start + batch])).to(device)  # (b, 4, S, S)
-        with autocast(config, device):
-            parts.append(model.embed_queries(prepare_queries(block, config.model.image_size)))
-    return torch.cat(parts).cpu() if parts else torch.zeros(0, config.model.dim)
+    return finish(model.query_encoder, query_maps(model, photos, config, batch), config)
 
 
-@torch.no_grad()
 def embed_gallery(model: CMIC, views: np.ndarray, config: Config, batch: int = 32) -> Tensor:
     """Embed all views of all shapes.
 
@@ -48,12 +44,38 @@ def embed_gallery(model: CMIC, views: np.ndarray, config: Config, batch: int = 3
     Returns:
         (N, V, d) float32 on the CPU, last axis of length 1.
     """
-    device, parts = next(model.parameters()).device, []
+    return finish(model.view_encoder, view_maps(model, views, config, batch), config).unflatten(0, views.shape[:2])
+
+
+@torch.no_grad()
+def finish(encoder: Encoder, maps: Iterable[Tensor], config: Config) -> Tensor:
+    """Embed what the frozen stages returned, batch by batch; returns all rows (n, d) float32 on the CPU."""
+    parts = []
+    for block in maps:
+        with autocast(config, block.device):
+            parts.append(encoder.finish(block).cpu())
+    return torch.cat(parts) if parts else torch.zeros(0, config.model.dim)
+
+
+@torch.no_grad()
+def query_maps(model: CMIC, photos: np.ndarray, config: Config, batch: int = 256) -> Iterator[Tensor]:
+    """Run the frozen stages on photos (Q, 4, S, S), batch by batch: (b, …) each, on the model's device."""
+    device = next(model.parameters()).device
+    for start in range(0, len(photos), batch):
+        block = torch.from_numpy(np.array(photos[start : start + batch])).to(device)  # (b, 4, S, S)
+        with autocast(config, device):
+            pictures = model.photo_input(prepare_queries(block, config.model.image_size))
+            yield model.query_encoder.begin(pictures)
+
+
+@torch.no_grad()
+def view_maps(model: CMIC, views: np.ndarray, config: Config, batch: int = 32) -> Iterator[Tensor]:
+    """Run the frozen stages on the views (N, V, S, S) of ``batch`` shapes at a time: (n·V, …) each."""
+    device = next(model.parameters()).device
     for start in range(0, len(views), batch):
         block = torch.from_numpy(np.array(views[start : start + batch])).to(device)  # (n, V, S, S)
         with autocast(config, device):
-            parts.append(model.embed_views(prepare_views(block, config.model.image_size)))
-    return torch.cat(parts).cpu()
+            yield model.view_encoder.begin(prepare_views(block, config.model.image_size).flatten(0, 1))
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:

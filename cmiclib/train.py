@@ -22,8 +22,8 @@ from .batches import draw_batch, step_generator
 from .benchmark import Benchmark
 from .checkpoint import Run, clear, load_state, save_state, save_weights, write_json
 from .config import Config, TrainConfig
-from .copies import Copies, make_copies
-from .embed import autocast, default_device, embed_gallery, embed_queries
+from .copies import Copies, StillMaps, make_copies
+from .embed import autocast, default_device, embed_gallery, embed_queries, finish
 from .errors import CheckpointError, StorageError, TrainingError
 from .losses import cmic_loss
 from .metrics import retrieval_metrics
@@ -148,6 +148,7 @@ def train(
 
     started = time.perf_counter() - state["seconds"]
     data = data.with_copies(model.train(), config, progress)
+    still = StillMaps.make(model, benchmark.images[val], benchmark.views, config) if config.train.copies else None
     steps = range(state["step"], config.train.steps)
     for step in tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress):
         set_learning_rate(optimizer, learning_rate(step, config.train))
@@ -164,7 +165,7 @@ def train(
                 raise TrainingError(f"the loss of step {done} is not a number", path=path, fix=DIVERGED)
             append_log(log, line | {"lr": learning_rate(step, config.train), "seconds": time.perf_counter() - started})
         if look:
-            scores = validate(model, benchmark, val, config)
+            scores = validate(model, benchmark, val, config, still)
             append_log(log, {"step": done, "val": scores, "seconds": time.perf_counter() - started})
             if scores["mrr"] > state["best"]:
                 state["best"] = scores["mrr"]
@@ -200,11 +201,19 @@ def training_loss(model: CMIC, data: TrainingData, config: Config, step: int) ->
 
 
 @torch.inference_mode()
-def validate(model: CMIC, benchmark: Benchmark, rows: np.ndarray, config: Config) -> dict[str, float]:
+def validate(
+    model: CMIC, benchmark: Benchmark, rows: np.ndarray, config: Config, still: StillMaps | None = None
+) -> dict[str, float]:
     """Retrieval metrics of photos ``rows`` over the whole gallery; leaves the model in training mode."""
     model.eval()
-    query = embed_queries(model, benchmark.images[rows], config)
-    views = embed_gallery(model, benchmark.views, config)
+    if still is None:
+        query, views = (
+            embed_queries(model, benchmark.images[rows], config),
+            embed_gallery(model, benchmark.views, config),
+        )
+    else:
+        query = finish(model.query_encoder, still.queries, config)
+        views = finish(model.view_encoder, still.views, config).unflatten(0, benchmark.views.shape[:2])
     device = model.attention_weight.device
     scores = model.score(query.to(device), views.to(device)).cpu()
     model.train()

@@ -4,9 +4,9 @@ import torch
 from cmiclib import copies as module
 from cmiclib.augment import prepare_queries, prepare_views
 from cmiclib.config import Config, ModelConfig, TrainConfig
-from cmiclib.copies import Copies, make_copies
+from cmiclib.copies import Copies, StillMaps, make_copies
 from cmiclib.model import build_model
-from cmiclib.train import TrainingData, train, training_loss
+from cmiclib.train import TrainingData, train, training_loss, validate
 
 CPU = torch.device("cpu")
 CONFIG = Config(
@@ -14,7 +14,7 @@ CONFIG = Config(
     model=ModelConfig(
         query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random", frozen=2
     ),
-    train=TrainConfig(batch=4, steps=4, views=2, copies=2, lr=1e-3, log_every=2, eval_every=2),
+    train=TrainConfig(batch=4, steps=4, views=2, copies=2, view_copies=2, lr=1e-3, log_every=2, eval_every=2),
 )
 PLAIN = ["augment.color=none", "augment.flip=false", "augment.query_scale=[1,1]", "augment.view_scale=[1,1]"]
 PLAIN += ["augment.translate=0"]
@@ -32,7 +32,8 @@ def model():
 
 
 def pictures(copies, model, data, config):
-    made = make_copies(model, data.photos, data.views, config.override([f"train.copies={copies}"]), progress=False)
+    config = config.override([f"train.copies={copies}", f"train.view_copies={copies}"])
+    made = make_copies(model, data.photos, data.views, config, progress=False)
     return made.photos, made.views
 
 
@@ -54,13 +55,26 @@ def test_copies_differ_from_each_other_and_are_the_same_again(model, data):
     torch.testing.assert_close((photos[:1], views[:1]), again, rtol=1e-5, atol=1e-6)
 
 
+def test_photos_and_views_have_as_many_copies_as_each_asks_for(model, data):
+    config = CONFIG.override(["train.copies=3", "train.view_copies=1"])
+    made = make_copies(model, data.photos, data.views, config, progress=False)
+    assert (len(made.photos), len(made.views)) == (3, 1)
+
+
+def test_validation_from_kept_maps_is_validation(model, tiny_benchmark):
+    rows = tiny_benchmark.rows("val")
+    still = StillMaps.make(model, tiny_benchmark.images[rows], tiny_benchmark.views, CONFIG)
+    kept, fresh = (validate(model, tiny_benchmark, rows, CONFIG, maps) for maps in (still, None))
+    assert kept == pytest.approx(fresh)
+
+
 def test_draws_come_from_the_right_picture_and_reach_every_copy():
-    copies = Copies(torch.arange(12).view(3, 4), torch.arange(3 * 5 * 2).view(3, 5, 2))
+    copies = Copies(torch.arange(12).view(3, 4), torch.arange(2 * 5 * 2).view(2, 5, 2))
     generator = torch.Generator().manual_seed(0)
     rows, shapes, chosen = torch.tensor([3, 1] * 20), torch.tensor([4, 0] * 20), torch.tensor([[1, 0], [0, 1]] * 20)
     photos, views = copies.draw_photos(rows, generator), copies.draw_views(shapes, chosen, generator)
     assert torch.equal(photos % 4, rows) and set((photos // 4).tolist()) == {0, 1, 2}
-    assert torch.equal(views % 10, shapes[:, None] * 2 + chosen) and set((views // 10).flatten().tolist()) == {0, 1, 2}
+    assert torch.equal(views % 10, shapes[:, None] * 2 + chosen) and set((views // 10).flatten().tolist()) == {0, 1}
 
 
 def test_a_step_with_copies_is_the_step_without_where_nothing_is_augmented(model, data):
