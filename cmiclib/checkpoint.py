@@ -22,8 +22,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .config import Config, parse_config
+from .benchmark import file_sha256
+from .config import Config, ModelConfig, parse_config, profile
 from .errors import CheckpointError, StorageError
+from .jittor import read_jittor
 from .model import CMIC
 
 
@@ -86,6 +88,77 @@ class Run:
         return read_json(self.path / "environment.json")
 
 
+def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = None) -> CMIC:
+    """Return the authors' trained model, in evaluation mode, from a checkpoint of the released code.
+
+    Every parameter and every running statistic must be there with its shape. ``attention.linear_out`` is left aside:
+    the released code computes it and throws the result away.
+
+    Args:
+        path: a file of any of the kinds that :mod:`cmiclib.jittor` reads.
+        config: the architecture; default: the released one, ResNet-50 and ResNet-18.
+
+    Raises:
+        CheckpointError: not such a file, damaged, or with missing, unexpected or unfit entries, which it lists.
+    """
+    config = config or ModelConfig(init="random")
+    model = CMIC(config)
+    given = {_our_name(name): value for name, value in read_jittor(path).items() if name != UNUSED}
+    own = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    faults = {
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
+        "of another shape": [n for n, value in given.items() if n in own and own[n].shape != value.shape],
+    }
+    if any(faults.values()):
+        lists = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
+        raise CheckpointError(
+            f"this is no checkpoint of {config.query_backbone} and {config.view_backbone}; {'; '.join(lists)}",
+            path=path,
+            fix="give a checkpoint of the released model, or say which backbones it has",
+        )
+    model.load_state_dict({name: value.float() for name, value in given.items()}, strict=False)
+    return model.eval()
+
+
+def convert_reference_checkpoint(path: str | Path, output: str | Path, config: Config | None = None) -> Run:
+    """Write a run folder with the authors' trained model, which evaluation, index and browser take like any other.
+
+    Args:
+        path: see :func:`load_reference_checkpoint`.
+        output: the folder to write; it must not exist, or be empty.
+        config: default: the released configuration.
+
+    Raises:
+        CheckpointError: see :func:`load_reference_checkpoint`; or the folder is in use.
+        StorageError: the disk is full.
+    """
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise CheckpointError("this folder is in use", path=output, fix="give another one, or remove it")
+    config = config or profile("paper")
+    model = load_reference_checkpoint(path, config.model)
+    write_json(output / "config.json", config.model_dump(mode="json"))
+    write_json(output / "origin.json", {"file": Path(path).name, "sha256": file_sha256(Path(path))})
+    save_weights(output / "model.safetensors", model)
+    return Run.open(output)
+
+
+UNUSED = "attention.linear_out.weight"
+
+
+def _our_name(name: str) -> str:
+    """Translate a name of the released code."""
+    if name == "attention.linear_in.weight":
+        return "attention_weight"
+    name = name.replace("rendering_encoder.", "view_encoder.", 1)
+    return name.replace(".resnet.fc.", ".head.", 1).replace(".resnet.", ".backbone.", 1)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file of a run folder.
 
@@ -135,7 +208,8 @@ def clear(path: Path) -> None:
 
 def save_weights(path: Path, model: CMIC) -> None:
     """Write the weights as safetensors, atomically."""
-    state = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
+    # Cloned, because safetensors refuses two names of one shared layer.
+    state = {name: value.detach().contiguous().cpu().clone() for name, value in model.state_dict().items()}
     write_atomically(path, lambda temporary: save_file(state, temporary))
 
 

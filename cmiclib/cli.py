@@ -131,6 +131,18 @@ def index(
 
 
 @app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(metavar="FILE", help="a checkpoint of the released code")],
+    output: Annotated[Path, typer.Option(metavar="RUN", help="the run folder to write")],
+) -> None:
+    """Turn the authors' checkpoint into a run folder, for evaluate, index and search."""
+    from .checkpoint import convert_reference_checkpoint
+
+    run = convert_reference_checkpoint(checkpoint, output)
+    typer.echo(f"run: {run.path}")
+
+
+@app.command()
 def search(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...")],
     index: Annotated[Path, typer.Option(metavar="FILE", help="made by `cmic index`")],

@@ -32,13 +32,17 @@ class ModelConfig(_Frozen):
         "channel", description="the mask is a fourth channel of the photo, cuts it out on white, or is not used"
     )
     fusion: Fusion = Field("attention", description="how views become a score")
+    attention_start: float = Field(
+        0.0, description="W starts as so many times the identity; 0: as a linear layer does, as in the released code"
+    )
     init: str = Field(
         "imagenet",
         description="'imagenet' (torchvision's weights, or the installed ones of tf_efficientnet_lite0), 'random', "
-        "or a file or folder of safetensors",
+        "a file of safetensors or of Jittor, or a folder of safetensors",
     )
     frozen: int = Field(0, ge=0, description="first stages of both backbones that keep their initial weights")
     grid: int = Field(1, ge=1, le=7, description="side of the grid in whose cells the last maps are pooled, too")
+    shared_head: bool = Field(False, description="photos and views share the head's linear layer; needs one backbone")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the features that a training step leaves out")
 
 
@@ -115,6 +119,8 @@ class Config(_Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
+        if self.model.shared_head and self.model.query_backbone != self.model.view_backbone:
+            raise ValueError("model.shared_head needs the same backbone for photos and views, or set it to false")
         if self.train.copies and not self.model.frozen:
             raise ValueError("train.copies keeps what frozen stages return: set model.frozen, too, or train.copies=0")
         return self
@@ -172,18 +178,20 @@ def parse_config(values: dict[str, Any], path: str | None = None) -> Config:
 _FROZEN = ModelConfig(
     query_backbone="tf_efficientnet_lite0",
     view_backbone="tf_efficientnet_lite0",
-    image_size=160,
+    image_size=224,
     mask="cutout",
     init="imagenet",
     frozen=8,
     grid=3,
+    shared_head=True,
+    attention_start=5.0,
     dropout=0.5,
 )
 _SHORT = TrainConfig(
-    batch=96,
+    batch=192,
     steps=1000,
-    views=4,
-    copies=8,
+    views=3,
+    copies=6,
     view_copies=2,
     optimizer="adamw",
     lr=2e-3,
@@ -206,7 +214,7 @@ PROFILES: dict[str, Config] = {
         ),
     ),
     # Two cores and half an hour. Crops milder than the paper's keep training and evaluation at nearly one scale. The
-    # candidates that were trained to the end stand in data/results/backbones.json.
+    # candidates that were trained to the end stand in data/results/candidates.json.
     "demo": Config(
         profile="demo",
         model=_FROZEN,

@@ -103,8 +103,13 @@ class CMIC(nn.Module):
         self.config = config
         self.query_encoder = Encoder(config.query_backbone, 4 if config.mask == "channel" else 3, config)
         self.view_encoder = Encoder(config.view_backbone, 1, config)
-        # The same start as the bias-free nn.Linear of the released code.
-        self.attention_weight = nn.Parameter(nn.Linear(config.dim, config.dim, bias=False).weight.detach())
+        if config.shared_head:
+            self.view_encoder.head[1] = self.query_encoder.head[1]
+        # The same start as the bias-free nn.Linear of the released code, unless the configuration wants another one: a
+        # multiple of the identity lets the views that resemble the query count more from the first step on.
+        linear = nn.Linear(config.dim, config.dim, bias=False).weight.detach()
+        start = config.attention_start
+        self.attention_weight = nn.Parameter(start * torch.eye(config.dim) if start else linear)
 
     def photo_input(self, photos: Tensor) -> Tensor:
         """Bring photos with mask (B, 4, H, W) into the form that the photo encoder takes: see ``config.mask``."""

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError
+from .jittor import read_jittor
 
 PACKAGED = "tf_efficientnet_lite0"
 """timm's name of the backbone whose ImageNet weights come with a package."""
@@ -86,11 +87,13 @@ def load_efficientnet() -> nn.Module:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read a safetensors file, or one that Jittor saved (``.pkl``, ``.pt``), such as the authors' ImageNet weights.
 
     Raises:
         CheckpointError: missing or damaged.
     """
+    if path.suffix in (".pkl", ".pt"):
+        return read_jittor(path)
     try:
         return load_file(path)
     except Exception as error:

@@ -56,6 +56,8 @@ def test_override_changes_one_value_and_nothing_else(assignment, section, key, v
         ("train.batch=many", "train.batch"),
         ("augment.color=red", "augment.color"),
         ("augment.query_scale=[0.9, 0.8]", "0 < low <= high <= 1"),
+        ("model.frozen=0", "train.copies=0"),
+        ("model.view_backbone=resnet18", "model.shared_head"),
     ],
 )
 def test_a_bad_override_is_named_with_its_cure(assignment, named):

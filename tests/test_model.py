@@ -3,10 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cmiclib import model as model_module
+from cmiclib.checkpoint import save_weights
 from cmiclib.config import LossConfig, ModelConfig
 from cmiclib.losses import cmic_loss
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores, fused_weights
@@ -174,6 +176,29 @@ def test_views_keep_their_places():
     model, views = build_model(TINY).eval(), torch.rand(2, 3, 1, 32, 32)
     alone = torch.stack([model.embed_views(views[i : i + 1, j : j + 1])[0, 0] for i in range(2) for j in range(3)])
     torch.testing.assert_close(model.embed_views(views).flatten(0, 1), alone, atol=1e-5, rtol=0)
+
+
+def test_attention_starts_as_a_linear_layer_or_as_the_identity():
+    torch.manual_seed(0)
+    assert 0 < build_model(TINY).attention_weight.std() < 1 / TINY.dim**0.5
+    model = build_model(TINY.model_copy(update={"attention_start": 5.0}))
+    assert torch.equal(model.attention_weight, 5 * torch.eye(TINY.dim))
+
+
+def test_a_shared_head_is_one_layer_that_is_saved_and_trained_once(tmp_path):
+    model = build_model(TINY.model_copy(update={"shared_head": True}))
+    assert model.query_encoder.head[1] is model.view_encoder.head[1]
+    assert model.query_encoder.head[0] is not model.view_encoder.head[0]
+    apart = build_model(TINY)
+    assert sum(1 for _ in apart.parameters()) - sum(1 for _ in model.parameters()) == 2
+    save_weights(tmp_path / "model.safetensors", model)
+    again = build_model(TINY.model_copy(update={"shared_head": True}))
+    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    photos, views = torch.rand(2, 4, 32, 32), torch.rand(2, 3, 1, 32, 32)
+    for each in (model, again):
+        each.eval()
+    assert torch.equal(again.embed_queries(photos), model.embed_queries(photos))
+    assert torch.equal(again.embed_views(views), model.embed_views(views))
 
 
 @pytest.mark.parametrize("mask", ["channel", "cutout", "none"])

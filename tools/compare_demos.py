@@ -3,7 +3,7 @@
 The test photos take no part. Each candidate is a line of overrides of the demo profile; results are written as they
 come, and a finished candidate is loaded, not trained again:
 
-    python tools/compare_demos.py --benchmark DIR --runs outputs/candidates \
+    python tools/compare_demos.py --benchmark DIR --runs outputs/candidates --result candidates.json \
         "model.query_backbone=resnet10t model.view_backbone=resnet10t" "augment.background=0.5"
 """
 
@@ -16,7 +16,6 @@ from cmiclib.checkpoint import Run, write_json
 from cmiclib.config import profile
 from cmiclib.train import run_name, train_or_load
 
-RESULT = Path("data/results/backbones.json")
 KEPT = ("top1", "top10", "category", "mrr")
 
 
@@ -44,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--benchmark", type=Path, required=True, help="a prepared benchmark")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--result", type=Path, required=True, help="JSON file to write")
     parser.add_argument("candidates", nargs="+", help="overrides of the demo profile, separated by spaces")
     arguments = parser.parse_args()
     benchmark, rows = Benchmark.open(arguments.benchmark), []

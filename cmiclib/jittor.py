@@ -1,0 +1,79 @@
+"""Read what Jittor saves: the released checkpoints and ImageNet weights.
+
+Jittor, in which the released code is written, has had three kinds of files:
+
+===========================  =====================================================================
+releases to 1.3.8            a pickle of ``{name: array}``, its SHA-1 (20 bytes), then ``HCAJSLHD``
+1.3.11, ``.pkl``             the same envelope; each array is wrapped in ``jittor_core.Var``
+1.3.11, ``.pt``              PyTorch's zip file
+===========================  =====================================================================
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+from .unpickle import load_pickle, read_limited, sha1
+
+MAGIC = b"HCAJSLHD"
+LIMIT = 4 << 30
+"""Bytes: the released model has 0.14 GB."""
+
+
+def read_jittor(path: str | Path) -> dict[str, Tensor]:
+    """Return the arrays of a file that Jittor saved.
+
+    Raises:
+        CheckpointError: missing, damaged, not such a file, or it holds something else than arrays of numbers.
+    """
+    path = Path(path)
+    data = read_limited(path, LIMIT, CheckpointError)
+    if data[:4] == b"PK\x03\x04":
+        values = _read_zip(path)
+    elif data.endswith(MAGIC):
+        body, digest = data[:-28], data[-28:-8]
+        if sha1(body) != digest:
+            raise CheckpointError(
+                "the file is damaged: its SHA-1 is not the one that it carries", path=path, fix="download it again"
+            )
+        values = load_pickle(body, path, CheckpointError, {("jittor.jittor_core", "Var"): _same, **_OLD_NAMES})
+    else:
+        raise CheckpointError(
+            "this is not a file of Jittor, or its end is missing", path=path, fix="check the path, or download it again"
+        )
+    return _tensors(values, path)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_OLD_NAMES = {("jittor", "jittor_core.Var"): _same}
+
+
+def _read_zip(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:  # torch raises many kinds of errors for damaged and for forged files
+        reason = str(problem).split("\n")[0]
+        raise CheckpointError(f"not readable as weights ({reason})", path=path, fix="download it again") from None
+
+
+def _tensors(values: Any, path: Path) -> dict[str, Tensor]:
+    wrong = "it does not hold a table of named arrays"
+    if not isinstance(values, dict) or not values or not all(isinstance(name, str) for name in values):
+        raise CheckpointError(wrong, path=path, fix="give the file of a trained model")
+    tensors = {}
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{wrong}: '{name}' is a {type(value).__name__}", path=path, fix="give the file of a trained model"
+            )
+        tensors[name] = value
+    return tensors
