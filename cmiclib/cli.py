@@ -77,6 +77,21 @@ def prepare_sweethome(
     typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")
 
 
+@prepare.command("release")
+def prepare_release(
+    input: Annotated[Path, typer.Option(metavar="DIR", help="one folder of the archive, such as data/pix3d")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")],
+    size: Annotated[int, typer.Option(min=32, help="side of photos and views in pixels")] = 224,
+    val: Annotated[float, typer.Option(min=0.0, max=0.9, help="share of the training photos for validation")] = 0.1,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="leave out what is missing")] = False,
+) -> None:
+    """Convert the authors' released archive."""
+    from .sources.release import prepare_release
+
+    benchmark = prepare_release(input, output, size=size, val=val, allow_missing=allow_missing)
+    typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")
+
+
 @app.command()
 def train(
     benchmark: Folder,
@@ -99,18 +114,34 @@ def train(
 def evaluate(
     run: RunFolder,
     benchmark: Folder,
+    gallery: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="search this gallery, with --mode shapenet")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "test",
+    mode: Annotated[str | None, typer.Option(help="as the released test script: simple, full or shapenet")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Measure a run on a prepared benchmark."""
     from .benchmark import Benchmark
     from .checkpoint import Run
     from .evaluate import report, score_run
+    from .index import ShapeIndex
+    from .modes import TOTAL, released_table
 
-    opened = Benchmark.open(benchmark)
-    figures = report(score_run(Run.open(run), opened, split)) | {"gallery_size": len(opened.shapes)}
-    show(["metric", "value"], [[name, f"{value:.4g}"] for name, value in figures.items()])
-    write_json(json_file, figures)
+    opened, trained = Benchmark.open(benchmark), Run.open(run)
+    if mode is None and gallery is None:
+        figures = report(score_run(trained, opened, split)) | {"gallery_size": len(opened.shapes)}
+        show(["metric", "value"], [[name, f"{value:.4g}"] for name, value in figures.items()])
+        write_json(json_file, figures)
+        return
+    searched = Benchmark.open(gallery) if gallery else None
+    index = ShapeIndex.build(trained.model(), searched or opened, trained.config)
+    table = released_table(index, opened, mode or "shapenet", split, searched)
+    lines = [
+        [str(name), *(f"{value:.4g}" for value in row)] for name, row in zip(table.index, table.values, strict=True)
+    ]
+    show(["of", *table.columns], lines)
+    write_json(json_file, {**table.loc[TOTAL].to_dict(), "gallery_size": len(index)})
 
 
 @app.command()

@@ -133,24 +133,44 @@ def by_category(scored: Scored) -> pd.DataFrame:
 
 
 def shape_distances(scored: Scored) -> dict[str, float]:
-    """Mean d_HAU and d_IoU between each query's first shape and its own (released protocol, reference full test).
-
-    d_HAU: modified Hausdorff distance of 10,000 surface points with halved coordinates; d_IoU: intersection over
-    union of solid 128³ grids. Figures whose arrays the benchmark lacks are left out.
-    """
+    """Mean of :func:`pair_distances` between each query's first shape and its own."""
     benchmark = scored.benchmark
     first = scored.scores.argmax(dim=1).numpy()
     own = benchmark.relevant(scored.rows).argmax(axis=1)
-    pairs, inverse = np.unique(np.stack([first, own], axis=1), axis=0, return_inverse=True)  # (P, 2), (Q,)
+    return {name: float(values.mean()) for name, values in pair_distances(benchmark, first, benchmark, own).items()}
+
+
+def pair_distances(gallery: Benchmark, found: np.ndarray, benchmark: Benchmark, own: np.ndarray) -> dict[str, Any]:
+    """d_HAU and d_IoU between shapes that were found and the queries' own ones (released protocol, full test).
+
+    d_HAU: modified Hausdorff distance of 10,000 surface points with halved coordinates; d_IoU: intersection over
+    union of solid 128³ grids. What a benchmark has no arrays for is left out.
+
+    Args:
+        gallery: where the shapes were found.
+        found: (Q,) rows of its shapes.
+        benchmark: where the own shapes are; it can be the same.
+        own: (Q,) rows of its shapes.
+
+    Returns:
+        ``d_hau`` and ``d_iou``, each (Q,).
+    """
+    same = gallery is benchmark
+    pairs, inverse = np.unique(np.stack([found, own], axis=1), axis=0, return_inverse=True)  # (P, 2), (Q,)
     figures = {}
-    if "points.npy" in benchmark.arrays:
-        halved = {row: benchmark.points[row].astype(np.float32) / 2 for row in np.unique(pairs)}
-        hausdorff = np.array([0.0 if a == b else modified_hausdorff(halved[a], halved[b]) for a, b in pairs])
-        figures["d_hau"] = float(hausdorff[inverse.ravel()].mean())
-    if "voxels.npy" in benchmark.arrays:
-        overlap = np.array([packed_iou(benchmark.voxels[a], benchmark.voxels[b]) for a, b in pairs])
-        figures["d_iou"] = float(overlap[inverse.ravel()].mean())
+    if "points.npy" in gallery.arrays and "points.npy" in benchmark.arrays:
+        hausdorff = [
+            0.0 if same and a == b else modified_hausdorff(*_halved(gallery, a, benchmark, b)) for a, b in pairs
+        ]
+        figures["d_hau"] = np.array(hausdorff)[inverse.ravel()]
+    if "voxels.npy" in gallery.arrays and "voxels.npy" in benchmark.arrays:
+        overlap = [packed_iou(gallery.voxels[a], benchmark.voxels[b]) for a, b in pairs]
+        figures["d_iou"] = np.array(overlap)[inverse.ravel()]
     return figures
+
+
+def _halved(gallery: Benchmark, a: int, benchmark: Benchmark, b: int) -> tuple[np.ndarray, np.ndarray]:
+    return gallery.points[a].astype(np.float32) / 2, benchmark.points[b].astype(np.float32) / 2
 
 
 def packed_iou(a: np.ndarray, b: np.ndarray) -> float:

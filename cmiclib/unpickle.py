@@ -10,7 +10,7 @@ import io
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -111,13 +111,29 @@ class _Array(StandIn):
 
     def set_state(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
-        if not isinstance(kind, _Type) or not isinstance(data, bytes):
+        self.fill(data, kind, shape, "F" if fortran else "C")
+
+    def fill(self, data: Any, kind: Any, shape: Any, order: Literal["C", "F"]) -> None:
+        if not isinstance(kind, _Type) or not isinstance(data, bytes | bytearray):
             raise pickle.UnpicklingError("it holds an array of objects, not of numbers")
-        self.value = np.frombuffer(data, kind.numpy()).reshape(shape, order="F" if fortran else "C")
+        self.value = np.frombuffer(bytes(data), kind.numpy()).reshape(shape, order=order)
 
 
 def _new_array(*_: Any) -> _Array:
     return _Array()
+
+
+def _array_of_bytes(data: Any, kind: Any, shape: Any, order: Any = "C", *_: Any) -> _Array:
+    array = _Array()
+    array.fill(data, kind, shape, "F" if order == "F" else "C")
+    return array
+
+
+def _encode(text: Any, codec: Any = "latin1") -> bytes:
+    """Make bytes as protocols before 3 do."""
+    if not isinstance(text, str) or codec != "latin1":
+        raise pickle.UnpicklingError("it encodes text")
+    return text.encode("latin1")
 
 
 def _refuse(*_: Any) -> Any:
@@ -129,6 +145,9 @@ ARRAYS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.multiarray", "_reconstruct"): _new_array,
     ("numpy", "ndarray"): _refuse,
     ("numpy", "dtype"): _Type,
+    ("numpy.core.numeric", "_frombuffer"): _array_of_bytes,
+    ("numpy._core.numeric", "_frombuffer"): _array_of_bytes,
+    ("_codecs", "encode"): _encode,
 }
 
 

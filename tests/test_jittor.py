@@ -179,6 +179,7 @@ FORGED = {
     "state of a class": global_("numpy", "dtype") + b"N}S'numpy'\nNs\x86b.",
     "persistent id": b"P1\n.",
     "registered class": b"\x82\x01.",
+    "text in another code": global_("_codecs", "encode") + b"(Vx\nVutf8\ntR.",
     "unfinished array": global_("numpy.core.multiarray", "_reconstruct") + b"(tR.",
     "nothing": b"",
     "stack underflow": b"R.",
@@ -213,9 +214,10 @@ def test_a_torch_zip_with_code_is_not_run(tmp_path):
 
 @pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8", "<i8", "|u1"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_of_every_type_and_order_are_read(save, kind, order):
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_every_type_order_and_protocol_are_read(save, kind, order, protocol):
     array = np.asarray(np.arange(6).reshape(2, 3), dtype=kind, order=order)
-    value = read_jittor(save({"x": array}))["x"]
+    value = read_jittor(save(pickle.dumps({"x": array}, protocol)))["x"]
     assert np.array_equal(value.numpy(), array) and value.dtype == torch.from_numpy(array.astype(kind[1:])).dtype
 
 
