@@ -90,7 +90,7 @@ def _expected(
     }
 
 
-def untrained_scores(images: np.ndarray, views: np.ndarray, *, size: int = 160, batch: int = 96) -> dict[str, Tensor]:
+def untrained_scores(images: np.ndarray, views: np.ndarray, *, size: int = 160, batch: int = 16) -> dict[str, Tensor]:
     """Score photos against shapes with an ImageNet network that was trained neither on views nor on this task.
 
     The photo is cut out by its mask and put on white, so that it looks as much like a view as it can. A shape's score

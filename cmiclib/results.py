@@ -14,7 +14,8 @@ BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results 
 ROWS = {
     "seen": "CMIC, shapes seen in training",
     "unseen": "CMIC, unseen shapes",
-    "untrained": "pre-trained backbone, nearest view",
+    "untrained": "pre-trained network, nearest view",
+    "untrained_cells": "the same, features of 3 × 3 cells",
     "prior": "category prior",
     "chance": "chance",
 }

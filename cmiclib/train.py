@@ -31,8 +31,7 @@ from .model import CMIC, build_model
 from .provenance import code_digest, environment
 
 METHOD = (
-    "augment", "batches", "color", "copies", "embed", "encoders", "jittor", "losses", "metrics", "model", "train",
-    "unpickle", "weights",
+    "augment", "batches", "color", "copies", "embed", "encoders", "losses", "metrics", "model", "train", "weights"
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
