@@ -5,7 +5,8 @@ its columns. They hold an antialiasing triangle filter, which a bilinear `grid_s
 a CPU it takes the same time at the sizes of this project. Random numbers are drawn on the CPU from the given
 generator and moved, so that a seed means the same on every device.
 
-The released code seeds these draws with the clock's second, so that samples of one second share a crop.
+The released code seeds these draws with the clock's second, so that samples of one second share a crop; with
+``crops="clock"`` they do so here, by count instead of by clock.
 """
 
 import math
@@ -18,6 +19,8 @@ from .config import AugmentConfig
 
 _ASPECT = (3 / 4, 4 / 3)  # width over height of a random crop
 _TRIES = 10
+CLOCK_SAMPLES = 5
+"""Samples that share a crop with ``crops="clock"``: the released code was seen to draw 4 to 8 crops for 30 photos."""
 
 
 def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator: torch.Generator) -> Tensor:
@@ -41,10 +44,12 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
     _check(photos, "(B, 4, S, S)", photos.ndim == 4 and photos.shape[1] == 4)
     boxes = draw_crops(len(photos), config.query_scale, config.translate, generator)
     flips = _draw_flips(len(photos), config.flip, generator)
+    if config.crops == "clock":
+        boxes, flips = _of_one_second(boxes, len(photos)), _of_one_second(flips, len(photos))
     rgb, mask = _split(resample(photos, size, boxes, flips))
     if config.background:
         rgb = replace_background(rgb, mask, config.background, generator)
-    rgb = _recolor(rgb, config.color, generator)
+    rgb = _recolor(rgb, config, generator)
     return torch.cat((2 * rgb - 1, mask if config.mask_range == "reference" else 2 * mask - 1), dim=1)
 
 
@@ -85,6 +90,8 @@ def augment_views(views: Tensor, config: AugmentConfig, size: int, generator: to
     count = views.shape[0] * views.shape[1]
     boxes = draw_crops(count, config.view_scale, 0.0, generator)
     flips = _draw_flips(count, config.flip, generator)
+    if config.crops == "clock":
+        boxes, flips = _of_one_second(boxes, len(views)), _of_one_second(flips, len(views))
     cropped = resample(views.flatten(0, 1).unsqueeze(1), size, boxes, flips)  # (B·V, 1, size, size)
     return (cropped / 127.5 - 1).unflatten(0, views.shape[:2])
 
@@ -193,12 +200,14 @@ def replace_background(rgb: Tensor, mask: Tensor, share: float, generator: torch
     return torch.where((mask == 0) & changed.view(-1, 1, 1, 1), rgb[other], rgb)
 
 
-def _recolor(rgb: Tensor, color: str, generator: torch.Generator) -> Tensor:
-    if color == "none":
+def _recolor(rgb: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    if config.color == "none":
         return rgb
-    if color == "jitter":
+    if config.color == "jitter":
         return jitter_color(rgb, generator)
-    return recolor(rgb[_another(len(rgb), generator).to(rgb.device)], rgb, color)
+    any_photo = config.style == "any"
+    style = torch.randperm(len(rgb), generator=generator) if any_photo else _another(len(rgb), generator)
+    return recolor(rgb[style.to(rgb.device)], rgb, config.color)
 
 
 def _another(count: int, generator: torch.Generator) -> Tensor:
@@ -207,8 +216,19 @@ def _another(count: int, generator: torch.Generator) -> Tensor:
     return (torch.arange(count) + steps) % count
 
 
-def _draw_flips(count: int, flip: bool, generator: torch.Generator) -> Tensor | None:
-    return torch.rand(count, generator=generator) < 0.5 if flip else None
+def _draw_flips(count: int, flip: bool, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
+
+
+def _of_one_second(draws: Tensor, samples: int) -> Tensor:
+    """Give the samples that the released code handles within one second the draws of the first of them.
+
+    Args:
+        draws: (samples · k, …), k draws a sample.
+        samples: in the order of the batch.
+    """
+    first = torch.arange(samples) // CLOCK_SAMPLES * CLOCK_SAMPLES
+    return draws.unflatten(0, (samples, -1))[first].flatten(0, 1)
 
 
 def _uniform(shape: tuple[int, int], bounds: tuple[float, float], generator: torch.Generator) -> Tensor:

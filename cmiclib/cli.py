@@ -98,6 +98,7 @@ def train(
     output: Annotated[Path, typer.Option(metavar="RUN", help="the run folder to write")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     profile: Profile = "demo",
+    preset: Annotated[str, typer.Option(help="paper, or released: with the released code's peculiarities")] = "paper",
     resume: Annotated[bool, typer.Option("--resume", help="go on from the folder's last state")] = False,
 ) -> None:
     """Train on a prepared benchmark; KEY=VALUE changes the profile, as in loss.tau=0.05."""
@@ -105,7 +106,7 @@ def train(
     from .config import profile as profile_config
     from .train import train
 
-    config = profile_config(profile, overrides or [])
+    config = profile_config(profile, overrides or [], preset)
     run = train(config, Benchmark.open(benchmark), output, resume=resume)
     typer.echo(f"run: {run.path}")
 

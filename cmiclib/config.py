@@ -43,6 +43,9 @@ class ModelConfig(_Frozen):
     frozen: int = Field(0, ge=0, description="first stages of both backbones that keep their initial weights")
     grid: int = Field(1, ge=1, le=7, description="side of the grid in whose cells the last maps are pooled, too")
     shared_head: bool = Field(False, description="photos and views share the head's linear layer; needs one backbone")
+    running_variance: Literal["unbiased", "biased"] = Field(
+        "unbiased", description="what batch normalisations remember; 'biased': as Jittor's do"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the features that a training step leaves out")
 
 
@@ -55,6 +58,12 @@ class AugmentConfig(_Frozen):
     flip: bool = Field(True, description="mirror photos and views, each with probability 1/2")
     color: Literal["lab", "reference", "jitter", "none"] = Field(
         "lab", description="colour transfer between photos of the batch; 'reference': the released formula"
+    )
+    style: Literal["other", "any"] = Field(
+        "other", description="a photo takes the colours of another one; 'any': of any of the batch, also its own"
+    )
+    crops: Literal["own", "clock"] = Field(
+        "own", description="each sample draws its own crop and flip; 'clock': samples of one second share theirs"
     )
     background: float = Field(
         0.0, ge=0, le=1, description="share of photos whose surroundings another photo replaces; not in the paper"
@@ -79,6 +88,9 @@ class LossConfig(_Frozen):
     include_instance: bool = Field(
         True, description="the own shape is among the category's positives, as in the paper's code"
     )
+    zero_losses: Literal["kept", "dropped"] = Field(
+        "kept", description="'dropped': a category loss that rounds to 0 does not count in the mean"
+    )
     symmetric: bool = Field(False, description="add the shape→photo direction of the instance loss")
 
 
@@ -95,7 +107,9 @@ class TrainConfig(_Frozen):
         description="copies of each photo, augmented and run through the frozen stages before training; 0: none",
     )
     view_copies: int = Field(1, ge=1, description="such copies of each view, where there are copies of photos")
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "jittor-adam"] = Field(
+        "adam", description="'jittor-adam': with ε before the bias correction, as Jittor has it"
+    )
     lr: float = Field(5e-5, gt=0)
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = Field(0.0, ge=0)
@@ -230,12 +244,37 @@ PROFILES: dict[str, Config] = {
 }
 
 
-def profile(name: str, overrides: Iterable[str] = ()) -> Config:
-    """Return a profile by name with ``key=value`` overrides applied.
+PRESETS: dict[str, tuple[str, ...]] = {
+    "paper": (),
+    "released": (
+        "augment.color=reference",
+        "augment.mask_range=reference",
+        "augment.style=any",
+        "augment.crops=clock",
+        "loss.include_instance=true",
+        "loss.zero_losses=dropped",
+        "model.running_variance=biased",
+        "train.optimizer=jittor-adam",
+        "train.weight_decay=0",
+        "train.precision=fp32",
+    ),
+}
+"""What the released code does otherwise than the paper says or than was surely meant, each by its own option."""
+
+
+def profile(name: str, overrides: Iterable[str] = (), preset: str = "paper") -> Config:
+    """Return a profile by name, with a preset and then ``key=value`` overrides applied.
+
+    Args:
+        name: of :data:`PROFILES`.
+        overrides: such as ``loss.tau=0.05``.
+        preset: of :data:`PRESETS`; ``"released"`` repeats the released code's peculiarities.
 
     Raises:
-        ConfigError: no such profile, or a bad override.
+        ConfigError: no such profile or preset, or a bad override.
     """
     if name not in PROFILES:
         raise ConfigError(f"unknown profile '{name}'", fix=f"use one of: {', '.join(PROFILES)}")
-    return PROFILES[name].override(overrides)
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset '{preset}'", fix=f"use one of: {', '.join(PRESETS)}")
+    return PROFILES[name].override([*PRESETS[preset], *overrides])

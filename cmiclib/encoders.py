@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         self.head = nn.Sequential(nn.BatchNorm1d(features), nn.Linear(features, config.dim))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed ``images`` (B, C, H, W) in about [-1, 1]; returns (B, d) with rows of length 1, in float32."""
+        """Embed ``images`` (B, C, H, W) in about [-1, 1]; returns (B, d) with rows of length 1, in float32 at least."""
         return self.finish(self.begin(images))
 
     def begin(self, images: Tensor) -> Tensor:
@@ -84,9 +84,10 @@ class Encoder(nn.Module):
         return self._pool(maps)
 
     def finish(self, maps: Tensor) -> Tensor:
-        """Embed what :meth:`begin` returned; returns (B, d) with rows of length 1, in float32."""
+        """Embed what :meth:`begin` returned; returns (B, d) with rows of length 1, in float32 at least."""
         features = F.dropout(self.head[0](self.features(maps)), self.dropout, self.training)
-        return F.normalize(self.head[1](features).float(), dim=-1)  # (B, d)
+        vectors = self.head[1](features)  # (B, d)
+        return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
 
     def _pool(self, maps: Tensor) -> Tensor:
         whole = maps

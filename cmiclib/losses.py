@@ -29,7 +29,12 @@ def instance_loss(scores: Tensor, target: Tensor, tau: float) -> Tensor:
 
 
 def category_loss(
-    scores: Tensor, same_category: Tensor, tau: float, include_instance: bool = True, target: Tensor | None = None
+    scores: Tensor,
+    same_category: Tensor,
+    tau: float,
+    include_instance: bool = True,
+    target: Tensor | None = None,
+    drop_zeros: bool = False,
 ) -> Tensor:
     """Return -log softmax(scores / tau), averaged over each photo's positives, then over photos.
 
@@ -37,15 +42,14 @@ def category_loss(
     positives change with `include_instance`. A photo without positives is left out of the mean; if there is none
     with positives, the loss is 0.
 
-    The released code also drops a photo whose loss rounds to exactly 0, that is, whose only positive takes the
-    whole softmax; here it counts as the 0 that it is.
-
     Args:
         scores: float (Q, N), photo by shape; half precision is computed in float32.
         same_category: bool (Q, N), True where the shape is of the photo's category.
         tau: temperature, above 0.
         include_instance: count the own shape among the positives, as the released code does.
         target: int64 (Q,), the column of each photo's own shape; needed to leave it out.
+        drop_zeros: leave a photo out whose loss rounds to exactly 0, that is, whose only positive takes the whole
+            softmax. The released code does; else it counts as the 0 that it is.
 
     Returns:
         A scalar, at least 0.
@@ -58,7 +62,7 @@ def category_loss(
         if target is None:
             raise ValueError("include_instance=False needs target, the column of each photo's own shape")
         same_category = same_category & ~_one_hot(target, scores)
-    return _mean_over_positives(_log_softmax(scores, tau), same_category)
+    return _mean_over_positives(_log_softmax(scores, tau), same_category, drop_zeros)
 
 
 def cmic_loss(
@@ -88,7 +92,8 @@ def cmic_loss(
     if config.symmetric:
         reverse = _mean_over_positives(_log_softmax(scores.T, config.tau), _one_hot(target, scores).T)
         instance = (instance + reverse) / 2
-    category = category_loss(scores, same_category, config.tau, config.include_instance, target)
+    drop_zeros = config.zero_losses == "dropped"
+    category = category_loss(scores, same_category, config.tau, config.include_instance, target, drop_zeros)
     category = torch.where(same_category.all(), torch.zeros_like(category), category)
     return instance + config.category_weight * category, instance, category
 
@@ -102,10 +107,11 @@ def _one_hot(target: Tensor, scores: Tensor) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter(1, target.unsqueeze(1), True)  # (Q, N)
 
 
-def _mean_over_positives(log_probability: Tensor, positive: Tensor) -> Tensor:
+def _mean_over_positives(log_probability: Tensor, positive: Tensor, drop_zeros: bool = False) -> Tensor:
     count = positive.sum(dim=1)  # (Q,)
     each = -log_probability.masked_fill(~positive, 0).sum(dim=1) / count.clamp(min=1)
-    return each.sum() / (count > 0).sum().clamp(min=1)
+    counted = (count > 0) & (each != 0) if drop_zeros else count > 0
+    return each.sum() / counted.sum().clamp(min=1)
 
 
 def _check(scores: Tensor, tau: float, same_category: Tensor | None = None, target: Tensor | None = None) -> None:

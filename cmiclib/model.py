@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .config import Fusion, ModelConfig
 from .encoders import Encoder, load_initial_weights
+from .released import keep_biased_variance
 
 CHUNK_ELEMENTS = 1 << 22
 """Elements of one (Q, n, V) block when no gradient is needed: 16 MB in float32, about a core's share of cache."""
@@ -105,6 +106,8 @@ class CMIC(nn.Module):
         self.view_encoder = Encoder(config.view_backbone, 1, config)
         if config.shared_head:
             self.view_encoder.head[1] = self.query_encoder.head[1]
+        if config.running_variance == "biased":
+            keep_biased_variance(self)
         # The same start as the bias-free nn.Linear of the released code, unless the configuration wants another one: a
         # multiple of the identity lets the views that resemble the query count more from the first step on.
         linear = nn.Linear(config.dim, config.dim, bias=False).weight.detach()

@@ -29,9 +29,11 @@ from .losses import cmic_loss
 from .metrics import retrieval_metrics
 from .model import CMIC, build_model
 from .provenance import code_digest, environment
+from .released import JittorAdam
 
 METHOD = (
-    "augment", "batches", "color", "copies", "embed", "encoders", "losses", "metrics", "model", "train", "weights"
+    "augment", "batches", "color", "copies", "embed", "encoders", "losses", "metrics", "model", "released", "train",
+    "weights",
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
@@ -240,6 +242,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 def make_optimizer(model: CMIC, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam as in the paper, or AdamW, which leaves biases and normalisation without decay."""
     trained = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "jittor-adam":
+        return JittorAdam(trained, config.lr, config.betas)
     if config.optimizer == "adam":
         return torch.optim.Adam(trained, config.lr, config.betas, weight_decay=config.weight_decay)
     matrices = [p for p in trained if p.ndim > 1]

@@ -1,0 +1,49 @@
+"""The released code's augmentation of one photo and of one view, picture by picture with PIL.
+
+Training does not use it: :mod:`cmiclib.augment` works on whole batches on their own device. It is here to compare with,
+in numbers and in speed. Given the same draws, it returns what the released code returns, to the last bit of its 8-bit
+pictures.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+Crop = tuple[int, int, int, int]
+"""top, left, height and width in pixels"""
+
+
+def released_photo(
+    image: Image.Image, mask: Image.Image, shift: tuple[float, float], crop: Crop, flip: bool, size: int
+) -> Tensor:
+    """Shift, crop, resize and mirror a photo and its mask alike, before the colour transfer.
+
+    Args:
+        image: RGB.
+        mask: gray, of the same size.
+        shift: pixels to the right and down; what comes in from outside is black.
+        crop: taken after the shift.
+        flip: mirror left and right.
+        size: side of the result in pixels.
+
+    Returns:
+        float32 (4, size, size): RGB and mask, all in [0, 1].
+    """
+    right, down = shift
+    parts = []
+    for picture in (image, mask):
+        moved = picture.transform(picture.size, Image.Transform.AFFINE, (1, 0, -right, 0, 1, -down))
+        parts.append(np.atleast_3d(np.asarray(_cut(moved, crop, flip, size))))
+    return torch.from_numpy(np.concatenate(parts, axis=2)).permute(2, 0, 1).float() / 255
+
+
+def released_view(view: Image.Image, crop: Crop, flip: bool, size: int) -> Tensor:
+    """Crop, resize and mirror a gray view; returns float32 (1, size, size) in [-1, 1]."""
+    return torch.from_numpy(np.array(_cut(view, crop, flip, size)))[None].float() / 127.5 - 1
+
+
+def _cut(picture: Image.Image, crop: Crop, flip: bool, size: int) -> Image.Image:
+    top, left, height, width = crop
+    cut = picture.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
+    return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cut
