@@ -9,6 +9,9 @@ from torch import Tensor
 
 from .config import LossConfig
 
+ROUNDS_TO_ZERO = 8e-8
+"""A loss below this is 0 in the released code, which takes a float32 share's logarithm: 6.0e-8 is, 1.0e-7 is not."""
+
 
 def instance_loss(scores: Tensor, target: Tensor, tau: float) -> Tensor:
     """Return the mean over photos of -log softmax(scores / tau) at the own shape.
@@ -62,7 +65,9 @@ def category_loss(
         if target is None:
             raise ValueError("include_instance=False needs target, the column of each photo's own shape")
         same_category = same_category & ~_one_hot(target, scores)
-    return _mean_over_positives(_log_softmax(scores, tau), same_category, drop_zeros)
+    if drop_zeros:  # whether a loss is 0 or 1e-7 is a question for float64
+        return _mean_over_positives(_log_softmax(scores.double(), tau), same_category, True).to(scores.dtype)
+    return _mean_over_positives(_log_softmax(scores, tau), same_category)
 
 
 def cmic_loss(
@@ -110,7 +115,7 @@ def _one_hot(target: Tensor, scores: Tensor) -> Tensor:
 def _mean_over_positives(log_probability: Tensor, positive: Tensor, drop_zeros: bool = False) -> Tensor:
     count = positive.sum(dim=1)  # (Q,)
     each = -log_probability.masked_fill(~positive, 0).sum(dim=1) / count.clamp(min=1)
-    counted = (count > 0) & (each != 0) if drop_zeros else count > 0
+    counted = (count > 0) & (each > ROUNDS_TO_ZERO) if drop_zeros else count > 0
     return each.sum() / counted.sum().clamp(min=1)
 
 

@@ -230,6 +230,20 @@ def test_training_curves_of_a_run_that_was_best_at_once() -> None:
     assert_apart(figure, written(figure))
 
 
+def test_effects_are_coloured_only_where_the_interval_leaves_zero_out() -> None:
+    table = pd.DataFrame({
+        "name": ["better", "worse", "unclear"], "difference": [3.0, -2.0, 0.5], "low": [1.0, -3.0, -1.0],
+        "high": [5.0, -1.0, 2.0], "by_seed": [[2.0, 4.0], [-2.0, -2.0], [0.0, 1.0]],
+    })  # fmt: skip
+    (ax,) = draw(figures.effects(table, "points")).axes
+    lines = {kind: [line for line in ax.lines if line.get_gid() == kind] for kind in ("point", "interval", "seed")}
+    assert [line.get_xdata()[0] for line in lines["point"]] == [3.0, -2.0, 0.5]
+    assert [list(line.get_xdata()) for line in lines["interval"]] == [[1, 5], [-3, -1], [-1, 2]]
+    assert [list(line.get_xdata()) for line in lines["seed"]] == [[2, 4], [-2, -2], [0, 1]]
+    assert len({line.get_color() for line in lines["point"]}) == 3
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(table.name)
+
+
 def test_result_points() -> None:
     table = pd.DataFrame({
         "method": ["ours", "chance", "someone else"], "kind": ["measured", "measured", "published"],

@@ -96,6 +96,17 @@ def test_total_loss_and_gradient_match_the_released_code(parity, case):
     assert (category.item() != 0) == bool(parity[f"{case}/has_cat_loss"])
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case != "single_category"])
+def test_the_released_option_matches_the_released_code_in_every_case(parity, case):
+    scores, target, same = load(parity, case)
+    config = RELEASED.model_copy(update={"zero_losses": "dropped"})
+    total, _, category = cmic_loss(scores, target, same, config)
+    total.backward()
+    torch.testing.assert_close(category.item(), float(parity[f"{case}/loss_cats"]), atol=LOSS_TOLERANCE, rtol=0)
+    torch.testing.assert_close(total.item(), float(parity[f"{case}/loss_total"]), atol=LOSS_TOLERANCE, rtol=0)
+    np.testing.assert_allclose(scores.grad.T, parity[f"{case}/grad_total"], atol=GRADIENT_TOLERANCE)
+
+
 def test_released_code_drops_photos_whose_loss_rounds_to_zero(parity):
     """Its mean is over losses other than 0; a photo that takes the whole softmax counts here, as 0."""
     case = "lonely_exact_one"

@@ -3,7 +3,7 @@
 from .data import cameras, counts, samples, solid, views
 from .embedding import embedding_map
 from .method import attention, color_transfer, loss_matrix, training_curves
-from .results import category_bars, confusion, margins, rank_curves, result_points
+from .results import category_bars, confusion, effects, margins, rank_curves, result_points
 from .retrieval import attended_views, retrieval_rows
 from .style import category_colors, use_style
 
@@ -16,6 +16,7 @@ __all__ = [
     "color_transfer",
     "confusion",
     "counts",
+    "effects",
     "embedding_map",
     "loss_matrix",
     "margins",

@@ -57,6 +57,29 @@ def _point(ax: Axes, y: int, row: pd.Series, metric: str) -> None:
     )
 
 
+def effects(table: pd.DataFrame, label: str) -> Figure:
+    """Show effects around zero: a point for each with its interval, and small marks for single seeds.
+
+    Args:
+        table: one row an effect, in the order of the figure: `name`, `difference`, `low`, `high`, all in points, and
+            `by_seed`, a list of differences.
+        label: what the differences are of.
+    """
+    with new_figure(1.0 + 0.34 * len(table)) as figure:
+        ax = figure.subplots()
+        ax.axvline(0, color=FAINT, linewidth=1)
+        for y, row in enumerate(table.to_dict("records")):
+            clear = row["low"] > 0 or row["high"] < 0
+            color = (RIGHT if row["difference"] > 0 else WRONG) if clear else BLUE
+            ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=3, alpha=0.45, gid="interval")
+            ax.plot(row["by_seed"], [y] * len(row["by_seed"]), "|", color=color, markersize=9, gid="seed")
+            ax.plot(row["difference"], y, "o", color=color, markersize=7, gid="point")
+        ax.set_yticks(np.arange(len(table)), table.name)
+        ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=label)
+        clean(ax)
+    return figure
+
+
 def category_bars(table: pd.DataFrame) -> Figure:
     """Show Top-1 with its interval and Top-10 of each category.
 

@@ -1,0 +1,118 @@
+"""How far this library is from the released code, in numbers: the arrays of ``tests/data/parity``, computed again.
+
+Each row compares one quantity over all cases that the released code was run on. The tolerances are those of the notes
+beside the arrays; the tests hold every case to them.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .color import transfer_color
+from .config import LossConfig
+from .errors import SourceError
+from .losses import cmic_loss
+from .model import attention_scores, attention_weights
+
+DARK = ("edge_source", "edge_target", "edge_both")
+ONE_COLOUR = "edge_target"  # its first target has one colour: the result is rounding alone
+
+
+class Difference(NamedTuple):
+    """One array of the released code, and ours."""
+
+    quantity: str
+    tolerance: float
+    theirs: Tensor
+    ours: Tensor
+
+
+def parity_table(folder: str | Path) -> pd.DataFrame:
+    """Compare every quantity with the released code's.
+
+    Args:
+        folder: with the arrays, ``tests/data/parity`` of the repository.
+
+    Returns:
+        One row a quantity: ``arrays``, ``absolute`` and ``relative`` (largest difference, and its share of the largest
+        value), ``tolerance`` of the absolute one, ``agrees``.
+
+    Raises:
+        SourceError: the arrays are missing.
+    """
+    folder = Path(folder)
+    table = pd.DataFrame(
+        {
+            "quantity": d.quantity,
+            "absolute": (d.ours - d.theirs).abs().max().item(),
+            "scale": d.theirs.abs().max().item(),
+            "tolerance": d.tolerance,
+        }
+        for compare in (_colours, _attention, _losses)
+        for d in compare(folder)
+    )
+    rows = table.groupby("quantity", sort=False)
+    result = rows.max().assign(arrays=rows.size())
+    result = result.assign(relative=result.absolute / result.scale, agrees=result.absolute <= result.tolerance)
+    return result[["arrays", "absolute", "relative", "tolerance", "agrees"]]
+
+
+def _colours(folder: Path) -> Iterator[Difference]:
+    arrays = _read(folder / "parity_color.npz")
+    for case in ("smooth", *DARK):
+        kept = slice(1, None) if case == ONE_COLOUR else slice(None)
+        ours = transfer_color(arrays[f"{case}/source"][kept], arrays[f"{case}/target"][kept], "reference")
+        name, tolerance = ("colour transfer, dark or saturated", 7e-4) if case in DARK else ("colour transfer", 2e-5)
+        yield Difference(name, tolerance, arrays[f"{case}/out"][kept], ours)
+
+
+def _attention(folder: Path) -> Iterator[Difference]:
+    arrays = _read(folder / "parity_attention.npz")
+    for case in ("init", "ties", "equal_views"):
+        inputs = [arrays[f"{case}/{name}"] for name in ("query", "views", "linear_in_weight")]
+        yield Difference("weights of the views", 5e-7, arrays[f"{case}/weights"], attention_weights(*inputs))
+        yield Difference("scores", 5e-7, arrays[f"{case}/scores"], attention_scores(*inputs))
+    inputs = [arrays[f"train_form/{name}"] for name in ("query", "views", "linear_in_weight")]
+    yield Difference("scores", 5e-7, arrays["train_form/prod_mat"].T, attention_scores(*inputs))
+
+
+def _losses(folder: Path) -> Iterator[Difference]:
+    arrays = _read(folder / "parity_losses.npz")
+    config = LossConfig(zero_losses="dropped")
+    for case in sorted({name.partition("/")[0] for name in arrays} - {"chain"}):
+        scores = arrays[f"{case}/prod_mat"].T.clone().requires_grad_()
+        same = arrays[f"{case}/image_cats_index"][:, None] == arrays[f"{case}/shape_cats_index"][None, :]
+        losses = cmic_loss(scores, arrays[f"{case}/inst_index"].long(), same, config)
+        for loss, part in zip(losses, ("total", "inst", "cats"), strict=True):
+            if f"{case}/loss_{part}" in arrays:  # with a single category there is no category loss
+                theirs = arrays[f"{case}/loss_{part}"].reshape(())
+                yield Difference(f"{NAMES[part]} loss", 4e-6, theirs, loss.detach())
+            wanted = arrays.get(f"{case}/grad_{'total' if part == 'total' else f'loss_{part}'}")
+            if wanted is not None and loss.requires_grad:
+                (gradient,) = torch.autograd.grad(loss, scores, retain_graph=True)
+                yield Difference(f"gradient of the {NAMES[part]} loss", 2e-7, wanted.T, gradient)
+
+    inputs = [arrays[f"chain/{name}"].requires_grad_() for name in ("query", "views", "linear_in_weight")]
+    own, same = arrays["chain/InstsMat"].T, arrays["chain/CatsMat"].T > 0  # (photo, shape)
+    total = cmic_loss(attention_scores(*inputs), own.argmax(dim=1), same, config)[0]
+    names = ("query", "views", "linear_in_weight")
+    for gradient, name in zip(torch.autograd.grad(total, inputs), names, strict=True):
+        yield Difference("gradient through the attention", 2e-7, arrays[f"chain/grad_{name}"], gradient)
+
+
+NAMES = {"total": "total", "inst": "instance", "cats": "category"}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files if arrays[name].dtype.kind in "fib"}
+    except OSError as error:
+        raise SourceError(
+            f"the released code's arrays cannot be read ({error})", path=path, fix="check out tests/data/parity again"
+        ) from None
