@@ -181,8 +181,8 @@ scored = Scored(index.scores(query), rows, benchmark)
 
 # %% [markdown]
 # The figure shows one photo for each of the most photographed categories: the one whose margin (the own shape's
-# score less the best other score) is the median of its category, so neither the best nor the worst. After the few
-# steps of the `smoke` profile there is nothing to see yet: all weights are alike.
+# score less the best other score) is the median of its category, so neither the best nor the worst. After the few steps
+# of the `smoke` profile it shows little more than where the attention started.
 
 # %%
 picked = typical(scored.table(), EXAMPLES)

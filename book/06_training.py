@@ -97,8 +97,19 @@ settings[~differs].drop(columns="paper")
 from cmiclib.results import read_results
 
 candidates = read_results(chapter.root / "data/results/candidates.json")
-frozen = pd.DataFrame(candidates["frozen"]["rows"])
-display(Markdown(candidates["frozen"]["about"]), frozen.fillna("–"))
+frozen = pd.DataFrame(candidates["frozen"]["rows"]).sort_values("seen Top-1", ascending=False)
+figures_of = ["seen Top-1", "Top-10", "category", "unseen Top-1", "unseen Top-10"]
+same = [name for name in frozen.drop(columns=figures_of) if frozen[name].nunique() == 1]
+
+
+def describe(row):
+    return ", ".join(f"{name} {value}" for name, value in row.drop(figures_of + same).items() if value != "–")
+
+
+# %%
+settings_of = frozen.apply(describe, axis=1)
+narrow = frozen[figures_of].assign(settings=settings_of).style.hide(axis="index").format(precision=1)
+display(Markdown(candidates["frozen"]["about"]), narrow.set_properties(subset=["settings"], **{"text-align": "left"}))
 
 # %% [markdown]
 # Before them, small networks were trained whole, from random weights:

@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Evaluation
 #
-# Here the test photos are read, once, after everything is decided: settings and weights were chosen on the validation
+# Here the test photos are read, after everything is decided: settings and weights were chosen on the validation
 # photos. You will see the main table with its baselines and intervals, the published figures beside it, and then where
 # the errors are: by category, by what hides the object, by rank.
 #

@@ -227,8 +227,8 @@ PROFILES: dict[str, Config] = {
             update={"batch": 12, "steps": 150, "copies": 1, "view_copies": 1, "log_every": 5, "eval_every": 50}
         ),
     ),
-    # Two cores and half an hour. Crops milder than the paper's keep training and evaluation at nearly one scale. The
-    # candidates that were trained to the end stand in data/results/candidates.json.
+    # Two cores and a quarter of an hour. Crops milder than the paper's keep training and evaluation at nearly one
+    # scale. The candidates that were trained to the end stand in data/results/candidates.json.
     "demo": Config(
         profile="demo",
         model=_FROZEN,
