@@ -1,8 +1,7 @@
-"""The released code's augmentation of one photo and of one view, picture by picture with PIL.
+"""How the released code goes about it: pictures one by one with PIL, scores photo by photo.
 
-Training does not use it: :mod:`cmiclib.augment` works on whole batches on their own device. It is here to compare with,
-in numbers and in speed. Given the same draws, it returns what the released code returns, to the last bit of its 8-bit
-pictures.
+Neither training nor evaluation uses this: :mod:`cmiclib.augment` and :mod:`cmiclib.model` work on whole batches. It is
+here to compare with, in numbers and in speed. Given the same draws, the pictures are the released ones to the last bit.
 """
 
 import numpy as np
@@ -41,6 +40,26 @@ def released_photo(
 def released_view(view: Image.Image, crop: Crop, flip: bool, size: int) -> Tensor:
     """Crop, resize and mirror a gray view; returns float32 (1, size, size) in [-1, 1]."""
     return torch.from_numpy(np.array(_cut(view, crop, flip, size)))[None].float() / 127.5 - 1
+
+
+def released_scores(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
+    """Score as the released code does: photo by photo, its vector repeated for every shape, the descriptors built.
+
+    Args:
+        query: (Q, d).
+        views: (N, V, d).
+        weight: (d, d), as in :func:`cmiclib.model.attention_weights`.
+
+    Returns:
+        (Q, N).
+    """
+    rows = []
+    for vector in query:
+        repeated = vector.repeat(len(views), 1)  # (N, d)
+        share = torch.bmm((repeated @ weight.T)[:, None], views.transpose(1, 2)).softmax(dim=-1)  # (N, 1, V)
+        descriptors = torch.bmm(share, views)[:, 0]  # (N, d)
+        rows.append((repeated * descriptors).sum(dim=1))
+    return torch.stack(rows)
 
 
 def _cut(picture: Image.Image, crop: Crop, flip: bool, size: int) -> Image.Image:

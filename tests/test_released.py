@@ -1,6 +1,8 @@
 """One training step, its parts and its augmentation, against arrays that the released code computed."""
 
 import importlib.util
+import statistics
+import time
 
 import numpy as np
 import pytest
@@ -12,9 +14,9 @@ from cmiclib.augment import augment_queries, augment_views, resample
 from cmiclib.config import PRESETS, AugmentConfig, LossConfig, ModelConfig, profile
 from cmiclib.errors import ConfigError
 from cmiclib.losses import cmic_loss
-from cmiclib.model import build_model
+from cmiclib.model import attention_scores, build_model
 from cmiclib.released import JittorAdam, keep_biased_variance
-from cmiclib.released_transforms import released_photo, released_view
+from cmiclib.released_transforms import released_photo, released_scores, released_view
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +244,32 @@ def test_given_the_draws_pictures_are_the_released_ones(shared_root, seed):
     ):
         both = [released_view(Image.fromarray(view), view_crop, flip, 64)[0] for flip in (False, True)]
         assert min((made - torch.from_numpy(expected)).abs().max().item() for made in both) < 1e-6
+
+
+def gallery(queries, shapes):
+    generator = torch.Generator().manual_seed(0)
+    query = nn.functional.normalize(torch.randn(queries, 128, generator=generator), dim=-1)
+    views = nn.functional.normalize(torch.randn(shapes, 12, 128, generator=generator), dim=-1)
+    return query, views, 0.3 * torch.randn(128, 128, generator=generator)
+
+
+def test_scores_are_the_released_ones_whatever_the_way():
+    torch.testing.assert_close(released_scores(*gallery(9, 70)), attention_scores(*gallery(9, 70)), atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_scoring_is_ten_times_faster_than_photo_by_photo():
+    inputs = gallery(256, 1000)
+    torch.testing.assert_close(released_scores(*inputs), attention_scores(*inputs), atol=1e-5, rtol=0)
+    ratios = []
+    for _ in range(5):  # side by side, so that both meet the same machine
+        seconds = []
+        for score in (released_scores, attention_scores):
+            started = time.perf_counter()
+            score(*inputs)
+            seconds.append(time.perf_counter() - started)
+        ratios.append(seconds[0] / seconds[1])
+    assert statistics.median(ratios) >= 10, ratios
 
 
 def test_the_released_loss_option_reaches_the_loss():
