@@ -42,13 +42,15 @@ def released_view(view: Image.Image, crop: Crop, flip: bool, size: int) -> Tenso
     return torch.from_numpy(np.array(_cut(view, crop, flip, size)))[None].float() / 127.5 - 1
 
 
-def released_scores(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
+def released_scores(query: Tensor, views: Tensor, weight: Tensor, unused: Tensor | None = None) -> Tensor:
     """Score as the released code does: photo by photo, its vector repeated for every shape, the descriptors built.
 
     Args:
         query: (Q, d).
         views: (N, V, d).
         weight: (d, d), as in :func:`cmiclib.model.attention_weights`.
+        unused: (d, 2·d), the attention's second layer. The released code computes it for every photo and shape and
+            throws the result away; so does this function where the layer is given, which costs most of its time.
 
     Returns:
         (Q, N).
@@ -58,6 +60,8 @@ def released_scores(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
         repeated = vector.repeat(len(views), 1)  # (N, d)
         share = torch.bmm((repeated @ weight.T)[:, None], views.transpose(1, 2)).softmax(dim=-1)  # (N, 1, V)
         descriptors = torch.bmm(share, views)[:, 0]  # (N, d)
+        if unused is not None:
+            torch.tanh(torch.cat([descriptors, repeated], dim=1) @ unused.T)  # (N, d)
         rows.append((repeated * descriptors).sum(dim=1))
     return torch.stack(rows)
 
