@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from released_archive import write_archive
 from toybook import make_book
 from typer.testing import CliRunner
 
@@ -43,6 +44,30 @@ def test_evaluate_writes_flat_figures(run_folder: Path, tiny_benchmark, tmp_path
     assert {"top1", "top10", "category", "map10", "mrr", "queries", "top1_low", "top1_high"} <= set(figures)
     assert figures["gallery_size"] == len(tiny_benchmark.shapes)
     assert figures["queries"] == len(tiny_benchmark.rows("test"))
+
+
+def test_the_released_modes_print_a_table_and_write_the_total(run_folder: Path, tiny_benchmark, tmp_path: Path) -> None:
+    file, common = tmp_path / "total.json", ["evaluate", "--run", run_folder, "--benchmark", tiny_benchmark.path]
+    result = invoke(*common, "--mode", "full", "--json", file)
+    assert result.exit_code == 0, result.output
+    assert {"box", "round", "odd", "total"} <= set(result.output.replace("│", " ").split())
+    total = json.loads(file.read_text())
+    assert set(total) == {"top1", "top10", "category", "d_hau", "d_iou", "queries", "gallery_size"}
+    assert total["queries"] == len(tiny_benchmark.rows("test"))
+    other = invoke(*common, "--mode", "shapenet", "--gallery", tiny_benchmark.path, "--json", file)
+    assert other.exit_code == 0, other.output
+    assert set(json.loads(file.read_text())) == {"d_hau", "d_iou", "queries", "gallery_size"}
+    assert "--gallery" in invoke(*common, "--mode", "shapenet").output
+
+
+def test_the_released_archive_is_prepared_and_its_checkpoint_checked(tiny_benchmark, tmp_path: Path) -> None:
+    archive = write_archive(tiny_benchmark, tmp_path / "pix3d")
+    result = invoke("prepare", "release", "--input", archive, "--output", tmp_path / "out", "--size", 32)
+    assert result.exit_code == 0, result.output
+    assert "8 shapes and 42 photos" in result.output
+    (tmp_path / "model.pt").write_bytes(b"something")
+    refused = invoke("convert", tmp_path / "model.pt", "--output", tmp_path / "run")
+    assert refused.exit_code == 2 and "not a file of Jittor" in refused.output and not (tmp_path / "run").exists()
 
 
 def test_index_and_search_answer_in_order(run_folder: Path, tiny_benchmark, tmp_path: Path) -> None:
