@@ -69,8 +69,7 @@ def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, prog
         progress: show a progress bar.
     """
     size, settings, device = config.model.image_size, config.train, photos.device
-    flat = views.flatten(0, 1).unsqueeze(1)  # (N·V, 1, S, S)
-    total = settings.copies * len(photos) + settings.view_copies * len(flat)
+    total = settings.copies * len(photos) + settings.view_copies * views.shape[:2].numel()
     bar = tqdm(total=total, desc="frozen stages", unit="picture", disable=not progress)
 
     def run(encoder: Encoder, pictures: Tensor) -> Tensor:
@@ -87,11 +86,12 @@ def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, prog
             pictures = augment_queries(photos[rows.to(device)], config.augment, size, generator)
             maps.append(run(model.query_encoder, model.photo_input(pictures)))
         photo_copies.append(torch.cat(maps)[order.argsort().to(device)])
+    shapes = max(1, BATCH // views.shape[1])
     for copy in range(settings.view_copies):
         maps = []
-        for start in range(0, len(flat), BATCH):
-            generator = step_generator(settings.seed, copy, f"views from {start}")
-            pictures = augment_views(flat[start : start + BATCH], config.augment, size, generator)
+        for start in range(0, len(views), shapes):
+            generator = step_generator(settings.seed, copy, f"views from {start * views.shape[1]}")
+            pictures = augment_views(views[start : start + shapes], config.augment, size, generator)
             maps.append(run(model.view_encoder, pictures.flatten(0, 1)))
         view_copies.append(torch.cat(maps).unflatten(0, views.shape[:2]))
     bar.close()

@@ -40,7 +40,7 @@ def read_jittor(path: str | Path) -> dict[str, Tensor]:
             raise CheckpointError(
                 "the file is damaged: its SHA-1 is not the one that it carries", path=path, fix="download it again"
             )
-        values = load_pickle(body, path, CheckpointError, {("jittor.jittor_core", "Var"): _same, **_OLD_NAMES})
+        values = load_pickle(body, path, CheckpointError, VARIABLE)
     else:
         raise CheckpointError(
             "this is not a file of Jittor, or its end is missing", path=path, fix="check the path, or download it again"
@@ -52,7 +52,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-_OLD_NAMES = {("jittor", "jittor_core.Var"): _same}
+VARIABLE = {("jittor", "jittor_core.Var"): _same, ("jittor.jittor_core", "Var"): _same}
 
 
 def _read_zip(path: Path) -> Any:

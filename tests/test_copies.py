@@ -68,6 +68,14 @@ def test_validation_from_kept_maps_is_validation(model, tiny_benchmark):
     assert kept == pytest.approx(fresh)
 
 
+def test_views_of_one_shape_are_cropped_each_on_its_own_even_by_the_clock(model, data):
+    views = data.views[:1, :1].expand(6, 4, -1, -1)  # one picture everywhere: maps differ only where crops do
+    config = CONFIG.override(["augment.crops=clock", "train.view_copies=1"])
+    maps = make_copies(model, data.photos, views, config, progress=False).views[0].flatten(2)  # (6, 4, …)
+    assert (maps[0, 0] - maps[0, 1:]).abs().amax(dim=1).min() > 1e-3
+    assert torch.equal(maps[0], maps[4]) and not torch.equal(maps[0], maps[5])
+
+
 def test_draws_come_from_the_right_picture_and_reach_every_copy():
     copies = Copies(torch.arange(12).view(3, 4), torch.arange(2 * 5 * 2).view(2, 5, 2))
     generator = torch.Generator().manual_seed(0)

@@ -68,12 +68,10 @@ def test_own_gallery_equals_the_loop(index, benchmark, mode, columns):
 
 
 def test_another_gallery_equals_the_loop(index, benchmark, tiny_benchmark):
-    keep = list(range(len(tiny_benchmark.shapes)))[::-1]
-    model = index.model
-    other = ShapeIndex.build(model, tiny_benchmark, CONFIG)
+    other = ShapeIndex.build(index.model, tiny_benchmark, CONFIG)
     table = released_table(other, benchmark, "shapenet", gallery=tiny_benchmark)
     photos = loop(other, benchmark, tiny_benchmark, of_category=True)
-    assert table.columns.tolist() == ["d_hau", "d_iou", "queries"] and len(keep) == len(other)
+    assert table.columns.tolist() == ["d_hau", "d_iou", "queries"]
     check(table, photos, ["d_hau", "d_iou"])
 
 
