@@ -43,6 +43,8 @@ class Package:
     files: tuple[str, ...]
 
 
+FONTS = ("*.woff", "*.woff2", "*.ttf", "*.svg")
+
 VENDOR = (
     Package(
         "requirejs",
@@ -58,7 +60,16 @@ VENDOR = (
         "sha512-5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
         "package/dist/",
         "@jupyter-widgets/html-manager/dist",
-        ("embed-amd.js", "*.woff", "*.woff2", "*.ttf"),
+        ("embed-amd.js", *FONTS),
+    ),
+    # The script holds several modules; those named @jupyter-widgets/... look for the same fonts in that folder.
+    Package(
+        "@jupyter-widgets/html-manager",
+        "1.0.15",
+        "sha512-5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
+        "package/dist/",
+        "@jupyter-widgets",
+        FONTS,
     ),
     Package(
         "mathjax",
