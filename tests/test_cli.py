@@ -13,7 +13,8 @@ from toybook import make_book
 from typer.testing import CliRunner
 
 from cmiclib import runner
-from cmiclib.cli import app, parse_parameter
+from cmiclib.cli import app
+from cmiclib.cli.book import parse_parameter
 from cmiclib.errors import ConfigError
 
 CMIC = str(Path(sys.executable).parent / "cmic")

@@ -17,13 +17,14 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 from toybook import REPOSITORY
 
 LISTED = re.findall(r"automodule:: (\S+)", (REPOSITORY / "book" / "api.md").read_text("utf-8"))
-WITHOUT_PAGE = {"cmiclib", "cmiclib.cli", "cmiclib.sources"}  # the command documents itself
+WITHOUT_PAGE = {"cmiclib", "cmiclib.sources"}
 
 
 def test_every_module_is_listed_once() -> None:
     files = (REPOSITORY / "cmiclib").rglob("*.py")
     names = {".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__") for path in files}
-    assert sorted(LISTED) == sorted(names - WITHOUT_PAGE)
+    documented = {name for name in names if not name.startswith("cmiclib.cli")}  # the command documents itself
+    assert sorted(LISTED) == sorted(documented - WITHOUT_PAGE)
 
 
 def docstrings(module_name: str) -> list[tuple[str, str]]:

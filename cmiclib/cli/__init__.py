@@ -1,0 +1,19 @@
+"""The command `cmic`: thin commands over the library; an error that a user can cause is one message, status 2."""
+
+import typer
+
+from .book import book, readme, reproduce, vendor, verify
+from .common import Commands
+from .method import convert, evaluate, index, search, train
+from .prepare import prepare
+
+app = typer.Typer(
+    cls=Commands,
+    help="Single-image 3D shape retrieval: prepare, train, evaluate, index, search; and the book around them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(prepare, name="prepare")
+for command in (train, evaluate, index, convert, search, reproduce, book, vendor, verify, readme):
+    app.command()(command)

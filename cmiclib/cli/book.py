@@ -1,0 +1,113 @@
+"""Commands around the book: reproduce, book, vendor, verify, readme."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from .. import results
+from ..chapters import find_root
+from ..errors import BookError, ConfigError
+from .common import Outputs, Profile, show
+
+
+def reproduce(
+    parameters: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...")] = None,
+    profile: Profile = "demo",
+    benchmark: Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")] = "sweethome",
+    outputs: Outputs = "outputs",
+    chapter: Annotated[list[str] | None, typer.Option(help="only this chapter and what it needs; repeatable")] = None,
+) -> None:
+    """Run the chapters whose inputs changed and write the report; NAME=VALUE sets a chapter's parameter."""
+    from ..book import open_benchmark
+    from ..publish import fetch_vendor
+    from ..runner import reproduce
+
+    root = find_root(Path.cwd())
+    if fetch_vendor(root):
+        typer.echo("fetched the scripts that the report needs offline")
+    result = reproduce(
+        root,
+        profile=profile,
+        benchmark=benchmark,
+        outputs=outputs,
+        benchmark_hash=lambda: open_benchmark(root, benchmark, profile).hash,
+        chapters=chapter,
+        parameters=dict(parse_parameter(text) for text in parameters or []),
+    )
+    write_report(root, profile, outputs)
+    if result.failed:
+        notebooks = ", ".join(f"{outputs}/{profile}/notebooks/{name}.ipynb" for name in result.failed)
+        skipped = f"; {', '.join(result.skipped)} needed them" if result.skipped else ""
+        raise BookError(
+            f"these chapters failed: {', '.join(result.failed)}{skipped}", fix=f"the error stands in {notebooks}"
+        )
+
+
+def parse_parameter(text: str) -> tuple[str, Any]:
+    """Split ``NAME=VALUE``; a number, a truth value and a list are taken as such, anything else as a string.
+
+    In a list quotes may be missing, because shells take them away: ``OVERRIDES=[loss.tau=0.05]``.
+
+    Raises:
+        ConfigError: there is no ``=``.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"'{text}' is not NAME=VALUE", fix="write for example K=5")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, yaml.safe_load(value) if value.startswith("[") else value
+
+
+def write_report(root: Path, profile: str, outputs: str) -> None:
+    """Build the HTML if need be and say where it is."""
+    from ..publish import publish
+
+    page, built = publish(root, profile, outputs)
+    typer.echo(f"report: {page.relative_to(root)}" + ("" if built else " (unchanged)"))
+
+
+def book(profile: Profile = "demo", outputs: Outputs = "outputs") -> None:
+    """Write the HTML from the notebooks that ran."""
+    write_report(find_root(Path.cwd()), profile, outputs)
+
+
+def vendor() -> None:
+    """Fetch the scripts that let the report open without a network."""
+    from ..publish import fetch_vendor
+
+    fetched = fetch_vendor(find_root(Path.cwd()))
+    typer.echo("fetched into vendor/" if fetched else "vendor/ is complete")
+
+
+def verify(
+    store: Annotated[bool, typer.Option("--store", help="store this reproduction's results instead")] = False,
+) -> None:
+    """Compare outputs/demo with data/results/demo.json, within the tolerances that stand there."""
+    root = find_root(Path.cwd())
+    path = root / "data" / "results" / "demo.json"
+    stored = results.read_results(path)
+    if store:
+        new = results.snapshot(root / "outputs" / "demo", stored["tolerances"])
+        path.write_text(json.dumps(new, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        return
+    rows = results.compare(results.read_results(root / "outputs" / "demo" / "metrics.json"), stored)
+    lines = []
+    for row in rows:
+        measured = "–" if row.measured is None else f"{row.measured:.4f}"
+        lines.append([row.metric, measured, f"{row.stored:.4f}", f"{row.tolerance}", "ok" if row.agrees else "differs"])
+    show(["metric", "measured", "stored", "tolerance", ""], lines)
+    if differing := [row.metric for row in rows if not row.agrees]:
+        raise BookError(f"outside the tolerance: {', '.join(differing)}", fix="see the chapter on provenance")
+
+
+def readme() -> None:
+    """Write README's table of results from data/results/demo.json."""
+    root = find_root(Path.cwd())
+    text = (root / "README.md").read_text("utf-8")
+    stored = results.read_results(root / "data" / "results" / "demo.json")
+    (root / "README.md").write_text(results.with_table(text, stored), "utf-8")

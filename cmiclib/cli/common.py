@@ -1,0 +1,46 @@
+"""What the commands share: errors as messages, tables, JSON files, the types of options."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import CMICError
+
+
+class Commands(TyperGroup):
+    """Turns expected errors into a message without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except CMICError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+
+
+Profile = Annotated[str, typer.Option(help="smoke, demo or paper")]
+Outputs = Annotated[str, typer.Option(help="folder for results, below the repository")]
+Folder = Annotated[Path, typer.Option(metavar="DIR", help="a prepared benchmark")]
+RunFolder = Annotated[Path, typer.Option(metavar="RUN", help="a run folder that `cmic train` wrote")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the result here")]
+
+
+def show(header: list[str], rows: list[list[str]]) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def write_json(path: Path | None, values: Any) -> None:
+    """Write values to a file, if one is wanted."""
+    if path is not None:
+        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", "utf-8")

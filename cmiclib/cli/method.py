@@ -1,0 +1,118 @@
+"""Commands around one model: train, evaluate, index, convert, search."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ImageError
+from .common import Folder, JsonFile, Profile, RunFolder, show, write_json
+
+
+def train(
+    benchmark: Folder,
+    output: Annotated[Path, typer.Option(metavar="RUN", help="the run folder to write")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    profile: Profile = "demo",
+    preset: Annotated[str, typer.Option(help="paper, or released: with the released code's peculiarities")] = "paper",
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the folder's last state")] = False,
+) -> None:
+    """Train on a prepared benchmark; KEY=VALUE changes the profile, as in loss.tau=0.05."""
+    from ..benchmark import Benchmark
+    from ..config import profile as profile_config
+    from ..train import train
+
+    config = profile_config(profile, overrides or [], preset)
+    run = train(config, Benchmark.open(benchmark), output, resume=resume)
+    typer.echo(f"run: {run.path}")
+
+
+def evaluate(
+    run: RunFolder,
+    benchmark: Folder,
+    gallery: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="search this gallery, with --mode shapenet")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val, test or all")] = "test",
+    mode: Annotated[str | None, typer.Option(help="as the released test script: simple, full or shapenet")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure a run on a prepared benchmark."""
+    from ..benchmark import Benchmark
+    from ..checkpoint import Run
+    from ..evaluate import report, score_run
+    from ..index import ShapeIndex
+    from ..modes import TOTAL, released_table
+
+    opened, trained = Benchmark.open(benchmark), Run.open(run)
+    if mode is None and gallery is None:
+        figures = report(score_run(trained, opened, split)) | {"gallery_size": len(opened.shapes)}
+        show(["metric", "value"], [[name, f"{value:.4g}"] for name, value in figures.items()])
+        write_json(json_file, figures)
+        return
+    searched = Benchmark.open(gallery) if gallery else None
+    index = ShapeIndex.build(trained.model(), searched or opened, trained.config)
+    table = released_table(index, opened, mode or "shapenet", split, searched)
+    lines = [
+        [str(name), *(f"{value:.4g}" for value in row)] for name, row in zip(table.index, table.values, strict=True)
+    ]
+    show(["of", *table.columns], lines)
+    write_json(json_file, {**table.loc[TOTAL].to_dict(), "gallery_size": len(index)})
+
+
+def index(
+    run: RunFolder,
+    benchmark: Folder,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="the index file to write")],
+) -> None:
+    """Embed a benchmark's gallery once, for `cmic search`."""
+    from ..benchmark import Benchmark
+    from ..checkpoint import Run
+    from ..index import ShapeIndex
+
+    opened = Run.open(run)
+    gallery = ShapeIndex.build(opened.model(), Benchmark.open(benchmark), opened.config)
+    gallery.save(output)
+    typer.echo(f"{len(gallery)} shapes: {output}")
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(metavar="FILE", help="a checkpoint of the released code")],
+    output: Annotated[Path, typer.Option(metavar="RUN", help="the run folder to write")],
+) -> None:
+    """Turn the authors' checkpoint into a run folder, for evaluate, index and search."""
+    from ..checkpoint import convert_reference_checkpoint
+
+    run = convert_reference_checkpoint(checkpoint, output)
+    typer.echo(f"run: {run.path}")
+
+
+def search(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...")],
+    index: Annotated[Path, typer.Option(metavar="FILE", help="made by `cmic index`")],
+    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="white where the object is")] = None,
+    box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="the object, in pixels")] = None,
+    top: Annotated[int, typer.Option(min=1, help="how many shapes")] = 10,
+    json_file: JsonFile = None,
+) -> None:
+    """Find the shapes that a photo shows, best first."""
+    import numpy as np
+
+    from ..index import ShapeIndex
+    from ..query import load_query, parse_box
+
+    if len(photos) > 1 and (mask or box):
+        raise ImageError("a mask or box belongs to one photo", fix="search for one photo at a time")
+    gallery = ShapeIndex.load(index)
+    loaded = [load_query(photo, mask, parse_box(box) if box else None) for photo in photos]
+    found = gallery.search(gallery.embed(np.stack([image for image, _ in loaded])), top)
+    answers = []
+    for photo, (_, how), ids, scores in zip(photos, loaded, found.ids, found.scores.tolist(), strict=True):
+        typer.echo(f"{photo} ({how})")
+        show(
+            ["rank", "shape", "score"],
+            [[str(k), name, f"{score:.3f}"] for k, (name, score) in enumerate(zip(ids, scores, strict=True), 1)],
+        )
+        results = [{"shape_id": name, "score": score} for name, score in zip(ids, scores, strict=True)]
+        answers.append({"photo": str(photo), "object": how, "results": results})
+    write_json(json_file, answers)

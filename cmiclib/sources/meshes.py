@@ -1,0 +1,123 @@
+"""Mesh files to the gallery of a benchmark: views, points, voxels and a small mesh for the viewer, in parallel."""
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from ..benchmark_writer import BenchmarkWriter
+from ..errors import CMICError, SourceError
+from ..geometry import export_glb, load_mesh, normalise, pack_voxels, sample_points, simplify, voxelise
+from ..render import ViewProtocol, render_views
+
+VIEWER_FACES = 4_000
+
+
+@dataclass(frozen=True)
+class MeshFile:
+    """A mesh that becomes a shape.
+
+    Attributes:
+        shape_id: unique, such as ``chair/IKEA_MARKUS``.
+        category: name of the category.
+        path: OBJ, GLB, PLY, STL or OFF.
+        up: the axis of the file's frame that points up.
+        front: the axis that the object's front looks along.
+        name: what people call it.
+        creator: who made it.
+        licence: SPDX identifier.
+        source: where it comes from.
+        group: variants of one mesh share it; default: the shape's own id.
+    """
+
+    shape_id: str
+    category: str
+    path: Path
+    up: str = "+y"
+    front: str = "+z"
+    name: str = ""
+    creator: str = ""
+    licence: str = ""
+    source: str = ""
+    group: str = ""
+
+
+def add_meshes(
+    writer: BenchmarkWriter,
+    meshes: Iterable[MeshFile],
+    *,
+    jobs: int = 2,
+    allow_missing: bool = False,
+    progress: bool = True,
+) -> list[MeshFile]:
+    """Add every mesh to a benchmark, in order; those that it has already cost nothing.
+
+    Args:
+        writer: the benchmark that grows.
+        meshes: the files.
+        jobs: processes.
+        allow_missing: leave out meshes that cannot be used instead of refusing.
+        progress: show a bar.
+
+    Returns:
+        The meshes that were left out; empty without ``allow_missing``.
+
+    Raises:
+        SourceError: meshes cannot be used; all are listed. What was made of the others is kept, so that a second
+            call goes on from there.
+        StorageError: the write failed.
+    """
+    todo = [mesh for mesh in meshes if not writer.has_shape(mesh.shape_id)]
+    made = Parallel(jobs, return_as="generator")(
+        delayed(_try_prepare)(mesh, writer.size, writer.protocol) for mesh in todo
+    )
+    left_out, problems = [], []
+    with warnings.catch_warnings(), contextlib.closing(made):
+        warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, after an error of the writer
+        for mesh, result in zip(todo, tqdm(made, "shapes", len(todo), disable=not progress), strict=True):
+            if isinstance(result, CMICError):
+                left_out.append(mesh)
+                problems.append(f"{mesh.path}: {result.problem}")
+                continue
+            views, points, voxels, glb = result
+            writer.add_shape(
+                mesh.shape_id, mesh.category, views, name=mesh.name, creator=mesh.creator, licence=mesh.licence,
+                source=mesh.source, group=mesh.group, points=points, voxels=voxels, mesh=glb,
+            )  # fmt: skip
+    if problems and not allow_missing:
+        raise SourceError(listed(problems, "meshes cannot be used"), fix="repair them, or pass --allow-missing")
+    return left_out
+
+
+def prepare_mesh(mesh: MeshFile, size: int, protocol: ViewProtocol) -> tuple[np.ndarray, np.ndarray, np.ndarray, bytes]:
+    """Return what a gallery needs of a mesh file.
+
+    Returns:
+        Views uint8 (12, size, size), points float32 (10000, 3), packed voxels uint8 (262144,) and a GLB file.
+
+    Raises:
+        MeshError: the file cannot be used.
+    """
+    shape = normalise(load_mesh(mesh.path, mesh.up, mesh.front))
+    glb = export_glb(simplify(shape, VIEWER_FACES))
+    return render_views(shape, size, protocol), sample_points(shape), pack_voxels(voxelise(shape)), glb
+
+
+def listed(problems: Sequence[str], what: str, most: int = 12) -> str:
+    """Return one sentence that counts problems and names the first ones."""
+    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+    return f"{len(problems)} {what}: {'; '.join(problems[:most])}{more}"
+
+
+def _try_prepare(
+    mesh: MeshFile, size: int, protocol: ViewProtocol
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bytes] | CMICError:
+    try:
+        return prepare_mesh(mesh, size, protocol)
+    except CMICError as error:
+        return error
