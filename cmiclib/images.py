@@ -11,16 +11,20 @@ MAX_PIXELS = 80_000_000  # more than any camera of today; a small file can claim
 _FIX = "save it again as JPEG or PNG"
 
 
-def read_photo(path: str | Path) -> np.ndarray:
+def read_photo(path: str | Path, upright: bool = True) -> np.ndarray:
     """Read a photo, upright, as uint8 RGB (H, W, 3).
 
     EXIF rotation is applied (an unreadable EXIF block is ignored), transparency laid over white; palettes, gray,
     CMYK and 16 bit are converted. Of several frames the first one counts.
 
+    Args:
+        path: the file.
+        upright: apply the EXIF rotation; False leaves the pixels as they lie in the file.
+
     Raises:
         ImageError: no such file, no image, cut off, or more than 80 million pixels.
     """
-    image = _upright(_read(Path(path)))
+    image = _upright(_read(Path(path))) if upright else _read(Path(path))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -1,0 +1,145 @@
+"""Pix3D's annotation: a list of records, read, checked and selected."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import SourceError
+from ..unpickle import read_limited
+from .meshes import listed
+
+CATEGORIES = ("bed", "bookcase", "chair", "desk", "misc", "sofa", "table", "tool", "wardrobe")
+PAPER_CATEGORIES = ("bed", "chair", "sofa", "table")
+JSON_LIMIT = 1 << 30
+FLAGS = ("truncated", "occluded", "slightly_occluded")
+_TRUTH = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photo of Pix3D with what it shows.
+
+    Attributes:
+        img: path of the photo below the root, such as ``img/bed/0001.png``.
+        mask: path of its mask.
+        category: one of nine.
+        model: path of the OBJ file, such as ``model/bed/IKEA_MALM_2/model.obj``; empty where it is not known.
+        size: width and height of the photo in pixels, as annotated; None where not given.
+        truncated: the object is cut off by the photo's border.
+        occluded: something hides a good part of it.
+        slightly_occluded: something hides a little of it.
+    """
+
+    img: str
+    mask: str
+    category: str
+    model: str
+    size: tuple[int, int] | None
+    truncated: bool
+    occluded: bool
+    slightly_occluded: bool
+
+    @property
+    def name(self) -> str:
+        """``bed/0001``: the photo's path without first folder and extension."""
+        return str(PurePosixPath(*PurePosixPath(self.img).parts[1:]).with_suffix(""))
+
+    @property
+    def shape_id(self) -> str:
+        """``bed/IKEA_MALM_2``: the folder, because the same name occurs in several categories."""
+        return "/".join(PurePosixPath(self.model).parts[1:3])
+
+    @property
+    def clean(self) -> bool:
+        """Neither truncated nor occluded, not even slightly."""
+        return not (self.truncated or self.occluded or self.slightly_occluded)
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read ``pix3d.json``, or a file like it.
+
+    Flags may be strings, as in some copies. A record whose model is not known has an empty ``model``.
+
+    Raises:
+        SourceError: no such file, no list of records, or records that lack a field or repeat a photo; all are listed.
+    """
+    fix = "unpack pix3d.json again, or name another file with --annotation"
+    try:
+        entries = json.loads(read_limited(path, JSON_LIMIT, SourceError))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"this is no JSON ({error})", path=path, fix=fix) from None
+    if not isinstance(entries, list) or not entries:
+        raise SourceError("this is no list of records", path=path, fix=fix)
+    records, problems = [], []
+    for number, entry in enumerate(entries):
+        try:
+            records.append(_record(entry))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            name = entry.get("img", "") if isinstance(entry, dict) else ""
+            problems.append(f"record {number} {name}: {_reason(error)}")
+    names = Counter(record.name for record in records)
+    problems += [f"{name} occurs {count} times" for name, count in names.items() if count > 1]
+    if problems:
+        raise SourceError(listed(problems, "records cannot be used"), path=path, fix=fix)
+    return records
+
+
+def _record(entry: dict[str, Any]) -> Record:
+    size = entry.get("img_size")
+    record = Record(
+        img=_relative(entry["img"]),
+        mask=_relative(entry["mask"]),
+        category=str(entry["category"]),
+        model=_relative(entry["model"]) if entry.get("model") else "",
+        size=(int(size[0]), int(size[1])) if size else None,
+        **{flag: _truth(flag, entry.get(flag, False)) for flag in FLAGS},
+    )
+    if record.category not in CATEGORIES:
+        raise ValueError(f"unknown category '{record.category}'")
+    if record.model and (
+        len(PurePosixPath(record.model).parts) < 4 or record.shape_id.split("/")[0] != record.category
+    ):
+        raise ValueError(f"'{record.model}' is not model/{record.category}/<ID>/<file>.obj")
+    if len(PurePosixPath(record.img).parts) < 2:
+        raise ValueError(f"'{record.img}' is not img/<category>/<file>")
+    return record
+
+
+def _relative(path: str) -> str:
+    pure = PurePosixPath(path.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts or any(c in path for c in "|\0\n"):
+        raise ValueError(f"'{path}' leads out of the folder")
+    return str(pure)
+
+
+def _truth(flag: str, value: Any) -> bool:
+    value = value.strip().lower() if isinstance(value, str) else value
+    if not isinstance(value, bool | str | int) or value not in _TRUTH:
+        raise ValueError(f"{flag} is {value!r}, neither true nor false")
+    return _TRUTH[value]
+
+
+def _reason(error: Exception) -> str:
+    return f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def chosen_categories(text: str) -> tuple[str, ...]:
+    """Return the categories that ``all``, ``paper`` or a list such as ``chair,sofa`` names.
+
+    Raises:
+        SourceError: an unknown category.
+    """
+    named = {"all": CATEGORIES, "paper": PAPER_CATEGORIES}.get(text, tuple(text.split(",")))
+    if unknown := sorted(set(named) - set(CATEGORIES)):
+        raise SourceError(
+            f"unknown categories: {', '.join(unknown)}", fix=f"use all, paper, or some of {','.join(CATEGORIES)}"
+        )
+    return tuple(named)
+
+
+def select(records: Iterable[Record], categories: Sequence[str], clean: bool = False) -> list[Record]:
+    """Return the records of these categories; with ``clean`` only those without truncation and occlusion."""
+    return [record for record in records if record.category in categories and (record.clean or not clean)]

@@ -1,0 +1,37 @@
+"""Our lists of which photo belongs to which part: ``data/splits``."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from .benchmark_checks import SPLITS
+from .errors import SourceError
+
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "splits"
+
+
+def read_split(name: str | Path) -> dict[str, str]:
+    """Read a list by its name in ``data/splits``, such as ``pix3d-photo-9``, or by the path of a CSV file.
+
+    The file has the columns ``name`` and ``split``; split is train, val or test.
+
+    Returns:
+        Photo's name → its part.
+
+    Raises:
+        SourceError: no such list, other columns, an unknown part, or a name that occurs twice.
+    """
+    path = Path(name) if str(name).endswith(".csv") else FOLDER / f"{name}.csv"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.csv")))
+        raise SourceError("no such list of photos", path=path, fix=f"use one of: {known}; or the path of a CSV file")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        names, parts = table["name"], table["split"]
+    except (ValueError, KeyError) as error:
+        raise SourceError(f"cannot be read ({error})", path=path, fix="give the columns name and split") from None
+    if unknown := sorted(set(parts) - set(SPLITS)):
+        raise SourceError(f"unknown part '{unknown[0]}'", path=path, fix=f"use {', '.join(SPLITS)}")
+    if repeated := sorted(names[names.duplicated()]):
+        raise SourceError(f"'{repeated[0]}' occurs twice", path=path, fix="list each photo once")
+    return dict(zip(names, parts, strict=True))

@@ -1,0 +1,83 @@
+"""Our split lists: complete, without leaks, and drawn as their README says."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from cmiclib.errors import SourceError
+from cmiclib.sources.pix3d_records import PAPER_CATEGORIES, Record, read_records
+from cmiclib.splits import FOLDER, read_split
+
+COUNTS = {
+    "pix3d-photo-4": {"train": 6070, "val": 854, "test": 1726},
+    "pix3d-photo-9": {"train": 7070, "val": 990, "test": 2009},
+    "pix3d-shape-4": {"train": 5502, "val": 960, "test": 2185},
+    "pix3d-shape-9": {"train": 6382, "val": 1086, "test": 2598},
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_list_opens(name: str) -> None:
+    parts = read_split(name)
+    assert Counter(parts.values()) == COUNTS[name]
+    categories = {photo.split("/")[0] for photo in parts}
+    assert categories == set(PAPER_CATEGORIES) if name.endswith("4") else len(categories) == 9
+
+
+def test_all_lists_are_tested() -> None:
+    assert {path.stem for path in FOLDER.glob("*.csv")} == set(COUNTS)
+
+
+@pytest.mark.parametrize("kind", ["photo", "shape"])
+def test_four_and_nine_categories_agree(kind: str) -> None:
+    four, nine = read_split(f"pix3d-{kind}-4"), read_split(f"pix3d-{kind}-9")
+    assert four == {name: part for name, part in nine.items() if name.split("/")[0] in PAPER_CATEGORIES}
+
+
+@pytest.fixture(scope="module")
+def records(shared_root: Path) -> dict[str, Record]:
+    """The annotation's records by name."""
+    path = shared_root / "pix3d" / "pix3d_recovered.json"
+    if not path.is_file():
+        pytest.skip("no pix3d in the shared folder")
+    return {record.name: record for record in read_records(path)}
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", COUNTS)
+def test_no_leaks(records: dict[str, Record], name: str) -> None:
+    parts = read_split(name)
+    assert set(parts) <= set(records)
+    by_shape: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for photo, part in parts.items():
+        by_shape[records[photo].shape_id][part] += 1
+    if "shape" in name:
+        assert "" not in by_shape
+        assert all(len(counts) == 1 for counts in by_shape.values())
+    else:
+        assert len(parts) == sum(record.category in {p.split("/")[0] for p in parts} for record in records.values())
+        assert all(counts["train"] for counts in by_shape.values())  # every shape is seen
+        for shape_id, counts in by_shape.items():
+            total = sum(counts.values())
+            assert (counts["test"], counts["val"]) == ((round(0.2 * total), round(0.1 * total)) if shape_id else (0, 0))
+
+
+def test_a_list_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("name,split\na,train\nb,test\n")
+    assert read_split(path) == {"a": "train", "b": "test"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("name,part\na,train\n", "cannot be read"), ("name,split\na,dev\n", "unknown part 'dev'"),
+     ("name,split\na,train\na,test\n", "'a' occurs twice"), ("", "cannot be read")],
+)  # fmt: skip
+def test_broken_lists(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(text)
+    with pytest.raises(SourceError, match=message):
+        read_split(path)
+    with pytest.raises(SourceError, match="pix3d-photo-9"):
+        read_split("pix3d-photo-7")
