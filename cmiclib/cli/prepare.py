@@ -1,9 +1,12 @@
 """``cmic prepare SOURCE``: raw data to a prepared benchmark."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from ..sources.cars3d import CarSet
 
 Meshes = Literal["first", "pose"]
 
@@ -66,3 +69,72 @@ def prepare_pix3d(
     typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")
     for reason, count in left_out.items():
         typer.echo(f"left out: {count} photos, {reason}")
+
+
+Root = Annotated[Path, typer.Option("--input", metavar="ROOT", help="the folder of Anno3D, CAD and the photos")]
+Output = Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")]
+Anno = Annotated[Path | None, typer.Option(metavar="DIR", help="the pickles of poses; default: in ROOT/Anno3D")]
+Shapes = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="ShapeNetCore v1, the folder of 02958343; default: ROOT/CAD")
+]
+Size = Annotated[int, typer.Option(min=32, help="side of photos and views in pixels")]
+Jobs = Annotated[int, typer.Option(min=1, help="processes")]
+AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="leave out what is missing, and count it")]
+Val = Annotated[float, typer.Option(min=0.0, max=0.9, help="share of the training photos for validation")]
+
+
+@prepare.command("stanfordcars3d")
+def prepare_stanfordcars3d(
+    root: Root,
+    output: Output,
+    anno: Anno = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="the folder of cars_train and cars_test; default: ROOT/StanfordCars"),
+    ] = None,
+    shapes: Shapes = None,
+    annotation: Annotated[str, typer.Option(help="v1, or v2: the refined poses")] = "v2",
+    size: Size = 224,
+    val: Val = 0.1,
+    jobs: Jobs = 2,
+    allow_missing: AllowMissing = False,
+) -> None:
+    """Join the photos of Stanford Cars, the poses of StanfordCars3D and ShapeNet's models."""
+    from ..sources.cars3d import STANFORD
+
+    _cars3d(
+        STANFORD, root, output, anno=anno, photos=photos, shapes=shapes, annotation=annotation, size=size, val=val,
+        jobs=jobs, allow_missing=allow_missing,
+    )  # fmt: skip
+
+
+@prepare.command("compcars3d")
+def prepare_compcars3d(
+    root: Root,
+    output: Output,
+    anno: Anno = None,
+    photos: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="the folder of image; default: ROOT/CompCars")
+    ] = None,
+    shapes: Shapes = None,
+    size: Size = 224,
+    val: Val = 0.1,
+    jobs: Jobs = 2,
+    allow_missing: AllowMissing = False,
+) -> None:
+    """Join the photos of CompCars, the poses of CompCars3D and ShapeNet's models."""
+    from ..sources.cars3d import COMPCARS
+
+    _cars3d(
+        COMPCARS, root, output, anno=anno, photos=photos, shapes=shapes, size=size, val=val, jobs=jobs,
+        allow_missing=allow_missing,
+    )  # fmt: skip
+
+
+def _cars3d(cars: "CarSet", root: Path, output: Path, **options: Any) -> None:
+    from ..sources.cars3d import prepare_cars3d
+
+    benchmark, left_out = prepare_cars3d(cars, root, output, **options)
+    if any(left_out):
+        typer.echo(f"left out: {len(left_out.shapes)} shapes and {len(left_out.queries)} photos")
+    typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")

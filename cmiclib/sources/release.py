@@ -182,7 +182,7 @@ def _photos(root: Path, name: str, split: str, file: Path, val: float) -> list[d
             mask = PurePosixPath(MASK_FOLDERS.get(name, "mask"), *mask.parts[1:])
         parts = PurePosixPath(entry["model"]).parts
         instance = parts[-2] if len(parts) > 1 else ""
-        held = split == "train" and _share(entry["img"]) < val
+        held = split == "train" and share_of(entry["img"]) < val
         used[entry["img"]] += 1
         number = "" if used[entry["img"]] == 1 else f"#{used[entry['img']]}"
         entry |= {
@@ -203,7 +203,7 @@ def _inside(root: Path, relative: str, file: Path) -> Path:
     return root / path
 
 
-def _share(name: str) -> float:
+def share_of(name: str) -> float:
     """Return a number in [0, 1) that depends on the name only."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 

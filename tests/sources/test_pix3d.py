@@ -284,16 +284,18 @@ def test_silhouettes_meet_their_masks(real: Path) -> None:
 
 @pytest.mark.shared
 def test_the_voxels_frame(real: Path) -> None:
-    """Over every sixth shape whose mesh was not simplified: at 6,000 faces some are heaps of loose triangles."""
-    agreeing, mirrored = [], []
-    for shape in list(find_shapes(real, chosen_categories("all")).values())[::6]:
-        mesh = load_mesh(shape.path, UP, FRONT)
-        if len(mesh.faces) < 5_900:
-            mesh.apply_translation(-mesh.bounds.mean(axis=0))
-            mesh.apply_scale(2 / np.ptp(mesh.bounds, axis=0).max())  # the file's grid holds the box's longest side
-            ours, theirs = voxelise(mesh), read_voxels(next(shape.path.parent.glob("voxel*.mat")))
-            agreeing.append(voxel_iou(ours, theirs))
-            mirrored.append(max(voxel_iou(ours, theirs[::-1]), voxel_iou(ours, theirs[:, :, ::-1])))
-    assert len(agreeing) >= 20
+    """Over every twelfth shape; simplifying has torn a few meshes into loose triangles, which enclose nothing."""
+    agreeing, mirrored, torn = [], [], []
+    for shape in list(find_shapes(real, chosen_categories("all")).values())[::12]:
+        mesh, theirs = load_mesh(shape.path, UP, FRONT), read_voxels(next(shape.path.parent.glob("voxel*.mat")))
+        mesh.apply_translation(-mesh.bounds.mean(axis=0))
+        mesh.apply_scale(2 / np.ptp(mesh.bounds, axis=0).max())  # the file's grid holds the box's longest side
+        ours = voxelise(mesh)
+        if ours.sum() < theirs.sum() / 2:
+            torn.append(shape.shape_id)
+            continue
+        agreeing.append(voxel_iou(ours, theirs))
+        mirrored.append(max(voxel_iou(ours, theirs[::-1]), voxel_iou(ours, theirs[:, :, ::-1])))
+    assert len(agreeing) >= 20 and len(torn) <= 2
     assert np.mean(agreeing) >= 0.9
     assert np.mean(mirrored) < np.mean(agreeing) - 0.1

@@ -1,0 +1,166 @@
+"""The annotation of StanfordCars3D and CompCars3D: the poses, the camera that they mean, and silhouettes seen by it.
+
+The poses, and the parts of the camera, are those of Wang et al., *3D Pose Estimation for Fine-Grained Object
+Categories*, 2018: a photo of width 300, its centre as the origin, R = Rz(theta) Rx(elevation) Ry(azimuth), and the
+model at the distance d. The signs are not written down there. A point X of the model's file falls onto
+
+::
+
+    (x, y, z) = Rz(−theta) Rx(elevation) Ry(azimuth + π) X − (0, 0, d)
+    column    = s (150 + u + f x / −z)      s = width of the photo / 300
+    row       = height / 2 + s (v − f y / −z)
+
+in pixels, (0, 0) the top left corner of the photo; angles are in radians. How the signs were found: of all signs of the
+angles and of u, and all quarter turns of the model about its vertical axis, this choice alone gives the silhouettes of
+43 photos of one car (intersection over union 0.988 on average; 0.996 when pixels that the outline only touches are
+counted, too). The sign of v follows from the one photo that is not cut to its box.
+"""
+
+import math
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import trimesh
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+
+from ..errors import SourceError
+from ..unpickle import load_pickle, read_limited
+
+WIDTH = 300
+"""Width in pixels of the photo that u, v and f are given for."""
+PICKLE_LIMIT = 1 << 28
+_FIX = "get the annotation from its authors again"
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A record of the annotation.
+
+    Attributes:
+        model_id: the model's name in ShapeNetCore v1.
+        azimuth: radians about the model's vertical axis; 0 shows its left side, π/2 its front.
+        elevation: radians of the camera above the horizon.
+        theta: radians that the model is turned by in the photo, clockwise where positive.
+        distance: of the camera from the origin of the model, whose bounding box has the diagonal 1.
+        u: where the origin appears, to the right of the photo's centre, in pixels of a photo of width 300.
+        v: the same, below the centre.
+        f: focal length in pixels of a photo of width 300.
+    """
+
+    model_id: str
+    azimuth: float
+    elevation: float
+    theta: float
+    distance: float
+    u: float
+    v: float
+    f: float
+
+
+def read_poses(path: Path) -> dict[str, Pose]:
+    """Read one pickle of the annotation; nothing in it is run.
+
+    Returns:
+        Name of the photo, such as ``00001.jpg`` or ``78/3/2014/ab.jpg`` → its pose, in the order of the file.
+
+    Raises:
+        SourceError: missing, damaged, not data, or a record that is incomplete or out of range; it is named.
+    """
+    content = load_pickle(read_limited(path, PICKLE_LIMIT, SourceError), path, SourceError)
+    if not isinstance(content, dict) or not content:
+        raise SourceError("it does not hold poses by the name of the photo", path=path, fix=_FIX)
+    poses = {}
+    for name, record in content.items():
+        try:
+            poses[_checked_name(name)] = _pose(record)
+        except (KeyError, TypeError, ValueError) as error:
+            said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise SourceError(f"the record of {name!r} cannot be used: {said}", path=path, fix=_FIX) from None
+    return poses
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not PurePosixPath(name).name:
+        raise ValueError("its key is not the name of a photo")
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ValueError("its name leads out of the folder of photos")
+    return name
+
+
+def _pose(record: Any) -> Pose:
+    if not isinstance(record, dict):
+        raise TypeError("it is not a dictionary")
+    model_id = check_model_id(record["model_id"])
+    numbers = {field.name: _number(field.name, record[field.name]) for field in fields(Pose)[1:]}
+    if not (numbers["f"] > 0 and numbers["distance"] > 0):
+        raise ValueError(f"f = {numbers['f']:g} and distance = {numbers['distance']:g} must be positive")
+    return Pose(model_id, **numbers)
+
+
+def check_model_id(model_id: Any) -> str:
+    """Return the name of a model if it is one, and no path.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(model_id, str) or not re.fullmatch(r"[\w-]+", model_id):
+        raise ValueError(f"{model_id!r} is not the name of a model")
+    return model_id
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} = {value!r} is not a finite number")
+    return float(value)
+
+
+def rotation(pose: Pose) -> np.ndarray:
+    """Return the rotation (3, 3) from the frame of the model's file to the camera's: x right, y up, z towards it."""
+    z, x, y = -pose.theta, pose.elevation, pose.azimuth + math.pi
+    about_z = np.array([[math.cos(z), -math.sin(z), 0], [math.sin(z), math.cos(z), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, math.cos(x), -math.sin(x)], [0, math.sin(x), math.cos(x)]])
+    about_y = np.array([[math.cos(y), 0, math.sin(y)], [0, 1, 0], [-math.sin(y), 0, math.cos(y)]])
+    return about_z @ about_x @ about_y
+
+
+def project(points: np.ndarray, pose: Pose, width: int, height: int) -> np.ndarray:
+    """Return where points (n, 3) of the model's file fall in its photo: (n, 2) columns and rows in pixels.
+
+    The photo covers [0, width] × [0, height]; points behind the camera fall nowhere that makes sense.
+    """
+    x, y, z = (points @ rotation(pose).T - [0, 0, pose.distance]).T
+    scale = width / WIDTH
+    return np.stack(
+        [scale * (WIDTH / 2 + pose.u + pose.f * x / -z), height / 2 + scale * (pose.v - pose.f * y / -z)], axis=1
+    )
+
+
+def ray_scene(mesh: trimesh.Trimesh) -> EmbreeScene:
+    """Return what rays are cast into, built once for a mesh."""
+    scene = EmbreeScene(robust=True)  # robust: no ray slips through the seam of two triangles
+    TriangleMesh(scene, mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32))
+    return scene
+
+
+def silhouette(scene: EmbreeScene, pose: Pose, width: int, height: int) -> np.ndarray:
+    """Return the mask (height, width) of a model in its photo: True where a pixel's centre sees it.
+
+    Args:
+        scene: `ray_scene` of the model in the frame of its file.
+        pose: of the photo.
+        width: of the photo in pixels, as it is or resized.
+        height: of the photo in pixels.
+    """
+    scale = width / WIDTH
+    columns = ((np.arange(width) + 0.5) / scale - WIDTH / 2 - pose.u) / pose.f
+    rows = ((np.arange(height) + 0.5 - height / 2) / scale - pose.v) / pose.f
+    x, y = np.meshgrid(columns, -rows)
+    turn = rotation(pose)
+    directions = (np.stack([x, y, -np.ones_like(x)], axis=-1).reshape(-1, 3) @ turn).astype(np.float32)  # (H·W, 3)
+    origin = (turn.T @ [0, 0, pose.distance]).astype(np.float32)
+    hit = scene.run(np.broadcast_to(origin, directions.shape).copy(), directions)
+    return (hit >= 0).reshape(height, width)

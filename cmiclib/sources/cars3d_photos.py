@@ -1,0 +1,150 @@
+"""Photos of cars with annotated poses to queries: the mask is the silhouette of the posed model; parallel by model."""
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from embreex.rtcore_scene import EmbreeScene
+from joblib import Parallel, delayed
+from PIL import Image
+from tqdm import tqdm
+
+from ..benchmark_writer import BenchmarkWriter
+from ..errors import CMICError, SourceError
+from ..geometry import load_mesh
+from ..images import read_photo, square_crop
+from .cars3d_camera import Pose, ray_scene, silhouette
+from .meshes import listed
+
+FINEST = 3
+"""Photos wider than so many crops are made smaller: rays through more pixels than the crop keeps are in vain."""
+
+
+@dataclass(frozen=True)
+class CarPhoto:
+    """A photo with its pose.
+
+    Attributes:
+        query_id: unique.
+        split: train, val or test.
+        file: where it lies.
+        name: its path below the folder of photos.
+        pose: the annotated one.
+    """
+
+    query_id: str
+    split: str
+    file: Path
+    name: str
+    pose: Pose
+
+    @property
+    def shape_id(self) -> str:
+        """``car/<model_id>``."""
+        return f"car/{self.pose.model_id}"
+
+
+def add_photos(
+    writer: BenchmarkWriter,
+    photos: Iterable[CarPhoto],
+    models: Mapping[str, Path],
+    *,
+    source: str,
+    jobs: int = 2,
+    allow_missing: bool = False,
+    progress: bool = True,
+) -> None:
+    """Add the photos of all models, model by model; those that the benchmark has already cost nothing.
+
+    A photo is marked seen if its shape has a training photo that can be used.
+
+    Args:
+        writer: the benchmark that grows.
+        photos: files that are there; those of models that are not in ``models`` are left out.
+        models: shape id → mesh file.
+        source: where the photos come from.
+        jobs: processes.
+        allow_missing: leave out photos that cannot be used instead of refusing.
+        progress: show a bar.
+
+    Raises:
+        SourceError: photos cannot be used; all are listed. What was made of other shapes' photos is kept.
+        StorageError: the write failed.
+    """
+    groups: dict[str, list[CarPhoto]] = {shape_id: [] for shape_id in models}
+    for photo in photos:
+        if photo.shape_id in groups:
+            groups[photo.shape_id].append(photo)
+    todo = {
+        shape_id: [photo for photo in group if not writer.has_query(photo.query_id)]
+        for shape_id, group in groups.items()
+    }
+    made = Parallel(jobs, return_as="generator")(
+        delayed(_try_crops)(models[shape_id], part, writer.size) for shape_id, part in todo.items()
+    )
+    problems = []
+    bar = tqdm(total=sum(map(len, todo.values())), desc="photos", disable=not progress)
+    with warnings.catch_warnings(), contextlib.closing(made), bar:
+        warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, after an error of the writer
+        for (shape_id, part), crops in zip(todo.items(), made, strict=True):
+            bar.update(len(part))
+            wrong = {p.query_id for p, crop in zip(part, crops, strict=True) if isinstance(crop, CMICError)}
+            problems += [f"{crop.path}: {crop.problem}" for crop in crops if isinstance(crop, CMICError)]
+            if wrong and not allow_missing:  # a repaired photo may be the one that makes its shape seen
+                continue
+            seen = any(photo.split == "train" and photo.query_id not in wrong for photo in groups[shape_id])
+            for photo, crop in zip(part, crops, strict=True):
+                if not isinstance(crop, CMICError):
+                    writer.add_query(
+                        photo.query_id, shape_id, "car", crop, split=photo.split, seen=seen, photo=photo.name,
+                        source=source,
+                    )  # fmt: skip
+    if problems and not allow_missing:
+        raise SourceError(
+            listed(problems, "photos cannot be used"), fix="repair them, or leave them out with --allow-missing"
+        )
+
+
+def _try_crops(model: Path, photos: list[CarPhoto], size: int) -> list[np.ndarray | CMICError]:
+    """Return the crop of every photo of one model, or why there is none."""
+    if not photos:
+        return []
+    scene = ray_scene(load_mesh(model))  # in the frame of its file, as the poses are
+    return [_try_crop(scene, photo, size) for photo in photos]
+
+
+def _try_crop(scene: EmbreeScene, photo: CarPhoto, size: int) -> np.ndarray | CMICError:
+    try:
+        return crop_photo(scene, photo, size)
+    except CMICError as error:
+        return error
+
+
+def crop_photo(scene: EmbreeScene, photo: CarPhoto, size: int) -> np.ndarray:
+    """Return a query: the square around the silhouette, cut from the photo.
+
+    Args:
+        scene: `cars3d_camera.ray_scene` of the photo's model, in the frame of its file.
+        photo: the photo.
+        size: side S of the result in pixels.
+
+    Returns:
+        uint8 (4, S, S): RGB and mask.
+
+    Raises:
+        ImageError: the photo cannot be read.
+        SourceError: the pose does not show the model.
+    """
+    rgb = read_photo(photo.file)
+    if rgb.shape[1] > FINEST * size:
+        height = max(1, round(rgb.shape[0] * FINEST * size / rgb.shape[1]))
+        rgb = np.asarray(Image.fromarray(rgb).resize((FINEST * size, height), Image.Resampling.BILINEAR))
+    mask = silhouette(scene, photo.pose, rgb.shape[1], rgb.shape[0])
+    if not mask.any():
+        raise SourceError(
+            f"its annotated pose shows nothing of {photo.shape_id}", path=photo.file, fix="correct the annotation"
+        )
+    return square_crop(rgb, mask, size=size)
