@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 from released_archive import write_archive
 from toybook import make_book
@@ -69,6 +70,18 @@ def test_the_released_archive_is_prepared_and_its_checkpoint_checked(tiny_benchm
     (tmp_path / "model.pt").write_bytes(b"something")
     refused = invoke("convert", tmp_path / "model.pt", "--output", tmp_path / "run")
     assert refused.exit_code == 2 and "not a file of Jittor" in refused.output and not (tmp_path / "run").exists()
+
+
+def test_shapenet_is_prepared_and_tells_what_it_left_out(tmp_path: Path) -> None:
+    for name in ("c1", "c2"):
+        (tmp_path / "root/03001627" / name).mkdir(parents=True)
+    trimesh.creation.box((1, 2, 3)).export(tmp_path / "root/03001627/c1/model.obj")
+    common = ["prepare", "shapenet", "--input", tmp_path / "root", "--output", tmp_path / "out", "--size", 32]
+    refused = invoke(*common, "--synsets", "chair")
+    assert refused.exit_code == 2 and "c2: no model.obj" in refused.stderr and not (tmp_path / "out").exists()
+    result = invoke(*common, "--synsets", "chair", "--jobs", 1, "--allow-missing")
+    assert result.exit_code == 0, result.output
+    assert "1 shapes, 1 left out" in result.stdout and "c2: no model.obj" in result.stderr
 
 
 def test_index_and_search_answer_in_order(run_folder: Path, tiny_benchmark, tmp_path: Path) -> None:
