@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from .benchmark import Benchmark
-from .checkpoint import Run
 from .errors import BenchmarkError
 from .evaluate import POPCOUNT, Scored, check_protocols, pair_distances, photo_rows
 from .index import ShapeIndex
@@ -22,13 +21,15 @@ from .metrics import summarise
 BYTES_AT_ONCE = 4096  # of each packed grid: 68 MB of floats for 519 shapes
 
 
-def evaluate_unseen(run: Run, benchmark: Benchmark, gallery: Benchmark, split: str = "test") -> dict[str, float]:
+def evaluate_unseen(
+    index: ShapeIndex, benchmark: Benchmark, gallery: Benchmark, split: str = "test"
+) -> dict[str, float]:
     """Search a repository with the photos of a split, over all its categories and with the category given.
 
     Photos of a category that the repository lacks are left out of every figure and counted.
 
     Args:
-        run: the trained model.
+        index: of the repository.
         benchmark: the photos and their own shapes.
         gallery: the repository.
         split: train, val, test or all.
@@ -50,7 +51,7 @@ def evaluate_unseen(run: Run, benchmark: Benchmark, gallery: Benchmark, split: s
         raise BenchmarkError(
             f"the gallery has no shapes of: {', '.join(lacking)}", path=gallery.path, fix="give one that has them"
         )
-    index, kept = ShapeIndex.build(run.model(), gallery, run.config), rows[known]
+    kept = rows[known]
     values = judge_scores(index.scores(index.embed(benchmark.images[kept])), benchmark, kept, gallery)
     figures = summarise(values, benchmark.queries.shape_id.to_numpy()[kept])
     return figures | {"left_out": int((~known).sum()), "gallery_size": len(gallery.shapes)}

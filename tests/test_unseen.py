@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from cmiclib.config import Config, ModelConfig, TrainConfig
+from cmiclib.config import Config, ModelConfig
 from cmiclib.embed import embed_gallery, embed_queries
 from cmiclib.errors import BenchmarkError, MissingArrayError
 from cmiclib.evaluate import Scored, check_protocols
 from cmiclib.geometry import modified_hausdorff, unpack_voxels, voxel_iou
+from cmiclib.index import ShapeIndex
 from cmiclib.metrics import bootstrap_interval
-from cmiclib.model import attention_scores
-from cmiclib.train import train
+from cmiclib.model import attention_scores, build_model
 from cmiclib.unseen import drawn, evaluate_unseen, judge_scores, nearest, overlaps, same_category, without_own
 
 SMALL = Config(
-    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", image_size=32, dim=16, init="random"),
-    train=TrainConfig(batch=4, steps=2, views=2, lr=1e-3, eval_every=1, log_every=1),
+    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", image_size=32, dim=16, init="random")
 )
 
 
@@ -35,12 +34,17 @@ def gallery(tiny_benchmark):
 
 
 @pytest.fixture(scope="module")
-def run(tiny_benchmark, tmp_path_factory):
-    return train(SMALL, tiny_benchmark, tmp_path_factory.mktemp("unseen") / "run", progress=False)
+def model():
+    torch.manual_seed(2)
+    return build_model(SMALL.model).eval()
 
 
 def made_up(benchmark, gallery, rows):
     return torch.randn(len(rows), len(gallery.shapes), generator=torch.Generator().manual_seed(4))
+
+
+def evaluate(model, benchmark, gallery):
+    return evaluate_unseen(ShapeIndex.build(model, gallery, SMALL), benchmark, gallery)
 
 
 def loop(scores, benchmark, gallery, rows):
@@ -72,12 +76,12 @@ def test_judging_equals_the_loop(tiny_benchmark, gallery):
     assert 0 < values["category"].mean() < 1 and not torch.equal(values["d_iou"], values["given_d_iou"])
 
 
-def test_a_run_in_another_repository_equals_the_loop_with_intervals_over_shapes(tiny_benchmark, gallery, run):
-    rows, model = tiny_benchmark.rows("test"), run.model()
-    vectors = embed_queries(model, tiny_benchmark.images[rows], run.config)
-    views = embed_gallery(model, gallery.views, run.config)
+def test_a_model_in_another_repository_equals_the_loop_with_intervals_over_shapes(tiny_benchmark, gallery, model):
+    rows = tiny_benchmark.rows("test")
+    vectors = embed_queries(model, tiny_benchmark.images[rows], SMALL)
+    views = embed_gallery(model, gallery.views, SMALL)
     photos = loop(attention_scores(vectors, views, model.attention_weight.detach()), tiny_benchmark, gallery, rows)
-    figures = evaluate_unseen(run, tiny_benchmark, gallery)
+    figures = evaluate(model, tiny_benchmark, gallery)
     for name in ("category", "d_hau", "d_iou", "given_d_hau", "given_d_iou"):
         expected = [photo[name] for photo in photos]
         assert figures[name] == pytest.approx(np.mean(expected), abs=1e-6)
@@ -86,27 +90,27 @@ def test_a_run_in_another_repository_equals_the_loop_with_intervals_over_shapes(
     assert (figures["queries"], figures["left_out"], figures["gallery_size"]) == (len(rows), 0, 5)
 
 
-def test_photos_of_a_category_that_the_repository_lacks_are_left_out_and_counted(tiny_benchmark, run):
+def test_photos_of_a_category_that_the_repository_lacks_are_left_out_and_counted(tiny_benchmark, model):
     boxes = part_of(tiny_benchmark, ["box/tall", "box/cube"])
-    figures = evaluate_unseen(run, tiny_benchmark, boxes)
+    figures = evaluate(model, tiny_benchmark, boxes)
     category = tiny_benchmark.queries.category[tiny_benchmark.rows("test")]
     assert (figures["queries"], figures["left_out"]) == ((category == "box").sum(), (category != "box").sum())
     assert figures["category"] == 1 and figures["d_iou"] == figures["given_d_iou"]
     strange = replace(boxes, shapes=boxes.shapes.assign(category="lamp"))
     with pytest.raises(BenchmarkError, match="no shapes of: box, odd, round"):
-        evaluate_unseen(run, tiny_benchmark, strange)
+        evaluate(model, tiny_benchmark, strange)
 
 
-def test_views_of_another_protocol_are_refused(tiny_benchmark, gallery, run):
+def test_views_of_another_protocol_are_refused(tiny_benchmark, gallery, model):
     other = replace(gallery, meta={**gallery.meta, "protocol": {**gallery.meta["protocol"], "elevation": 30.0}})
     with pytest.raises(BenchmarkError, match="another way than those of 'tiny': elevation"):
-        evaluate_unseen(run, tiny_benchmark, other)
+        evaluate(model, tiny_benchmark, other)
     check_protocols(tiny_benchmark, gallery)
 
 
-def test_without_points_or_voxels_their_distance_is_missing(tiny_benchmark, gallery, run):
+def test_without_points_or_voxels_their_distance_is_missing(tiny_benchmark, gallery, model):
     bare = replace(gallery, arrays={"views.npy": gallery.views, "voxels.npy": gallery.voxels})
-    figures = evaluate_unseen(run, tiny_benchmark, bare)
+    figures = evaluate(model, tiny_benchmark, bare)
     assert {"category", "d_iou", "given_d_iou"} <= set(figures) and "d_hau" not in figures
     with pytest.raises(MissingArrayError, match=r"voxels\.npy"):
         overlaps(tiny_benchmark, np.array([0]), replace(gallery, arrays={"views.npy": gallery.views}))
