@@ -2,7 +2,7 @@
 # jupyter:
 #   cmic:
 #     needs: [intro, 01_data, 02_views, 03_colour_transfer, 04_model, 05_losses, 06_training, 07_evaluation,
-#       09_embedding, 10_retrieval, 16_released_code]
+#       09_embedding, 10_retrieval, 11_unseen_repository, 16_released_code]
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -105,6 +105,7 @@ Markdown(
 # | bootstrap intervals | seed 0 in `cmiclib.metrics` |
 # | surface points of a shape | seed 0, when the benchmark is unpacked |
 # | t-SNE map | `SEED` of that chapter |
+# | shapes and photos drawn in the chapter on an unseen repository | seed 0 |
 #
 # On one machine the same seed gives the same `metrics.json`, byte by byte. On another processor the sums of a
 # convolution are taken in another order, so weights differ in their last digits, and after hundreds of steps so do the

@@ -15,7 +15,7 @@ import torch
 
 from .benchmark import Benchmark
 from .errors import BenchmarkError, ConfigError
-from .evaluate import Scored, pair_distances
+from .evaluate import Scored, check_protocols, pair_distances, photo_rows
 from .index import ShapeIndex
 
 Mode = Literal["simple", "full", "shapenet"]
@@ -40,15 +40,16 @@ def released_table(
 
     Raises:
         ConfigError: an unknown mode, or a gallery where none belongs, or none where one does.
-        BenchmarkError: no photos, no points and voxels, or a category that the gallery lacks.
+        BenchmarkError: no photos, no points and voxels, a category that the gallery lacks, or views of another
+            protocol in it.
     """
     if mode not in get_args(Mode):
         raise ConfigError(f"unknown mode '{mode}'", fix=f"use one of: {', '.join(get_args(Mode))}")
     if (mode == "shapenet") != (gallery is not None):
         raise ConfigError("mode shapenet, and only that, needs another gallery", fix="add or leave out --gallery")
-    rows = benchmark.rows(split)  # type: ignore[arg-type]
-    if len(rows) == 0:
-        raise BenchmarkError(f"no photos in split '{split}'", path=benchmark.path, fix="choose another split")
+    if gallery is not None:
+        check_protocols(benchmark, gallery)
+    rows = photo_rows(benchmark, split)
     scores = index.scores(index.embed(benchmark.images[rows]))  # (Q, N)
     category = benchmark.queries.category.to_numpy()[rows]
     own = benchmark.relevant(rows).argmax(axis=1)  # (Q,)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from .benchmark import Benchmark
 from .index import ShapeIndex
@@ -37,12 +38,7 @@ def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int =
     columns, scores = index.rank(query, k)  # (R, k)
     relevant = benchmark.relevant(rows)  # (R, N)
     shapes = np.concatenate([relevant.argmax(axis=1)[:, None], columns.numpy()], axis=1)  # (R, 1 + k): own, then found
-    weights = np.stack(
-        [
-            fused_weights(vector[None], index.views[line], index.attention, index.fusion)[0].numpy()
-            for vector, line in zip(query, shapes, strict=True)
-        ]
-    )  # (R, 1 + k, V)
+    weights = view_weights(index, query, shapes)  # (R, 1 + k, V)
     pictures = benchmark.views[shapes, weights.argmax(axis=2)]  # (R, 1 + k, S, S)
     return Examples(
         photos=benchmark.images[rows],
@@ -52,6 +48,22 @@ def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int =
         right=np.take_along_axis(relevant, columns.numpy(), axis=1),
         own_views=benchmark.views[shapes[:, 0]],
         own_weights=weights[:, 0],
+    )
+
+
+def view_weights(index: ShapeIndex, query: Tensor, shapes: np.ndarray) -> np.ndarray:
+    """Return how much each view of some shapes weighs for a photo: (R, K, V), the last axis sums to 1.
+
+    Args:
+        index: of the gallery.
+        query: (R, d) the photos' vectors.
+        shapes: (R, K) rows of the gallery.
+    """
+    return np.stack(
+        [
+            fused_weights(vector[None], index.views[line], index.attention, index.fusion)[0].numpy()
+            for vector, line in zip(query, shapes, strict=True)
+        ]
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 from released_archive import write_archive
 from toybook import make_book
@@ -16,6 +17,7 @@ from cmiclib import runner
 from cmiclib.cli import app
 from cmiclib.cli.book import parse_parameter
 from cmiclib.errors import ConfigError
+from cmiclib.sources.shapenet import prepare_shapenet
 
 CMIC = str(Path(sys.executable).parent / "cmic")
 TINY = ["model.image_size=32", "train.batch=5", "train.steps=4", "train.eval_every=2", "train.log_every=1"]
@@ -61,6 +63,29 @@ def test_the_released_modes_print_a_table_and_write_the_total(run_folder: Path, 
     assert "--gallery" in invoke(*common, "--mode", "shapenet").output
 
 
+def test_a_gallery_without_a_mode_is_searched_as_an_unseen_repository(run_folder: Path, tiny_benchmark, tmp_path: Path):
+    file = tmp_path / "unseen.json"
+    common = ["evaluate", "--run", run_folder, "--benchmark", tiny_benchmark.path, "--gallery", tiny_benchmark.path]
+    result = invoke(*common, "--json", file)
+    assert result.exit_code == 0, result.output
+    measured = ["category", "d_hau", "d_iou", "given_d_hau", "given_d_iou"]
+    expected = {f"{name}{end}" for name in measured for end in ("", "_low", "_high")}
+    figures = json.loads(file.read_text())
+    assert set(figures) == expected | {"queries", "left_out", "gallery_size"}
+    assert invoke(*common, "--mode", "shapenet", "--json", file).exit_code == 0
+    released = json.loads(file.read_text())
+    assert released["d_hau"] == pytest.approx(figures["given_d_hau"])
+    assert released["d_iou"] == pytest.approx(figures["given_d_iou"])
+
+
+def test_a_gallery_without_photos_cannot_be_evaluated(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "root/03001627/c1").mkdir(parents=True)
+    trimesh.creation.box((1, 2, 3)).export(tmp_path / "root/03001627/c1/model.obj")
+    prepare_shapenet(tmp_path / "root", tmp_path / "out", synsets="chair", size=32, jobs=1, progress=False)
+    result = invoke("evaluate", "--run", run_folder, "--benchmark", tmp_path / "out")
+    assert result.exit_code == 2 and "no photos in split 'test'" in result.stderr
+
+
 def test_the_released_archive_is_prepared_and_its_checkpoint_checked(tiny_benchmark, tmp_path: Path) -> None:
     archive = write_archive(tiny_benchmark, tmp_path / "pix3d")
     result = invoke("prepare", "release", "--input", archive, "--output", tmp_path / "out", "--size", 32)
@@ -69,6 +94,18 @@ def test_the_released_archive_is_prepared_and_its_checkpoint_checked(tiny_benchm
     (tmp_path / "model.pt").write_bytes(b"something")
     refused = invoke("convert", tmp_path / "model.pt", "--output", tmp_path / "run")
     assert refused.exit_code == 2 and "not a file of Jittor" in refused.output and not (tmp_path / "run").exists()
+
+
+def test_shapenet_is_prepared_and_tells_what_it_left_out(tmp_path: Path) -> None:
+    for name in ("c1", "c2"):
+        (tmp_path / "root/03001627" / name).mkdir(parents=True)
+    trimesh.creation.box((1, 2, 3)).export(tmp_path / "root/03001627/c1/model.obj")
+    common = ["prepare", "shapenet", "--input", tmp_path / "root", "--output", tmp_path / "out", "--size", 32]
+    refused = invoke(*common, "--synsets", "chair")
+    assert refused.exit_code == 2 and "c2: no model.obj" in refused.stderr and not (tmp_path / "out").exists()
+    result = invoke(*common, "--synsets", "chair", "--jobs", 1, "--allow-missing")
+    assert result.exit_code == 0, result.output
+    assert "1 shapes, 1 left out" in result.stdout and "c2: no model.obj" in result.stderr
 
 
 def test_index_and_search_answer_in_order(run_folder: Path, tiny_benchmark, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The released ways of evaluating, against a plain loop, on an archive in the released layout."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -99,3 +101,10 @@ def test_unknown_modes_empty_splits_and_missing_categories_say_so(index, benchma
     })  # fmt: skip
     with pytest.raises(BenchmarkError, match="no shapes of: odd, round"):
         released_table(index, benchmark, "shapenet", gallery=fewer)
+
+
+def test_a_gallery_with_views_of_another_protocol_is_refused(index, benchmark, tiny_benchmark):
+    protocol = {**tiny_benchmark.meta["protocol"], "fov": 40.0}
+    other = replace(tiny_benchmark, meta={**tiny_benchmark.meta, "protocol": protocol})
+    with pytest.raises(BenchmarkError, match=r"made in another way .*: fov"):
+        released_table(index, benchmark, "shapenet", gallery=other)

@@ -31,28 +31,34 @@ def evaluate(
     run: RunFolder,
     benchmark: Folder,
     gallery: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="search this gallery, with --mode shapenet")
+        Path | None, typer.Option(metavar="DIR", help="search this one, in which the photos' own shapes are not")
     ] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "test",
     mode: Annotated[str | None, typer.Option(help="as the released test script: simple, full or shapenet")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure a run on a prepared benchmark."""
+    """Measure a run on a prepared benchmark, in its own gallery or in one that lacks the photos' shapes."""
     from ..benchmark import Benchmark
     from ..checkpoint import Run
-    from ..evaluate import report, score_run
+    from ..evaluate import check_protocols, report, score_index
     from ..index import ShapeIndex
     from ..modes import TOTAL, released_table
+    from ..unseen import evaluate_unseen
 
     opened, trained = Benchmark.open(benchmark), Run.open(run)
-    if mode is None and gallery is None:
-        figures = report(score_run(trained, opened, split)) | {"gallery_size": len(opened.shapes)}
+    searched = Benchmark.open(gallery) if gallery else None
+    if searched is not None:
+        check_protocols(opened, searched)  # before the gallery is embedded, which can take long
+    index = ShapeIndex.build(trained.model(), searched or opened, trained.config)
+    if mode is None:
+        if searched is None:
+            figures = report(score_index(index, opened, split)) | {"gallery_size": len(index)}
+        else:
+            figures = evaluate_unseen(index, opened, searched, split)
         show(["metric", "value"], [[name, f"{value:.4g}"] for name, value in figures.items()])
         write_json(json_file, figures)
         return
-    searched = Benchmark.open(gallery) if gallery else None
-    index = ShapeIndex.build(trained.model(), searched or opened, trained.config)
-    table = released_table(index, opened, mode or "shapenet", split, searched)
+    table = released_table(index, opened, mode, split, searched)
     lines = [
         [str(name), *(f"{value:.4g}" for value in row)] for name, row in zip(table.index, table.values, strict=True)
     ]

@@ -138,3 +138,30 @@ def _cars3d(cars: "CarSet", root: Path, output: Path, **options: Any) -> None:
     if any(left_out):
         typer.echo(f"left out: {len(left_out.shapes)} shapes and {len(left_out.queries)} photos")
     typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")
+
+
+@prepare.command("shapenet")
+def prepare_shapenet(
+    input: Annotated[Path, typer.Option(metavar="ROOT", help="ShapeNetCore.v1 or ShapeNetCore.v2, unpacked")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")],
+    synsets: Annotated[str, typer.Option(help="names and numbers joined by commas, or all")] = "bed,chair,sofa,table",
+    version: Annotated[str, typer.Option(help="auto, v1 or v2")] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many models of each synset")] = None,
+    size: Annotated[int, typer.Option(min=32, help="side of the views in pixels")] = 224,
+    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="leave out models whose mesh is missing or broken")
+    ] = False,
+    up: Annotated[str | None, typer.Option(help="axis that points up; default: +y")] = None,
+    front: Annotated[str | None, typer.Option(help="axis of the front; default: +x of v1, -z of v2")] = None,
+) -> None:
+    """Render ShapeNetCore as a gallery without photos, for `cmic evaluate --gallery`."""
+    from ..sources.shapenet import prepare_shapenet
+
+    benchmark, left_out = prepare_shapenet(
+        input, output, synsets=synsets, version=version, limit=limit, size=size, jobs=jobs,
+        allow_missing=allow_missing, up=up, front=front,
+    )  # fmt: skip
+    for line in left_out:
+        typer.echo(f"left out: {line}", err=True)
+    typer.echo(f"{len(benchmark.shapes)} shapes, {len(left_out)} left out: {benchmark.path}")

@@ -10,6 +10,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from ..benchmark_checks import check_views
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..geometry import export_glb, load_mesh, normalise, pack_voxels, sample_points, simplify, voxelise
@@ -102,10 +103,13 @@ def prepare_mesh(mesh: MeshFile, size: int, protocol: ViewProtocol) -> tuple[np.
 
     Raises:
         MeshError: the file cannot be used.
+        BenchmarkError: all views are alike, which a body of revolution with 12, 24 or 36 sides brings about, too.
     """
     shape = normalise(load_mesh(mesh.path, mesh.up, mesh.front))
+    views = render_views(shape, size, protocol)
+    check_views(views, mesh.shape_id)  # here, so that it is listed with the other problems
     glb = export_glb(simplify(shape, VIEWER_FACES))
-    return render_views(shape, size, protocol), sample_points(shape), pack_voxels(voxelise(shape)), glb
+    return views, sample_points(shape), pack_voxels(voxelise(shape)), glb
 
 
 def listed(problems: Sequence[str], what: str, most: int = 12) -> str:

@@ -50,5 +50,13 @@ def test_broken_meshes_are_all_listed_and_the_rest_is_kept(tmp_path: Path, files
     assert len(again.finish().shapes) == 2
 
 
+def test_a_mesh_whose_views_are_all_alike_is_a_broken_one_among_others(tmp_path: Path, files: list[MeshFile]) -> None:
+    trimesh.creation.cylinder(0.5, 1, sections=24).export(tmp_path / "column.obj")
+    column = MeshFile("misc/column", "misc", tmp_path / "column.obj", up="+z", front="+x")
+    with pytest.raises(SourceError, match=r"1 meshes .*column.obj: the 12 views .* are all alike"):
+        add_meshes(writer(tmp_path), [column, files[0]], jobs=1, progress=False)
+    assert add_meshes(writer(tmp_path), [column, files[0]], jobs=1, allow_missing=True, progress=False) == [column]
+
+
 def test_long_lists_are_cut() -> None:
     assert listed(["a", "b", "c"], "are missing", most=2) == "3 are missing: a; b; and 1 more"

@@ -1,0 +1,180 @@
+"""Retrieval in a repository that lacks the photo's own shape: how near to it is what comes first?
+
+No shape there is right, so Top-k means nothing. What is left is the category of the first shape, and its distance and
+overlap to the photo's own shape, d_HAU and d_IoU as in :func:`cmiclib.evaluate.pair_distances`. Their scale depends on
+the repository; :func:`nearest` and :func:`drawn` give its two ends. The released test searches the photo's category
+only (:mod:`cmiclib.modes`); here both ways are measured.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .benchmark import Benchmark
+from .errors import BenchmarkError
+from .evaluate import POPCOUNT, Scored, check_protocols, pair_distances, photo_rows
+from .index import ShapeIndex
+from .metrics import summarise
+
+BYTES_AT_ONCE = 4096  # of each packed grid: 68 MB of floats for 519 shapes
+
+
+def evaluate_unseen(
+    index: ShapeIndex, benchmark: Benchmark, gallery: Benchmark, split: str = "test"
+) -> dict[str, float]:
+    """Search a repository with the photos of a split, over all its categories and with the category given.
+
+    Photos of a category that the repository lacks are left out of every figure and counted.
+
+    Args:
+        index: of the repository.
+        benchmark: the photos and their own shapes.
+        gallery: the repository.
+        split: train, val, test or all.
+
+    Returns:
+        Flat figures, each with its 95 % interval over own shapes as ``_low`` and ``_high``: ``category``, ``d_hau`` and
+        ``d_iou`` of the first of all shapes; ``given_d_hau`` and ``given_d_iou`` of the first one of the photo's
+        category. Then ``queries``, ``left_out`` and ``gallery_size``. Without points or voxels on one of the two sides
+        d_HAU or d_IoU is missing.
+
+    Raises:
+        BenchmarkError: no photos, none of a category of the repository, or views of another protocol.
+    """
+    check_protocols(benchmark, gallery)
+    rows = photo_rows(benchmark, split)
+    known = same_category(benchmark, rows, gallery).any(axis=1)  # (Q,)
+    if not known.any():
+        lacking = sorted(set(benchmark.queries.category.to_numpy()[rows]))
+        raise BenchmarkError(
+            f"the gallery has no shapes of: {', '.join(lacking)}", path=gallery.path, fix="give one that has them"
+        )
+    kept = rows[known]
+    values = judge_scores(index.scores(index.embed(benchmark.images[kept])), benchmark, kept, gallery)
+    figures = summarise(values, benchmark.queries.shape_id.to_numpy()[kept])
+    return figures | {"left_out": int((~known).sum()), "gallery_size": len(gallery.shapes)}
+
+
+def judge_scores(scores: Tensor, benchmark: Benchmark, rows: np.ndarray, gallery: Benchmark) -> dict[str, Tensor]:
+    """Judge the first shape of all and the first one of the photo's category.
+
+    Args:
+        scores: float (Q, N) over the repository; -inf hides a shape.
+        benchmark: the photos and their own shapes.
+        rows: (Q,) the photos; the repository has their categories.
+        gallery: the repository.
+
+    Returns:
+        ``category``, ``d_hau``, ``d_iou``, ``given_d_hau`` and ``given_d_iou``, float64 (Q,) each.
+    """
+    first, given = first_shapes(scores, same_category(benchmark, rows, gallery))
+    twice = judge(np.concatenate([first, given]), benchmark, np.tile(rows, 2), gallery)  # equal pairs cost nothing
+    both = {name: value.chunk(2) for name, value in twice.items()}
+    figures = {name: value[0] for name, value in both.items()}
+    return figures | {f"given_{name}": value[1] for name, value in both.items() if name != "category"}
+
+
+def judge(
+    found: np.ndarray,
+    benchmark: Benchmark,
+    rows: np.ndarray,
+    gallery: Benchmark,
+    distances: Collection[str] = ("d_hau", "d_iou"),
+) -> dict[str, Tensor]:
+    """Compare one shape for each photo with the photo's own shape.
+
+    Args:
+        found: (Q,) rows of the repository.
+        benchmark: the photos and their own shapes.
+        rows: (Q,) the photos.
+        gallery: the repository.
+        distances: which ones to compute.
+
+    Returns:
+        ``category``, whether it is the photo's, and the distances; float64 (Q,) each.
+    """
+    own = benchmark.relevant(rows).argmax(axis=1)
+    category = gallery.shapes.category.to_numpy()[found] == benchmark.queries.category.to_numpy()[rows]
+    values = {"category": category, **pair_distances(gallery, found, benchmark, own, distances)}
+    return {name: torch.from_numpy(value.astype(np.float64)) for name, value in values.items()}
+
+
+def first_shapes(scores: Tensor, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best row of the repository for each photo, of all and of its category; int64 (Q,) each.
+
+    Args:
+        scores: float (Q, N); -inf hides a shape. Of equal ones the lower row wins.
+        same: bool (Q, N), :func:`same_category`.
+    """
+    given = scores.masked_fill(torch.from_numpy(~same), -torch.inf)
+    return scores.argmax(dim=1).numpy(), given.argmax(dim=1).numpy()
+
+
+def same_category(benchmark: Benchmark, rows: np.ndarray, gallery: Benchmark) -> np.ndarray:
+    """Return bool (Q, N): the shape of the repository is of the photo's category, by name."""
+    return benchmark.queries.category.to_numpy()[rows][:, None] == gallery.shapes.category.to_numpy()[None, :]
+
+
+def without_own(scored: Scored) -> tuple[Scored, np.ndarray]:
+    """Make a benchmark's own gallery a repository without the photo's shape and the variants of its group.
+
+    Photos whose category holds nothing else are left out.
+
+    Returns:
+        The scores, -inf for what is hidden, and bool (Q, N): the shape is there for this photo.
+    """
+    there = ~scored.benchmark.group_relevant(scored.rows)
+    known = (there & same_category(scored.benchmark, scored.rows, scored.benchmark)).any(axis=1)
+    kept = scored.part(known)
+    hidden = kept.scores.masked_fill(torch.from_numpy(~there[known]), -torch.inf)
+    return Scored(hidden, kept.rows, kept.benchmark), there[known]
+
+
+def overlaps(benchmark: Benchmark, own: np.ndarray, gallery: Benchmark) -> np.ndarray:
+    """Return d_IoU of some shapes with every shape of a repository, float32 (S, N); two empty grids are equal.
+
+    One matrix product of bits, a part of the grid at a time: sums below 2²⁴ are exact in float32.
+
+    Args:
+        benchmark: where the shapes are.
+        own: (S,) rows of its shapes.
+        gallery: the repository; it can be the same.
+
+    Raises:
+        MissingArrayError: one of the two has no voxels.
+    """
+    a, b = benchmark.voxels[own], gallery.voxels  # (S, bytes), (N, bytes)
+    common = np.zeros((len(a), len(b)), np.float32)
+    used = np.flatnonzero(np.bitwise_or.reduce(a, axis=0))  # elsewhere nothing is in common
+    for start in range(0, len(used), BYTES_AT_ONCE):
+        part = used[start : start + BYTES_AT_ONCE]
+        common += _bits(a, part) @ _bits(b, part).T
+    solid_a, solid_b = (np.array([POPCOUNT[grid].sum() for grid in grids], np.float32) for grids in (a, b))
+    union = solid_a[:, None] + solid_b[None, :] - common
+    return np.divide(common, union, out=np.ones_like(common), where=union > 0)
+
+
+def _bits(grids: np.ndarray, part: np.ndarray) -> np.ndarray:
+    return np.unpackbits(grids[:, part], axis=1).astype(np.float32)
+
+
+def nearest(overlap: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Return the shape of greatest d_IoU for each photo, which no search can beat; int64 (Q,).
+
+    Args:
+        overlap: (Q, N) d_IoU with the photo's own shape.
+        there: bool (Q, N) what may be chosen, at least one shape a photo.
+    """
+    return np.where(there, overlap, -1).argmax(axis=1)
+
+
+def drawn(there: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return one shape for each photo, drawn with equal chances; int64 (Q,).
+
+    Args:
+        there: bool (Q, N) what may be drawn, at least one shape a photo.
+        seed: of the draw.
+    """
+    return np.where(there, np.random.default_rng(seed).random(there.shape), -1).argmax(axis=1)
