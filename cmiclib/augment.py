@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .color import jitter_color, recolor
 from .config import AugmentConfig
+from .damage import NOISE_CELLS, damage_masks, draw_occluders, occlude
 
 _ASPECT = (3 / 4, 4 / 3)  # width over height of a random crop
 _TRIES = 10
@@ -49,7 +50,18 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
     rgb, mask = _split(resample(photos, size, boxes, flips))
     if config.background:
         rgb = replace_background(rgb, mask, config.background, generator)
+    if config.occlusion:
+        chosen = _draw_share(len(rgb), config.occlusion, generator).to(rgb.device)
+        other = _another(len(rgb), generator).to(rgb.device)
+        rgb = occlude(rgb, mask, draw_occluders(len(rgb), generator), other, chosen)
     rgb = _recolor(rgb, config, generator)
+    if config.mask_damage:
+        strength = torch.rand(len(mask), generator=generator) * _draw_share(len(mask), config.mask_damage, generator)
+        mask = damage_masks(mask, torch.randn(len(mask), 1, NOISE_CELLS, NOISE_CELLS, generator=generator), strength)
+    if config.mask_drop:
+        mask = mask.masked_fill(
+            _draw_share(len(mask), config.mask_drop, generator).to(mask.device).view(-1, 1, 1, 1), 1
+        )
     return torch.cat((2 * rgb - 1, mask if config.mask_range == "reference" else 2 * mask - 1), dim=1)
 
 
@@ -196,7 +208,7 @@ def replace_background(rgb: Tensor, mask: Tensor, share: float, generator: torch
         (B, 3, H, W).
     """
     other = _another(len(rgb), generator).to(rgb.device)
-    changed = (torch.rand(len(rgb), generator=generator) < share).to(rgb.device)
+    changed = _draw_share(len(rgb), share, generator).to(rgb.device)
     return torch.where((mask == 0) & changed.view(-1, 1, 1, 1), rgb[other], rgb)
 
 
@@ -217,7 +229,12 @@ def _another(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _draw_flips(count: int, flip: bool, generator: torch.Generator) -> Tensor:
-    return torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
+    return _draw_share(count, 0.5 if flip else 0.0, generator)
+
+
+def _draw_share(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """Draw bool (count,), each true with probability ``share``."""
+    return torch.rand(count, generator=generator) < share
 
 
 def _of_one_second(draws: Tensor, samples: int) -> Tensor:

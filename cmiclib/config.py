@@ -68,6 +68,11 @@ class AugmentConfig(_Frozen):
     background: float = Field(
         0.0, ge=0, le=1, description="share of photos whose surroundings another photo replaces; not in the paper"
     )
+    occlusion: float = Field(
+        0.0, ge=0, le=1, description="share of photos with another photo's object in front; not in the paper"
+    )
+    mask_damage: float = Field(0.0, ge=0, le=1, description="share of masks with a wrong outline; not in the paper")
+    mask_drop: float = Field(0.0, ge=0, le=1, description="share of photos that lose their mask; not in the paper")
     mask_range: Literal["centred", "reference"] = Field(
         "centred", description="mask in [-1, 1] always; 'reference': [0, 1] while training, [-1, 1] in evaluation"
     )

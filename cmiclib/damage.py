@@ -1,0 +1,74 @@
+"""What real photos suffer and renderings don't: things in front of the object, poor masks, no masks at all.
+
+None of it is in the paper; each has its own option, 0 by default. Random numbers are drawn on the CPU from the given
+generator, and only where the option is on.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+OCCLUDER_ZOOM = (1.5, 3.5)
+"""How many times smaller the object in front is drawn than in its own photo."""
+NOISE_CELLS = 9
+"""Cells along a side of the noise that moves a mask's outline."""
+
+
+def occlude(rgb: Tensor, mask: Tensor, boxes: Tensor, other: Tensor, chosen: Tensor) -> Tensor:
+    """Put another photo's object, smaller, somewhere in front; the mask stays, as Pix3D's masks ignore occluders.
+
+    Args:
+        rgb: (B, 3, H, W).
+        mask: (B, 1, H, W), 1 on the object.
+        boxes: (B, 4) left, top, width, height of the part of the other photo that fills this one, in its sides.
+        other: (B,) the photo that gives the occluder; one without a known mask (1 everywhere) gives none.
+        chosen: bool (B,) where to do it.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    moved = shift(torch.cat((rgb, mask), dim=1)[other], boxes)
+    known = mask[other].flatten(1).amin(dim=1) == 0
+    covers = (moved[:, 3:] > 0.5) & (known & chosen).view(-1, 1, 1, 1)
+    return torch.where(covers, moved[:, :3], rgb)
+
+
+def shift(images: Tensor, boxes: Tensor) -> Tensor:
+    """Sample boxes (B, 4) of images (B, C, H, W) bilinearly; outside an image everything is 0."""
+    left, top, width, height = boxes.to(images).unbind(dim=1)
+    zero = torch.zeros_like(left)
+    theta = torch.stack(
+        [torch.stack([width, zero, 2 * left + width - 1], 1), torch.stack([zero, height, 2 * top + height - 1], 1)], 1
+    )  # (B, 2, 3)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False)
+
+
+def draw_occluders(count: int, generator: torch.Generator) -> Tensor:
+    """Draw boxes (count, 4) for `occlude`: larger than the photo, so that its object appears smaller, anywhere."""
+    low, high = OCCLUDER_ZOOM
+    zoom = low + (high - low) * torch.rand(count, 1, generator=generator)
+    corner = -torch.rand(count, 2, generator=generator) * (zoom - 1)
+    return torch.cat((corner, zoom, zoom), dim=1)
+
+
+def damage_masks(mask: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
+    """Move the outlines of masks to and fro, as an automatic mask errs.
+
+    Args:
+        mask: (B, 1, H, W) of 0 and 1.
+        noise: (B, 1, c, c), normal.
+        strength: (B,) from 0, which keeps a mask, to 1, where outlines move by a tenth of the side; a photo's mask
+            that is 1 everywhere stays.
+
+    Returns:
+        (B, 1, H, W) of 0 and 1; where nothing of a mask would be left, the mask as it was.
+    """
+    side = mask.shape[-1]
+    kernel = 2 * (side // 10) + 1
+    soft = functional.avg_pool2d(mask, kernel, stride=1, padding=kernel // 2, count_include_pad=False)
+    waves = functional.interpolate(noise.to(mask), size=mask.shape[-2:], mode="bicubic", align_corners=False)
+    strength = strength.to(mask).view(-1, 1, 1, 1)
+    moved = ((1 - strength) * mask + strength * (soft + 0.25 * waves) > 0.5).to(mask.dtype)
+    usable = (mask.flatten(1).amin(dim=1) == 0) & (moved.flatten(1).amax(dim=1) == 1)
+    return torch.where(usable.view(-1, 1, 1, 1), moved, mask)

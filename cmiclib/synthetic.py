@@ -1,0 +1,279 @@
+"""Practice photos of a mesh by ray casting: random materials, light, surroundings and camera quality.
+
+For repositories whose shapes nobody has photographed. Nothing is path-traced: light is a dome with ambient occlusion
+and up to three lamps with hard shadows, which costs about a fifth of a second a photo and asks for no renderer. What
+a photo shows is random, but a function of the generator that it is given.
+"""
+
+import colorsys
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import trimesh
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from PIL import Image, ImageFilter
+from scipy import ndimage
+
+from .geometry import GAMMA
+
+SUBPIXELS = 2
+DOME_RAYS = 8
+FLOOR = 30.0  # half its side; the shape's farthest vertex is at distance 1
+_OFFSET = 1e-3  # of a secondary ray's start from its surface
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a photo is taken from; angles in degrees.
+
+    Attributes:
+        azimuth: 0 looks at the front (+z), 90 at the side that faces +x, as in `cmiclib.render`.
+        elevation: above the horizon.
+        roll: of the camera about its line of sight.
+        distance: from the origin, where the shape's farthest vertex is at distance 1.
+    """
+
+    azimuth: float
+    elevation: float
+    roll: float = 0.0
+    distance: float = 3.0
+
+
+@dataclass(frozen=True)
+class Material:
+    """Colour, texture and gloss of some of a shape's faces; colours are linear light."""
+
+    color: np.ndarray  # (3,)
+    second: np.ndarray  # (3,) the texture's other colour
+    kind: str  # plain, grain, weave, spots
+    scale: float
+    gloss: float
+
+
+def render_photo(
+    mesh: trimesh.Trimesh, pose: Pose, rng: np.random.Generator, size: int = 224, margin: float = 0.1
+) -> np.ndarray:
+    """Render a normalised mesh as a query, the way `cmiclib.images.square_crop` cuts one out.
+
+    Args:
+        mesh: farthest vertex at distance 1, +y up.
+        pose: where the camera stands.
+        rng: decides everything else.
+        size: side S in pixels.
+        margin: share of the silhouette's longer side that is added on each side.
+
+    Returns:
+        uint8 (4, S, S): RGB, and the mask of the whole shape.
+    """
+    origin, directions = camera_rays(mesh, pose, size * SUBPIXELS, margin)  # (3,), (R, 3)
+    floor = mesh.bounds[0, 1] - 1e-3
+    world = _with_floor(mesh, floor)
+    scene, normals = _scene(world), world.face_normals
+    hit = scene.run(*_rays(origin, directions), output=True)
+    face, depth = hit["primID"], hit["tfar"]
+    points = origin + directions * np.where(face >= 0, depth, 0)[:, None]
+    solid = face >= 0
+    normal = np.zeros_like(points)
+    normal[solid] = normals[face[solid]]
+    normal *= np.where(np.einsum("rc,rc->r", normal, directions) > 0, -1, 1)[:, None]  # towards the camera
+
+    base, gloss = _paint(world, len(mesh.faces), face, points, rng)
+    light = _light(scene, points, normal, directions, solid, gloss, size * SUBPIXELS, rng)
+    linear = np.where(solid[:, None], base * light[0] + light[1], _wall(directions, rng))
+    image = linear.reshape(size, SUBPIXELS, size, SUBPIXELS, 3).mean(axis=(1, 3))
+    mask = (solid & (face < len(mesh.faces))).reshape(size, SUBPIXELS, size, SUBPIXELS).mean(axis=(1, 3))
+    rgb = develop(image, rng)
+    return np.concatenate([rgb.transpose(2, 0, 1), np.rint(255 * mask).astype(np.uint8)[None]])
+
+
+def camera_rays(mesh: trimesh.Trimesh, pose: Pose, side: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the camera's place (3,) and unit directions (side², 3) of a square that just holds the mesh."""
+    a, e, r = np.radians([pose.azimuth, pose.elevation, pose.roll])
+    back = np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
+    right = np.array([np.cos(a), 0.0, -np.sin(a)])
+    up = np.cross(back, right)
+    right, up = np.cos(r) * right + np.sin(r) * up, np.cos(r) * up - np.sin(r) * right
+    origin = back * pose.distance
+    local = (mesh.vertices - origin) @ np.stack([right, up, -back]).T  # (n, 3)
+    flat = local[:, :2] / np.maximum(local[:, 2:], 0.05)
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    half = (high - low).max() * (0.5 + margin)
+    steps = ((np.arange(side) + 0.5) / side * 2 - 1) * half
+    x, y = np.meshgrid((low[0] + high[0]) / 2 + steps, (low[1] + high[1]) / 2 - steps)
+    directions = x.reshape(-1, 1) * right + y.reshape(-1, 1) * up - back
+    return origin, directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def _with_floor(mesh: trimesh.Trimesh, height: float) -> trimesh.Trimesh:
+    corners = np.array([(x, height, z) for x in (-FLOOR, FLOOR) for z in (-FLOOR, FLOOR)])
+    faces = np.array([(0, 1, 2), (1, 3, 2)]) + len(mesh.vertices)
+    return trimesh.Trimesh(np.concatenate([mesh.vertices, corners]), np.concatenate([mesh.faces, faces]), process=False)
+
+
+def _scene(mesh: trimesh.Trimesh) -> EmbreeScene:
+    scene = EmbreeScene()
+    TriangleMesh(scene, mesh.triangles.astype(np.float32))
+    return scene
+
+
+def _rays(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    directions = np.ascontiguousarray(directions, np.float32)
+    return np.broadcast_to(origins.astype(np.float32), directions.shape).copy(), directions
+
+
+def _paint(
+    mesh: trimesh.Trimesh, own_faces: int, face: np.ndarray, points: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the colour (R, 3) and gloss (R,) of each hit: loose parts of the shape share one to three materials."""
+    materials = [draw_material(rng) for _ in range(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))]
+    merged = trimesh.Trimesh(mesh.vertices, mesh.faces[:own_faces], process=False)
+    merged.merge_vertices()
+    part = trimesh.graph.connected_component_labels(merged.face_adjacency, node_count=own_faces)
+    chosen = rng.integers(len(materials), size=part.max() + 1)[part]  # (F,)
+    chosen = np.append(chosen, [len(materials)] * 2)  # the floor
+    materials.append(draw_material(rng))
+    color, gloss = np.zeros_like(points), np.zeros(len(points))
+    for i, material in enumerate(materials):
+        rows = np.flatnonzero((face >= 0) & (chosen[face] == i))
+        mix = texture(points[rows], material, rng)[:, None]
+        color[rows] = (1 - mix) * material.color + mix * material.second
+        gloss[rows] = material.gloss
+    return color, gloss
+
+
+def draw_material(rng: np.random.Generator) -> Material:
+    """Draw a material: a third gray to white, a third of the colours of wood, a third of any colour."""
+    family = rng.integers(3)
+    if family == 0:
+        hue, saturation, value = (
+            rng.random(),
+            0.08 * rng.random(),
+            rng.choice([0.12, 0.5, 0.9]) + rng.uniform(-0.1, 0.1),
+        )
+    elif family == 1:
+        hue, saturation, value = rng.uniform(0.04, 0.13), rng.uniform(0.2, 0.75), rng.uniform(0.2, 0.9)
+    else:
+        hue, saturation, value = rng.random(), rng.uniform(0.2, 0.9), rng.uniform(0.15, 0.9)
+    color = _linear(hue, saturation, value)
+    other = _linear(hue + rng.normal(0, 0.03), saturation * rng.uniform(0.5, 1.2), value * rng.uniform(0.5, 1.3))
+    kind = str(rng.choice(["plain", "grain", "weave", "spots"], p=[0.45, 0.25, 0.15, 0.15]))
+    gloss = float(rng.choice([0.0, 0.15, 0.6], p=[0.5, 0.3, 0.2]) * rng.random())
+    return Material(color, other, kind, float(np.exp(rng.uniform(0, 1.5))), gloss)
+
+
+def _linear(hue: float, saturation: float, value: float) -> np.ndarray:
+    """Linear light (3,) of a colour; what is out of range is clipped."""
+    return np.array(colorsys.hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0.02), 1))) ** GAMMA
+
+
+def texture(points: np.ndarray, material: Material, rng: np.random.Generator) -> np.ndarray:
+    """Return the share (n,) of a material's second colour, a pattern in space so that no mesh needs coordinates."""
+    if material.kind == "plain":
+        return np.zeros(len(points))
+    rough = _waves(points, rng, 3 * material.scale)
+    if material.kind == "spots":
+        return np.clip(3 * rough, 0, 1)
+    axis = rng.integers(3)
+    across = np.delete(points, axis, axis=1) @ rng.normal(size=2)
+    if material.kind == "grain":
+        return 0.5 + 0.5 * np.sin(material.scale * (12 * across + 4 * rough))
+    depth = rng.uniform(0.3, 1.0)
+    return 0.5 + depth / 6 * np.sign(np.sin(40 * material.scale * points)).sum(axis=1)
+
+
+def _waves(points: np.ndarray, rng: np.random.Generator, scale: float, count: int = 5) -> np.ndarray:
+    """Smooth noise (n,) in about [-1, 1]: some sine waves of random directions."""
+    directions = rng.normal(size=(3, count)) * scale
+    return np.sin(points @ directions + rng.uniform(0, 2 * np.pi, count)).mean(axis=1)
+
+
+def _light(
+    scene: EmbreeScene,
+    points: np.ndarray,
+    normal: np.ndarray,
+    directions: np.ndarray,
+    solid: np.ndarray,
+    gloss: np.ndarray,
+    side: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what multiplies a surface's colour (R, 3), and the highlights that are added (R, 3)."""
+    rows = np.flatnonzero(solid)
+    start = points[rows] + _OFFSET * normal[rows]
+    dome = rng.uniform(0.35, 1.0)
+    above, below = (_tint(rng) for _ in range(2))
+    upward = (1 + normal[rows, 1:2]) / 2
+    diffuse = (
+        dome
+        * _open_sky(scene, start, normal[rows], solid, side, rng)[:, None]
+        * (upward * above + (1 - upward) * 0.5 * below)
+    )
+    shine = np.zeros_like(diffuse)
+    for _ in range(rng.integers(1, 4)):
+        lamp = _lamp(rng)
+        lit = np.maximum(normal[rows] @ lamp, 0) * (
+            scene.run(*_rays(start, np.broadcast_to(lamp, start.shape)), query="OCCLUDED") != 0
+        )
+        strength = rng.uniform(0.2, 1.0) * _tint(rng)
+        diffuse += lit[:, None] * strength
+        half = lamp - directions[rows]
+        half /= np.linalg.norm(half, axis=1, keepdims=True)
+        peak = np.maximum(np.einsum("rc,rc->r", normal[rows], half), 0) ** 30
+        shine += (gloss[rows] * peak * (lit > 0))[:, None] * strength
+    out = np.zeros((2, len(points), 3))
+    out[0, rows], out[1, rows] = diffuse, shine
+    return out[0], out[1]
+
+
+def _open_sky(
+    scene: EmbreeScene, start: np.ndarray, normal: np.ndarray, solid: np.ndarray, side: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the share (n,) of the dome that each point sees; one subpixel of four asks, its neighbours smooth it."""
+    asking = np.zeros((side, side), bool)
+    asking[::SUBPIXELS, ::SUBPIXELS] = True
+    rows = np.flatnonzero(asking.reshape(-1)[np.flatnonzero(solid)])
+    towards = rng.normal(size=(DOME_RAYS, len(rows), 3))
+    towards /= np.linalg.norm(towards, axis=2, keepdims=True)
+    towards += normal[rows]  # cosine-weighted about the normal
+    free = scene.run(*_rays(np.tile(start[rows], (DOME_RAYS, 1)), towards.reshape(-1, 3)), query="OCCLUDED") != 0
+    seen = np.zeros((2, side * side))
+    seen[0, np.flatnonzero(solid)[rows]] = free.reshape(DOME_RAYS, -1).mean(axis=0)
+    seen[1, np.flatnonzero(solid)[rows]] = 1
+    total, weight = (ndimage.gaussian_filter(part.reshape(side, side), SUBPIXELS).reshape(-1) for part in seen)
+    return (total / np.maximum(weight, 1e-9))[solid]
+
+
+def _lamp(rng: np.random.Generator) -> np.ndarray:
+    """Unit direction (3,) towards a lamp somewhere above."""
+    direction = rng.normal(size=3)
+    direction[1] = abs(direction[1]) + 0.3
+    return direction / np.linalg.norm(direction)
+
+
+def _tint(rng: np.random.Generator) -> np.ndarray:
+    """A nearly white colour (3,)."""
+    return 1 + 0.12 * rng.uniform(-1, 1) * np.array([1.0, 0.1, -1.0])
+
+
+def _wall(directions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Colours (R, 3) behind everything: a wall with a pattern and a gradient, or nearly white."""
+    if rng.random() < 0.25:
+        return np.full_like(directions, rng.uniform(0.8, 1.2))
+    material = draw_material(rng)
+    mix = texture(directions * rng.uniform(1, 4), material, rng)[:, None]
+    slope = 1 + rng.uniform(-0.6, 0.6) * directions[:, :1] + rng.uniform(-0.6, 0.6) * directions[:, 1:2]
+    return ((1 - mix) * material.color + mix * material.second) * slope
+
+
+def develop(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Turn linear light (S, S, 3) into a photo uint8 (S, S, 3): exposure, contrast, blur, noise, JPEG."""
+    exposed = linear * rng.uniform(0.7, 1.2) / max(float(np.quantile(linear, 0.9)), 1e-3)
+    curve = np.clip(exposed, 0, 1) ** (rng.uniform(0.85, 1.2) / GAMMA)
+    noisy = curve + rng.normal(0, rng.choice([0.0, 0.01, 0.02]), curve.shape)
+    image = Image.fromarray(np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8))
+    image = image.filter(ImageFilter.GaussianBlur(float(rng.choice([0.0, 0.5, 1.0], p=[0.5, 0.3, 0.2]))))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=int(rng.integers(50, 95)))
+    return np.asarray(Image.open(file))
