@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import MeshError, SourceError
+from cmiclib.sources import meshes, photos
 from cmiclib.sources.folder import find_meshes, prepare_folder
 from cmiclib.sources.photo_lists import find_photos
+from cmiclib.sources.photos import PhotoFile, cut_photo
 
 SHAPES = ["box/cube", "box/deep/plank", "box/flat", "box/tall"]
 CATEGORY = dict.fromkeys(SHAPES, "box")
@@ -259,7 +261,7 @@ def test_a_photo_of_an_unknown_shape_is_named(own: Path) -> None:
         prepare(own, photos=own / "photos")
 
 
-def test_a_mask_of_another_size_is_named_and_what_was_done_is_kept(own: Path) -> None:
+def test_a_mask_of_another_size_is_named_and_what_was_done_is_kept(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(own / "masks/box/cube/3.png", np.full((10, 20), 255, np.uint8))
     (own / "photos/box/cube/4.jpg").write_bytes(b"no photo")
     save(own / "masks/box/cube/5.png", np.zeros((64, 64), np.uint8))
@@ -268,7 +270,11 @@ def test_a_mask_of_another_size_is_named_and_what_was_done_is_kept(own: Path) ->
         prepare(own, **options)
     for said in (r"cube/3.png: the mask is 20×10 pixels, its photo 64×64", r"cube/4.jpg: cannot be", "mask is empty"):
         assert error.match(said)
+    again: list[PhotoFile] = []
+    monkeypatch.setattr(meshes, "prepare_mesh", None)  # no mesh is prepared again
+    monkeypatch.setattr(photos, "cut_photo", lambda photo, *rest: again.append(photo) or cut_photo(photo, *rest))
     made = prepare(own, **options, allow_missing=True)
+    assert {photo.query_id for photo in again} == {"box/cube/3", "box/cube/4", "box/cube/5"}
     assert len(made.benchmark.queries) == 9 and len(made.left_out) == 3
 
 
