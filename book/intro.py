@@ -114,7 +114,8 @@ lines[["method", "kind", "Top-1", "Top-10", "profile", "date", "machine"]].filln
 #   transfer](03_colour_transfer.ipynb), [Model](04_model.ipynb) and [Losses](05_losses.ipynb). `make lab` opens the
 #   chapters in JupyterLab; set `OVERRIDES` in [Training](06_training.ipynb), and see what it does to the
 #   [evaluation](07_evaluation.ipynb) and to [the common space](09_embedding.ipynb).
-# - **You have photos and CAD models of your own.** `cmic index` and `cmic search` answer with a trained model;
+# - **You have photos and CAD models of your own.** `cmic prepare folder`, `cmic index` and `cmic search` answer with a
+#   trained model; [Published benchmarks and your own folder](14_published_benchmarks.ipynb) goes through it, and
 #   [the library reference](api.md) explains each function.
 #
 # ## How to run it again

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .errors import ImageError
+from .errors import ImageError, StorageError
 
 MAX_PIXELS = 80_000_000  # more than any camera of today; a small file can claim far more and fill the memory
 _FIX = "save it again as JPEG or PNG"
@@ -61,6 +61,20 @@ def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray
     return mask
 
 
+def write_mask(path: str | Path, mask: np.ndarray) -> None:
+    """Write a mask, bool (H, W), as a PNG, white where the object is.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path, "PNG")
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written ({error.strerror or error})", path=path, fix="choose another file"
+        ) from error
+
+
 def square_crop(
     image: np.ndarray,
     mask: np.ndarray | None = None,
@@ -95,12 +109,7 @@ def square_crop(
     if box is None:
         box = _mask_box(mask) if mask is not None else (0, 0, width, height)
         margin = margin if mask is not None else 0.0
-    x0, y0, x1, y1 = np.clip(box, 0, [width, height, width, height])
-    if not (x1 > x0 and y1 > y0):
-        raise ImageError(
-            f"the box {tuple(map(float, box))} has no area inside the photo of {width}×{height} pixels",
-            fix="give x0,y0,x1,y1 in pixels with x0 < x1 and y0 < y1",
-        )
+    x0, y0, x1, y1 = clip_box(box, height, width)
     side = max(1, round(max(x1 - x0, y1 - y0) * (1 + 2 * margin)))
     rows = round((y0 + y1 - side) / 2) + np.arange(side)
     columns = round((x0 + x1 - side) / 2) + np.arange(side)
@@ -113,6 +122,21 @@ def square_crop(
         cut = np.where(mask[clipped] & inside, 255, 0).astype(np.uint8)
         alpha = np.asarray(Image.fromarray(cut).resize((size, size), Image.Resampling.BILINEAR))
     return np.concatenate([np.asarray(rgb).transpose(2, 0, 1), alpha[None]])
+
+
+def clip_box(box: tuple[float, float, float, float], height: int, width: int) -> tuple[float, float, float, float]:
+    """Return the part of a box x0, y0, x1, y1 that lies inside a photo of this size, in pixels.
+
+    Raises:
+        ImageError: there is none, or a side is not a number.
+    """
+    x0, y0, x1, y1 = (float(side) for side in np.clip(box, 0, [width, height, width, height]))
+    if not (x1 > x0 and y1 > y0):
+        raise ImageError(
+            f"the box {tuple(map(float, box))} has no area inside the photo of {width}×{height} pixels",
+            fix="give x0,y0,x1,y1 in pixels with x0 < x1 and y0 < y1",
+        )
+    return x0, y0, x1, y1
 
 
 def _read(path: Path) -> Image.Image:

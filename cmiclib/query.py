@@ -1,10 +1,12 @@
 """A user's own photo as a query: file, mask or box in, the array that the encoder expects out."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from .errors import ImageError
+from .foreground import automatic_mask
 from .images import read_mask, read_photo, square_crop
 
 QUERY_SIZE = 224
@@ -13,16 +15,35 @@ QUERY_SIZE = 224
 Box = tuple[float, float, float, float]
 
 
-def load_query(photo: Path, mask: Path | None = None, box: Box | None = None) -> tuple[np.ndarray, str]:
+class Query(NamedTuple):
+    """A photo, ready to be searched with."""
+
+    image: np.ndarray  # (4, 224, 224) uint8, RGB and mask
+    how: str  # in words, what marked the object
+    mask: np.ndarray | None  # (H, W) bool, in the photo's own pixels; None: no mask was used
+
+
+def load_query(
+    photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = True
+) -> tuple[np.ndarray, str]:
+    """Return image and words of :func:`read_query`, which see: uint8 (4, 224, 224), and what marked the object."""
+    query = read_query(photo, mask, box, automatic)
+    return query.image, query.how
+
+
+def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = True) -> Query:
     """Read a photo and cut its object out.
+
+    With a mask, the query is the square around what it marks. With a box, it is the square around the box, and what
+    :func:`cmiclib.foreground.automatic_mask` finds in the box is the mask. With neither, the photo is taken to be
+    cropped to its object: the query is the square around what is found in the whole of it. Without ``automatic`` no
+    mask is looked for; its channel is 255 everywhere, as in training photos without one.
 
     Args:
         photo: an image file.
         mask: an image of the same size, white where the object is.
         box: x0, y0, x1, y1 of the object in pixels.
-
-    Returns:
-        uint8 (4, 224, 224), RGB and mask, and in words what marked the object.
+        automatic: look for a mask where none is given.
 
     Raises:
         ImageError: an unreadable file, a mask that is empty or of another size, a box outside the photo, or both given.
@@ -33,7 +54,9 @@ def load_query(photo: Path, mask: Path | None = None, box: Box | None = None) ->
     known = read_mask(mask, size_of=image) if mask is not None else None
     how = f"mask {mask}" if mask is not None else "box, no mask" if box is not None else "whole photo, no mask"
     try:
-        return square_crop(image, known, box, size=QUERY_SIZE), how
+        if known is None and automatic:
+            known, how = automatic_mask(image, box)
+        return Query(square_crop(image, known, box, size=QUERY_SIZE), how, known)
     except ImageError as error:
         raise ImageError(error.problem, path=photo, fix=error.fix) from None
 

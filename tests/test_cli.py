@@ -108,18 +108,63 @@ def test_shapenet_is_prepared_and_tells_what_it_left_out(tmp_path: Path) -> None
     assert "1 shapes, 1 left out" in result.stdout and "c2: no model.obj" in result.stderr
 
 
-def test_index_and_search_answer_in_order(run_folder: Path, tiny_benchmark, tmp_path: Path) -> None:
-    index, answers, photo = tmp_path / "gallery.index", tmp_path / "answers.json", tmp_path / "photo.png"
-    result = invoke("index", "--run", run_folder, "--benchmark", tiny_benchmark.path, "--output", index)
+@pytest.fixture(scope="module")
+def index_file(run_folder: Path, tiny_benchmark, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("index") / "gallery.index"
+    result = invoke("index", "--run", run_folder, "--benchmark", tiny_benchmark.path, "--output", path)
     assert result.exit_code == 0, result.output
-    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(photo)
-    found = invoke("search", photo, "--index", index, "--box", "5,5,35,30", "--top", 3, "--json", answers)
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A 90 × 70 photo of a yellow bar on blue."""
+    pixels = np.full((70, 90, 3), (30, 60, 200), np.uint8)
+    pixels[20:50, 30:60] = (240, 220, 40)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_index_and_search_answer_in_order(index_file: Path, photo: Path, tiny_benchmark, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.json"
+    found = invoke("search", photo, "--index", index_file, "--box", "5,5,75,60", "--top", 3, "--json", answers)
     assert found.exit_code == 0, found.output
     (answer,) = json.loads(answers.read_text())
     scores = [entry["score"] for entry in answer["results"]]
     assert len(scores) == 3 and scores == sorted(scores, reverse=True)
     assert {entry["shape_id"] for entry in answer["results"]} <= set(tiny_benchmark.shapes.shape_id)
+
+
+SEARCHES = {
+    "automatic mask of the whole photo": [],
+    "automatic mask from the box": ["--box", "20,10,70,60"],
+    "whole photo, no mask": ["--no-mask"],
+    "box, no mask": ["--box", "20,10,70,60", "--no-mask"],
+}
+
+
+@pytest.mark.parametrize("said", SEARCHES)
+def test_search_says_what_marked_the_object(said: str, index_file: Path, photo: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.json"
+    found = invoke("search", photo, "--index", index_file, "--json", answers, *SEARCHES[said])
+    assert found.exit_code == 0, found.output
+    assert f"({said})" in found.output.replace("\n", "") and json.loads(answers.read_text())[0]["object"] == said
+
+
+def test_the_automatic_mask_is_saved_and_gives_the_same_answer_again(
+    index_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    mask, answers = tmp_path / "mask.png", [tmp_path / "first.json", tmp_path / "second.json"]
+    first = invoke("search", photo, "--index", index_file, "--save-mask", mask, "--json", answers[0])
+    assert first.exit_code == 0, first.output
+    saved = np.asarray(Image.open(mask))
+    assert saved.shape == (70, 90) and (saved > 0).sum() == pytest.approx(30 * 30, rel=0.05)
+    second = invoke("search", photo, "--index", index_file, "--mask", mask, "--json", answers[1])
+    assert f"mask {mask}" in second.output.replace("\n", "")
+    results = [json.loads(file.read_text())[0]["results"] for file in answers]
+    assert results[0] == results[1]
+    refused = invoke("search", photo, "--index", index_file, "--save-mask", tmp_path / "none" / "mask.png")
+    assert refused.exit_code == 2 and "cannot be written" in refused.stderr
 
 
 MISTAKES = {
@@ -129,6 +174,8 @@ MISTAKES = {
     "missing run": (["evaluate", "--run", "none", "--benchmark", "none"], "none"),
     "missing index": (["search", "photo.jpg", "--index", "none"], "cmic index"),
     "mask for two photos": (["search", "a.jpg", "b.jpg", "--index", "none", "--box", "0,0,1,1"], "one photo"),
+    "two masks to save": (["search", "a.jpg", "b.jpg", "--index", "none", "--save-mask", "m.png"], "one photo"),
+    "no mask to save": (["search", "a.jpg", "--index", "none", "--save-mask", "m.png", "--no-mask"], "--no-mask"),
     "not a book": (["reproduce"], "_toc.yml"),
     "nothing to verify": (["verify"], "_toc.yml"),
 }

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from cmiclib.errors import ImageError
-from cmiclib.query import QUERY_SIZE, load_query, parse_box
+from cmiclib.images import read_mask
+from cmiclib.query import QUERY_SIZE, load_query, parse_box, read_query
 
 
 @pytest.fixture
@@ -28,16 +29,38 @@ def test_mask_and_box_cut_the_same_square(photo):
     boxed, _ = load_query(photo / "photo.png", box=(20, 10, 40, 20))
     assert masked.shape == (4, QUERY_SIZE, QUERY_SIZE)
     assert np.array_equal(masked[:3], boxed[:3])
-    assert "mask.png" in how
+    assert how == f"mask {photo / 'mask.png'}"
     assert blue_share(masked) == pytest.approx(20 * 10 / 24**2, abs=0.02)
 
 
-def test_without_a_mask_the_mask_channel_is_full_and_it_says_so(photo):
-    query, how = load_query(photo / "photo.png")
-    assert (query[3] == 255).all()
-    assert how == "whole photo, no mask"
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [((18, 8, 42, 22), "automatic mask from the box"), (None, "automatic mask of the whole photo")],
+)
+def test_where_no_mask_is_given_one_is_found_and_it_says_so(photo, box, said):
+    query = read_query(photo / "photo.png", box=box)
+    assert query.how == said
+    assert np.array_equal(query.mask, read_mask(photo / "mask.png"))
+    blue = query.image[2] > 128
+    assert np.array_equal(query.image[3] > 128, blue)
+    side = max(42 - 18, 22 - 8) if box else 20  # the box cuts the square, else what was found
+    assert blue.mean() == pytest.approx(20 * 10 / (1.2 * side) ** 2, abs=0.02)
 
 
+@pytest.mark.parametrize(("box", "said"), [((20, 10, 40, 20), "box, no mask"), (None, "whole photo, no mask")])
+def test_without_any_mask_the_channel_is_full_and_it_says_so(photo, box, said):
+    query = read_query(photo / "photo.png", box=box, automatic=False)
+    assert (query.image[3] == 255).all()
+    assert query.mask is None and query.how == said
+
+
+def test_a_given_mask_is_never_replaced(photo):
+    for automatic in (True, False):
+        query = read_query(photo / "photo.png", photo / "mask.png", automatic=automatic)
+        assert np.array_equal(query.mask, read_mask(photo / "mask.png")) and query.how.startswith("mask ")
+
+
+@pytest.mark.parametrize("automatic", [True, False])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -46,11 +69,19 @@ def test_without_a_mask_the_mask_channel_is_full_and_it_says_so(photo):
         ({"box": (0, 0, 9, 9), "mask": "mask.png"}, "both given"),
     ],
 )
-def test_a_bad_box_is_one_error_that_names_the_photo(photo, options, message):
+def test_a_bad_box_is_one_error_that_names_the_photo(photo, options, message, automatic):
     options = {**options, **({"mask": photo / "mask.png"} if "mask" in options else {})}
     with pytest.raises(ImageError, match=message) as error:
-        load_query(photo / "photo.png", **options)
+        load_query(photo / "photo.png", **options, automatic=automatic)
     assert "photo.png" in str(error.value)
+
+
+def test_masks_that_do_not_fit_are_one_error(photo):
+    Image.new("L", (40, 60), 255).save(photo / "turned.png")
+    Image.new("L", (60, 40)).save(photo / "empty.png")
+    for name, said in (("turned.png", "40×60 pixels, its photo 60×40"), ("empty.png", "the mask is empty")):
+        with pytest.raises(ImageError, match=said):
+            read_query(photo / "photo.png", photo / name)
 
 
 @pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "", "1,2,3,4,5"])

@@ -2,9 +2,9 @@
 
     python tools/split_open_photos.py pix3d.json ikea_crops.json data/splits
 
-The half to choose with is called val, the one to report test. A picture's crops and its records in Pix3D's layout lie in
-the same half. Pictures are taken in the order of the SHA-256 of their names: first those that records show, then the
-others, every second one to val.
+The half to choose with is called val, the one to report test. A picture's crops and its records in Pix3D's layout lie
+in the same half. Pictures are taken in the order of the SHA-256 of their names: first those that records show, then
+the others, every second one to val.
 """
 
 import argparse

@@ -98,22 +98,29 @@ def search(
     index: Annotated[Path, typer.Option(metavar="FILE", help="made by `cmic index`")],
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="white where the object is")] = None,
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="the object, in pixels")] = None,
+    no_mask: Annotated[bool, typer.Option("--no-mask", help="do not look for a mask where none is given")] = False,
+    save_mask: Annotated[Path | None, typer.Option(metavar="FILE", help="write the mask that was used, as PNG")] = None,
     top: Annotated[int, typer.Option(min=1, help="how many shapes")] = 10,
     json_file: JsonFile = None,
 ) -> None:
-    """Find the shapes that a photo shows, best first."""
+    """Find the shapes that a photo shows, best first; without a mask the object is cut out automatically."""
     import numpy as np
 
+    from ..images import write_mask
     from ..index import ShapeIndex
-    from ..query import load_query, parse_box
+    from ..query import parse_box, read_query
 
-    if len(photos) > 1 and (mask or box):
+    if len(photos) > 1 and (mask or box or save_mask):
         raise ImageError("a mask or box belongs to one photo", fix="search for one photo at a time")
+    if no_mask and (mask or save_mask):
+        raise ImageError("--no-mask leaves no mask to use or to save", fix="leave out --no-mask, or the other option")
     gallery = ShapeIndex.load(index)
-    loaded = [load_query(photo, mask, parse_box(box) if box else None) for photo in photos]
-    found = gallery.search(gallery.embed(np.stack([image for image, _ in loaded])), top)
+    loaded = [read_query(photo, mask, parse_box(box) if box else None, not no_mask) for photo in photos]
+    if save_mask and loaded[0].mask is not None:
+        write_mask(save_mask, loaded[0].mask)
+    found = gallery.search(gallery.embed(np.stack([query.image for query in loaded])), top)
     answers = []
-    for photo, (_, how), ids, scores in zip(photos, loaded, found.ids, found.scores.tolist(), strict=True):
+    for photo, (_, how, _), ids, scores in zip(photos, loaded, found.ids, found.scores.tolist(), strict=True):
         typer.echo(f"{photo} ({how})")
         show(
             ["rank", "shape", "score"],

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..errors import SourceError
+
 if TYPE_CHECKING:
     from ..sources.cars3d import CarSet
 
@@ -165,3 +167,64 @@ def prepare_shapenet(
     for line in left_out:
         typer.echo(f"left out: {line}", err=True)
     typer.echo(f"{len(benchmark.shapes)} shapes, {len(left_out)} left out: {benchmark.path}")
+
+
+@prepare.command("folder")
+def prepare_folder(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")],
+    input: Annotated[Path | None, typer.Option(metavar="DIR", help="meshes, to any depth")] = None,
+    categories: Annotated[Path | None, typer.Option(metavar="FILE", help="CSV: shape_id,category and facts")] = None,
+    up: Annotated[str, typer.Option(help="the axis that points up in the meshes")] = "+y",
+    front: Annotated[str, typer.Option(help="the axis that fronts look along")] = "+z",
+    photos: Annotated[Path | None, typer.Option(metavar="DIR", help="<shape id>/*.jpg, or a photos.csv")] = None,
+    masks: Annotated[Path | None, typer.Option(metavar="DIR", help="a PNG for each photo, of the same path")] = None,
+    queries: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON list of photos, for --gallery")] = None,
+    gallery: Annotated[Path | None, typer.Option(metavar="DIR", help="a prepared benchmark, for --queries")] = None,
+    size: Annotated[int | None, typer.Option(min=16, help="side in pixels; default: 224, or the gallery's")] = None,
+    val: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of the photos for validation")] = 0.1,
+    test: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of the photos for the test")] = 0.2,
+    auto_mask: Annotated[bool, typer.Option("--auto-mask", help="find masks for photos without one")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="leave out what cannot be used")] = False,
+) -> None:
+    """Prepare your own meshes and photos, or your photos against a prepared gallery."""
+    from ..sources import crops, folder
+    from ..sources.meshes import listed
+
+    if queries is not None and gallery is not None:
+        if categories or photos or masks or size:
+            raise SourceError(
+                "--queries takes shapes and size from --gallery",
+                fix="leave out --categories, --photos, --masks, --size",
+            )
+        benchmark, left_out = crops.prepare_crops(
+            queries, gallery, output, root=input, automatic=auto_mask, jobs=jobs, allow_missing=allow_missing
+        )
+    elif queries is None and gallery is None and input is not None:
+        benchmark, left_out = folder.prepare_folder(
+            input, output, categories=categories, up=up, front=front, photos=photos, masks=masks, size=size or 224,
+            val=val, test=test, automatic=auto_mask, jobs=jobs, allow_missing=allow_missing,
+        )  # fmt: skip
+    else:
+        raise SourceError("it is not said what to prepare", fix="give --input, or --queries and --gallery together")
+    if left_out:
+        typer.echo(f"left out {listed(left_out, 'files')}", err=True)
+    typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")
+
+
+@prepare.command("synthetic")
+def prepare_synthetic(
+    gallery: Annotated[Path, typer.Option(metavar="DIR", help="a prepared benchmark with meshes")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")],
+    photos: Annotated[int, typer.Option(min=2, help="photos of each shape, the last one for validation")] = 12,
+    poses: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Pix3D's annotation: draw cameras as its photos have them")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="another number gives other photos")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
+) -> None:
+    """Render practice photos of a gallery that nobody has photographed."""
+    from ..sources.synthetic import prepare_synthetic
+
+    benchmark = prepare_synthetic(gallery, output, photos=photos, poses=poses, seed=seed, jobs=jobs)
+    typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")

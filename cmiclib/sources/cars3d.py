@@ -23,8 +23,8 @@ from ..errors import SourceError
 from ..unpickle import read_limited
 from .cars3d_camera import check_model_id, read_poses
 from .cars3d_photos import CarPhoto, add_photos
+from .listings import hash_share
 from .meshes import MeshFile, add_meshes, listed
-from .release import share_of
 
 SYNSET = "02958343"
 """Cars in ShapeNet."""
@@ -135,7 +135,7 @@ def _records(cars: CarSet, anno: Path, photos: Path, version: str, val: float) -
     records = []
     for split, folder in cars.photos.items():
         for name, pose in read_poses(anno / f"{split}_anno{cars.versions[version]}.pkl").items():
-            held = split == "train" and share_of(name) < val
+            held = split == "train" and hash_share(name) < val
             query_id = f"{split}/{PurePosixPath(name).with_suffix('')}"
             records.append(
                 CarPhoto(query_id, "val" if held else split, photos / folder / name, f"{folder}/{name}", pose)

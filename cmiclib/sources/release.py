@@ -12,7 +12,6 @@ renderings, as in the released evaluation. The archive has no validation photos:
 by the hash of their names, is taken for it.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from ..geometry import pack_voxels
 from ..images import read_mask, read_photo, square_crop
 from ..unpickle import StandIn, load_pickle, read_limited
 from .binvox import read_binvox
+from .listings import hash_share, inside
 
 VIEWS = 12
 POINTS = 10_000
@@ -182,30 +182,18 @@ def _photos(root: Path, name: str, split: str, file: Path, val: float) -> list[d
             mask = PurePosixPath(MASK_FOLDERS.get(name, "mask"), *mask.parts[1:])
         parts = PurePosixPath(entry["model"]).parts
         instance = parts[-2] if len(parts) > 1 else ""
-        held = split == "train" and share_of(entry["img"]) < val
+        held = split == "train" and hash_share(entry["img"]) < val
         used[entry["img"]] += 1
         number = "" if used[entry["img"]] == 1 else f"#{used[entry['img']]}"
         entry |= {
             "photo": f"{split}/{entry['img']}{number}",
             "query_id": f"{split}/{PurePosixPath(entry['img']).with_suffix('')}{number}",
-            "img": _inside(root, entry["img"], file),
-            "mask": _inside(root, str(mask), file),
+            "img": inside(root, entry["img"], file, "the archive"),
+            "mask": inside(root, str(mask), file, "the archive"),
             "shape_id": f"{entry['category']}/{instance}",
             "split": "val" if held else split,
         }
     return entries
-
-
-def _inside(root: Path, relative: str, file: Path) -> Path:
-    path = PurePosixPath(relative)
-    if path.is_absolute() or ".." in path.parts:
-        raise SourceError(f"'{relative}' leads out of the archive", path=file, fix="use paths below the archive's root")
-    return root / path
-
-
-def share_of(name: str) -> float:
-    """Return a number in [0, 1) that depends on the name only."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
 def _problems(photo: dict[str, Any], gallery: dict[str, list[np.ndarray]]) -> list[str]:

@@ -21,7 +21,7 @@ from cmiclib.geometry import load_mesh
 from cmiclib.images import square_crop
 from cmiclib.sources.cars3d import COMPCARS, STANFORD, CarSet, LeftOut, prepare_cars3d
 from cmiclib.sources.cars3d_camera import Pose, project, ray_scene, read_poses, silhouette
-from cmiclib.sources.release import share_of
+from cmiclib.sources.listings import hash_share
 
 SIDE = 96
 PAINT, GROUND = (230, 60, 40), (40, 90, 120)
@@ -168,7 +168,7 @@ def test_everything_arrives_where_it_belongs(root: Path) -> None:
     for split, poses in (("train", TRAIN), ("test", TEST)):
         for name, given in poses.items():
             row = table.loc[f"{split}/{name[:-4]}"]
-            held = split == "train" and share_of(name) < 0.4
+            held = split == "train" and hash_share(name) < 0.4
             assert (row.shape_id, row.split) == (f"car/{given.model_id}", "val" if held else split)
             assert row.photo == f"cars_{split}/{name}"
     trained = set(table.shape_id[table.split == "train"])

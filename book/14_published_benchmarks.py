@@ -1,0 +1,266 @@
+# ---
+# jupyter:
+#   cmic:
+#     needs: [06_training]
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Published benchmarks and your own folder
+#
+# The shipped benchmark is for trying things out. This chapter says how to get the benchmarks that papers report, what
+# to type for each, and what was run here. Then it turns an ordinary folder of meshes and photos into a benchmark and
+# searches it, with and without a mask of the object.
+#
+# It needs a trained model, and makes everything else in a temporary folder.
+
+# %% tags=["parameters"]
+PROFILE = "demo"
+BENCHMARK = "sweethome"
+OUTPUTS = "outputs"
+OVERRIDES = []
+SHAPES = 12  # in the folder of this chapter
+PHOTOS = 3  # of each shape, at most
+
+# %%
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from PIL import Image
+
+from cmiclib import figures
+from cmiclib.book import open_benchmark, open_chapter
+from cmiclib.images import read_mask
+from cmiclib.index import ShapeIndex
+from cmiclib.query import read_query
+from cmiclib.result_tables import percent, published_table
+from cmiclib.results import read_results
+from cmiclib.sources.folder import prepare_folder
+
+chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
+
+# %% [markdown]
+# ## The published benchmarks
+#
+# None of them may be shipped with this repository, and each has terms of its own: read them where you get the data.
+#
+# | benchmark | what to get, by the name of its project | licence, as known here |
+# |---|---|---|
+# | Pix3D | the archive of *Pix3D* {cite:p}`sun2018pix3d`: photos, masks, models, `pix3d.json` | CC BY 4.0 |
+# | Stanford Cars 3D | photos of *Stanford Cars*, poses of *StanfordCars3D*, models of *ShapeNetCore* v1 | research |
+# | Comp Cars 3D | photos of *CompCars*, poses of *CompCars3D*, models of *ShapeNetCore* v1 | research |
+# | ShapeNet | *ShapeNetCore* v1 or v2, after registration; a gallery without photos | research, education |
+#
+# The poses of both car sets are those of Wang et al. (2018); research means that commercial use is excluded.
+#
+# One command brings each into the prepared format, and from there on all are alike:
+#
+# ```
+# cmic prepare pix3d          --input data/raw/pix3d      --output data/prepared/pix3d
+# cmic prepare stanfordcars3d --input data/raw/cars       --output data/prepared/stanfordcars3d
+# cmic prepare compcars3d     --input data/raw/cars       --output data/prepared/compcars3d
+# cmic prepare shapenet       --input data/raw/ShapeNetCore.v2 --output data/prepared/shapenet
+#
+# cmic train    --benchmark data/prepared/pix3d --profile paper --output runs/pix3d
+# cmic evaluate --benchmark data/prepared/pix3d --run runs/pix3d --json runs/pix3d/test.json
+# cmic evaluate --benchmark data/prepared/pix3d --run runs/pix3d --mode shapenet --gallery data/prepared/shapenet
+# ```
+#
+# `cmic prepare SOURCE --help` lists what each needs; every command stops with one message that names all files that are
+# missing. `make reproduce PROFILE=paper BENCHMARK=data/prepared/pix3d` writes this whole report for such a benchmark.
+#
+# What was run here? The table looks for prepared benchmarks in `data/prepared`, and for measured figures in the folder
+# of results. The published figures of CMIC are second-hand; [Evaluation](07_evaluation.ipynb) says where they come
+# from.
+
+# %%
+titles = {"pix3d": "Pix3D", "stanfordcars": "Stanford Cars", "compcars": "Comp Cars", "shapenet": "ShapeNet"}
+prepared = [read_results(path)["name"] for path in (chapter.root / "data/prepared").glob("*/benchmark.json")]
+measured = {m["benchmark"]: m for m in map(read_results, chapter.outputs.parent.glob("*/metrics.json"))}
+
+
+def state(title, names):
+    own = [name for name in names if name.startswith(title)]
+    return own[0] if own else None
+
+
+# %%
+published = (
+    published_table(chapter.root / "data/results/published.json").query("method == 'CMIC'").set_index("benchmark")
+)
+reported = percent(published, ["top1", "top10"]).add_prefix("published ").reindex(titles).fillna("–")
+runs = pd.DataFrame([measured.get(state(name, measured), {}).get("seen", {}) for name in titles], titles)
+here = percent(runs, ["top1", "top10"]).add_prefix("here ").replace("–", "not run")
+is_prepared = pd.Series({name: "yes" if state(name, prepared) else "no" for name in titles}, name="prepared here")
+reported.join([is_prepared, here]).rename(index=titles).rename_axis("per cent")
+
+# %%
+run_here = [titles[name] for name in titles if state(name, measured)]
+Markdown(
+    f"Source of the published figures: {', '.join(sorted(set(published.source)))}. "
+    + (f"Measured here: {', '.join(run_here)}." if run_here else "**None of the four was run here.**")
+)
+
+# %% [markdown]
+# ## Your own folder
+#
+# All that is needed is a folder of meshes: OBJ, GLB, PLY, STL or OFF, in any depth. A mesh's path is its id, the first
+# folder its category. Photos are optional; where there are some, a folder for each shape holds them, and a second tree
+# of the same names holds masks.
+#
+# Here such a folder is made of some shapes of the shipped benchmark, taken at even distances from all that have test
+# photos. The meshes are the simplified ones of the viewer, so their views are not quite those of the benchmark. The
+# photos are squares that are cut around the object already.
+
+# %%
+shipped = open_benchmark(chapter.root, "sweethome", PROFILE)
+test = shipped.queries.iloc[shipped.rows("test")]
+names = test.shape_id.unique()
+chosen = names[np.linspace(0, len(names) - 1, min(SHAPES, len(names))).astype(int)]
+photos = test[test.shape_id.isin(chosen)].groupby("shape_id").head(PHOTOS)
+folder = tempfile.TemporaryDirectory()
+root = Path(folder.name)
+
+
+# %%
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+# %%
+for shape_id in chosen:
+    (root / "meshes" / shape_id).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(shipped.mesh_path(shape_id), root / "meshes" / f"{shape_id}.glb")
+for row, shape_id in photos.shape_id.items():
+    rgb, mask = shipped.images[row][:3].transpose(1, 2, 0), shipped.images[row][3]
+    write(root / "photos" / shape_id / f"{row}.png", np.ascontiguousarray(rgb))
+    write(root / "masks" / shape_id / f"{row}.png", np.where(mask > 127, 255, 0).astype(np.uint8))
+
+# %% [markdown]
+# One call prepares it; on the command line it is
+# `cmic prepare folder --input meshes --photos photos --masks masks --output own --test 1 --val 0`.
+# With meshes that stand on another axis, add `--up +z --front -y`; without folders for categories, a table
+# (`--categories`); without masks, `--auto-mask`. Broken meshes, photos of unknown shapes and masks of another size are
+# all listed in one message.
+
+# %%
+own, _ = prepare_folder(
+    root / "meshes", root / "own", photos=root / "photos", masks=root / "masks",
+    size=shipped.size, val=0, test=1, progress=False,
+)  # fmt: skip
+counted = ", ".join(f"{count} {category}" for category, count in own.shapes.category.value_counts().items())
+Markdown(f"{len(own.shapes)} shapes ({counted}) and {len(own.queries)} photos.")
+
+# %% [markdown]
+# Then the shapes are embedded once, with the model that this report trained (`cmic index`).
+
+# %%
+index = ShapeIndex.build(chapter.run.model(), own, chapter.run.config)
+
+# %% [markdown]
+# ## What marks the object
+#
+# A photo can be searched with four things known: a mask, a box, or nothing, and then either a mask is looked for or the
+# photo is taken as it is. The automatic mask is GrabCut's: colours outside a box, or along the photo's border, count as
+# background. It knows nothing of furniture, so it fails where object and ground have the same colours; where it finds
+# next to nothing or everything, the box itself is taken, and the answer says so.
+#
+# The model was trained with masks. How much does it lose without a good one? Every photo is searched in all four ways;
+# its box is that of the true mask.
+
+
+# %%
+def ways(photo, mask):
+    given = Image.open(mask).getbbox()
+    options = {"mask": {"mask": mask}, "box": {"box": given}, "photo alone": {}, "no mask": {"automatic": False}}
+    return {way: read_query(photo, **option) for way, option in options.items()}
+
+
+# %%
+files = [(root / "photos" / name, root / "masks" / name) for name in own.queries.photo]
+queries = pd.DataFrame([ways(*pair) for pair in files], own.queries.query_id)
+target = own.relevant(own.rows()).argmax(axis=1)  # (Q,)
+
+
+# %%
+def ranks(column):
+    order, _ = index.rank(index.embed(np.stack([query.image for query in column])), len(index))  # (Q, N)
+    return 1 + (order.numpy() == target[:, None]).argmax(axis=1)
+
+
+rank = queries.apply(ranks)
+pd.DataFrame({"Top-1, per cent": 100 * (rank == 1).mean(), "mean rank": rank.mean()}).round(1)
+
+
+# %%
+def overlap(query, mask):
+    true = read_mask(mask)
+    return (query.mask & true).sum() / (query.mask | true).sum()
+
+
+automatic = queries[["box", "photo alone"]]
+ious = automatic.apply(lambda column: [overlap(q, mask) for q, (_, mask) in zip(column, files, strict=True)])
+given_up = automatic.map(lambda query: not query.how.startswith("automatic")).sum()
+Markdown(
+    f"Of {len(queries)} photos against {len(index)} shapes (chance: {100 / len(index):.0f} %). Overlap (IoU) of the "
+    f"automatic mask with the true one, mean: {ious['box'].mean():.2f} from the box, {ious['photo alone'].mean():.2f} "
+    f"from the photo alone. Given up: {given_up['box']} and {given_up['photo alone']}."
+)
+
+# %% [markdown]
+# One photo in all four ways: the one whose automatic mask has the median overlap, so neither a good nor a bad case. The
+# red line is the mask, where one was used; then the photo's own shape and the first five found.
+
+# %%
+median = ious["photo alone"].to_numpy().argsort()[len(ious) // 2]
+asked = queries.iloc[median]
+found = index.search(index.embed(np.stack([query.image for query in asked])), 5)
+columns = np.array([own.shapes.index[own.shapes.shape_id == name][0] for ids in found.ids for name in ids]).reshape(
+    4, -1
+)
+pictures = own.views[columns, found.weights.argmax(dim=2).numpy()]  # (4, 5, S, S)
+
+# %%
+figures.retrieval_rows(
+    np.stack([query.image for query in asked]), np.stack([own.views[target[median], 1]] * 4), pictures,
+    found.scores.numpy(), columns == target[median], [f"{way}, rank {r}" for way, r in rank.iloc[median].items()],
+)  # fmt: skip
+
+# %%
+Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way, query in asked.items()))
+
+# %% [markdown]
+# The same on the command line, with the mask that was used as a file, so that you can correct it and search again:
+#
+# ```
+# cmic index  --run RUN --benchmark own --output own.index
+# cmic search photo.jpg --index own.index --save-mask mask.png
+# cmic search photo.jpg --index own.index --box 40,25,310,290
+# cmic search photo.jpg --index own.index --mask mask.png
+# ```
+#
+# Photos can also be measured against shapes that are prepared already:
+# `cmic prepare folder --queries crops.json --gallery data/prepared/pix3d --output crops --auto-mask`.
+#
+# ## Real photographs
+#
+# This part is filled from `data/results/real_photos.json` when that file exists.
+
+# %%
+stored = chapter.root / "data/results/real_photos.json"
+Markdown(f"```json\n{json.dumps(read_results(stored), indent=1)}\n```" if stored.exists() else "**Not run.**")
+
+# %% [markdown]
+# ## Try it
+#
+# Put five meshes and a photo of your own into a folder, and run the commands above. Is the right one first? If not,
+# save the automatic mask, correct it in any painting program, and search again with `--mask`: is it the mask's fault?

@@ -1,0 +1,68 @@
+"""What readers of raw folders share: tables in CSV files, paths that stay inside a folder, shares by name."""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from ..errors import SourceError
+
+
+def read_listing(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Read a CSV file with a header, separated by commas, in UTF-8; columns may stand in any order.
+
+    Args:
+        path: the file.
+        needed: columns that must be there.
+        optional: columns that may be there.
+
+    Returns:
+        For each row, column → text without surrounding spaces; empty for optional columns that the file lacks.
+
+    Raises:
+        SourceError: unreadable, other columns, or rows of another length; all of these are named.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
+    except (OSError, ValueError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(f"this table cannot be read ({reason})", path=path, fix="save it as CSV in UTF-8") from None
+    header = rows[0] if rows else []
+    if not set(needed) <= set(header) <= {*needed, *optional} or len(set(header)) < len(header):
+        raise SourceError(
+            f"its columns are {', '.join(header) or 'missing'}",
+            path=path,
+            fix=f"use commas, and the columns {', '.join(needed)}"
+            + (f" and, if you like, {', '.join(optional)}" if optional else ""),
+        )
+    lengths = [f"row {i} has {len(row)} fields" for i, row in enumerate(rows, 1) if row and len(row) != len(header)]
+    if lengths:
+        raise SourceError(
+            f"{'; '.join(lengths[:12])}; the header has {len(header)}", path=path, fix="put texts with commas in quotes"
+        )
+    empty = dict.fromkeys(optional, "")
+    return [empty | dict(zip(header, row, strict=True)) for row in rows[1:] if any(row)]
+
+
+def inside(root: Path, relative: str, file: Path, of: str = "the folder") -> Path:
+    """Return a path below ``root``.
+
+    Args:
+        root: the folder.
+        relative: a path below it, with slashes.
+        file: the list that names it, for the message.
+        of: what the folder is, for the message.
+
+    Raises:
+        SourceError: the path is absolute or has a ``..``.
+    """
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts:
+        raise SourceError(f"'{relative}' leads out of {of}", path=file, fix=f"use paths below {of}'s root")
+    return root / path
+
+
+def hash_share(name: str) -> float:
+    """Return a number in [0, 1) that depends on the name only: the same file falls into the same split anywhere."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
