@@ -17,10 +17,14 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from .geometry import GAMMA
+from .images import square_crop
 
 SUBPIXELS = 2
 DOME_RAYS = 8
 FLOOR = 30.0  # half its side; the shape's farthest vertex is at distance 1
+SURROUNDINGS = 0.25  # of the silhouette's sides, how much beyond it a photo can show
+CUT_SHARE, MOST_CUT = 1 / 10, 0.2
+MOST_THINGS = 30
 _OFFSET = 1e-3  # of a secondary ray's start from its surface
 
 
@@ -67,25 +71,98 @@ def render_photo(
     Returns:
         uint8 (4, S, S): RGB, and the mask of the whole shape.
     """
-    origin, directions = camera_rays(mesh, pose, size * SUBPIXELS, margin)  # (3,), (R, 3)
-    floor = mesh.bounds[0, 1] - 1e-3
-    world = _with_floor(mesh, floor)
+    scale = size * SUBPIXELS
+    origin, directions = camera_rays(mesh, pose, scale, SURROUNDINGS)  # (3,), (R, 3)
+    world, part = furnish(mesh, rng)
     scene, normals = _scene(world), world.face_normals
     hit = scene.run(*_rays(origin, directions), output=True)
-    face, depth = hit["primID"], hit["tfar"]
-    points = origin + directions * np.where(face >= 0, depth, 0)[:, None]
+    face = hit["primID"]
     solid = face >= 0
+    points = origin + directions * np.where(solid, hit["tfar"], 0)[:, None]
     normal = np.zeros_like(points)
     normal[solid] = normals[face[solid]]
     normal *= np.where(np.einsum("rc,rc->r", normal, directions) > 0, -1, 1)[:, None]  # towards the camera
 
-    base, gloss = _paint(world, len(mesh.faces), face, points, rng)
-    light = _light(scene, points, normal, directions, solid, gloss, size * SUBPIXELS, rng)
-    linear = np.where(solid[:, None], base * light[0] + light[1], _wall(directions, rng))
-    image = linear.reshape(size, SUBPIXELS, size, SUBPIXELS, 3).mean(axis=(1, 3))
-    mask = (solid & (face < len(mesh.faces))).reshape(size, SUBPIXELS, size, SUBPIXELS).mean(axis=(1, 3))
-    rgb = develop(image, rng)
-    return np.concatenate([rgb.transpose(2, 0, 1), np.rint(255 * mask).astype(np.uint8)[None]])
+    base, gloss = _paint(part, face, points, rng)
+    light, shine = _light(scene, points, normal, directions, solid, gloss, scale, rng)
+    linear = np.where(solid[:, None], base * light + shine, _wall(directions, rng))
+    whole = _scene(mesh).run(*_rays(origin, directions)) >= 0  # what stands in front is in the mask, too
+    picture = develop(linear.reshape(size, SUBPIXELS, size, SUBPIXELS, 3).mean(axis=(1, 3)), rng)
+    mask = whole.reshape(size, SUBPIXELS, size, SUBPIXELS).mean(axis=(1, 3)) >= 0.5
+    left, top, right, bottom = draw_window(mask, rng)
+    return square_crop(picture[top:bottom, left:right], mask[top:bottom, left:right], margin=margin, size=size)
+
+
+def draw_window(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Draw what the photo's frame holds, x0, y0, x1, y1: each side lies somewhere beyond the shape, or cuts it off.
+
+    Args:
+        mask: bool (H, W), what the shape covers.
+        rng: decides; one side in ten cuts off up to a fifth.
+    """
+    edges = []
+    for axis in (0, 1):
+        covered = np.flatnonzero(mask.any(axis=axis))  # columns first
+        low, high, length = covered[0], covered[-1] + 1, mask.shape[1 - axis]
+        out = np.where(rng.random(2) < CUT_SHARE, -rng.uniform(0, MOST_CUT, 2), rng.uniform(0, SURROUNDINGS, 2))
+        out = np.rint(out * (high - low)).astype(int)
+        edges.append((max(low - out[0], 0), min(max(high + out[1], low - out[0] + 1), length)))
+    (x0, x1), (y0, y1) = edges
+    return (x0, y0, x1, y1) if mask[y0:y1, x0:x1].any() else (0, 0, mask.shape[1], mask.shape[0])
+
+
+def furnish(mesh: trimesh.Trimesh, rng: np.random.Generator) -> tuple[trimesh.Trimesh, np.ndarray]:
+    """Put a mesh on a floor, and in two thirds of the cases things on whatever it has that faces upwards.
+
+    Returns:
+        The scene, and for each of its faces (F,) a number: 0 the floor, -1, -2, … the things, from 1 on the mesh's
+        loose parts.
+    """
+    merged = _bare(mesh)
+    merged.merge_vertices()
+    loose = trimesh.graph.connected_component_labels(merged.face_adjacency, node_count=len(mesh.faces))
+    height = mesh.bounds[0, 1] - 1e-3
+    corners = np.array([(x, height, z) for x in (-FLOOR, FLOOR) for z in (-FLOOR, FLOOR)])
+    ground = trimesh.Trimesh(corners, [(0, 1, 2), (1, 3, 2)], process=False)
+    things = [_thing(place, rng) for place in _places(mesh, rng)]
+    parts = [1 + loose, np.zeros(2, int), *(np.full(len(thing.faces), -1 - i) for i, thing in enumerate(things))]
+    pieces = [_bare(mesh), ground, *things]
+    starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
+    scene = trimesh.Trimesh(
+        np.concatenate([piece.vertices for piece in pieces]),
+        np.concatenate([piece.faces + start for piece, start in zip(pieces, starts[:-1], strict=True)]),
+        process=False,
+    )
+    return scene, np.concatenate(parts)
+
+
+def _bare(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Return the bare geometry of a mesh, so that no colours need to fit together."""
+    return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+
+
+def _places(mesh: trimesh.Trimesh, rng: np.random.Generator) -> np.ndarray:
+    """Points (n, 3) on faces that look upwards; none in a third of the cases."""
+    upward = np.flatnonzero(np.abs(mesh.face_normals[:, 1]) > 0.8)
+    if rng.random() < 1 / 3 or len(upward) == 0:
+        return np.zeros((0, 3))
+    area = mesh.area_faces[upward]
+    chosen = upward[rng.choice(len(upward), size=rng.integers(1, MOST_THINGS), p=area / area.sum())]
+    weights = rng.dirichlet((1, 1, 1), len(chosen))
+    return np.einsum("nk,nkc->nc", weights, mesh.triangles[chosen])
+
+
+def _thing(place: np.ndarray, rng: np.random.Generator) -> trimesh.Trimesh:
+    """A box like a book or a ball like a cushion that stands on a place."""
+    extents = np.exp(rng.uniform(np.log(0.03), np.log(0.3), 3))
+    if rng.random() < 0.25:
+        thing = trimesh.creation.icosphere(2)
+        thing.apply_scale(extents)
+    else:
+        thing = trimesh.creation.box(extents)
+    thing.apply_transform(trimesh.transformations.rotation_matrix(rng.uniform(0, np.pi), (0, 1, 0)))
+    thing.apply_translation(place - (0, thing.bounds[0, 1], 0))
+    return thing
 
 
 def camera_rays(mesh: trimesh.Trimesh, pose: Pose, side: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
@@ -106,12 +183,6 @@ def camera_rays(mesh: trimesh.Trimesh, pose: Pose, side: int, margin: float) -> 
     return origin, directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
-def _with_floor(mesh: trimesh.Trimesh, height: float) -> trimesh.Trimesh:
-    corners = np.array([(x, height, z) for x in (-FLOOR, FLOOR) for z in (-FLOOR, FLOOR)])
-    faces = np.array([(0, 1, 2), (1, 3, 2)]) + len(mesh.vertices)
-    return trimesh.Trimesh(np.concatenate([mesh.vertices, corners]), np.concatenate([mesh.faces, faces]), process=False)
-
-
 def _scene(mesh: trimesh.Trimesh) -> EmbreeScene:
     scene = EmbreeScene()
     TriangleMesh(scene, mesh.triangles.astype(np.float32))
@@ -124,16 +195,21 @@ def _rays(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _paint(
-    mesh: trimesh.Trimesh, own_faces: int, face: np.ndarray, points: np.ndarray, rng: np.random.Generator
+    part: np.ndarray, face: np.ndarray, points: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the colour (R, 3) and gloss (R,) of each hit: loose parts of the shape share one to three materials."""
-    materials = [draw_material(rng) for _ in range(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))]
-    merged = trimesh.Trimesh(mesh.vertices, mesh.faces[:own_faces], process=False)
-    merged.merge_vertices()
-    part = trimesh.graph.connected_component_labels(merged.face_adjacency, node_count=own_faces)
-    chosen = rng.integers(len(materials), size=part.max() + 1)[part]  # (F,)
-    chosen = np.append(chosen, [len(materials)] * 2)  # the floor
-    materials.append(draw_material(rng))
+    """Return the colour (R, 3) and gloss (R,) of each hit: loose parts of the shape share one to three materials.
+
+    Args:
+        part: (F,) of each face, as `furnish` counts.
+        face: (R,) the face of each hit, -1 where there is none.
+        points: (R, 3) the hits.
+        rng: draws the materials.
+    """
+    own, others = rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]), 4  # materials of the shape, of the things
+    materials = [draw_material(rng) for _ in range(own + others + 1)]  # the last one is the floor's
+    of_part, of_thing = rng.integers(own, size=part.max() + 1), rng.integers(others, size=1 - part.min())
+    chosen = np.where(part > 0, of_part[part.clip(0)], own + of_thing[(-part).clip(0)])  # (F,)
+    chosen[part == 0] = own + others
     color, gloss = np.zeros_like(points), np.zeros(len(points))
     for i, material in enumerate(materials):
         rows = np.flatnonzero((face >= 0) & (chosen[face] == i))

@@ -6,7 +6,20 @@ import trimesh
 
 from cmiclib.geometry import normalise
 from cmiclib.render import ViewProtocol, project
-from cmiclib.synthetic import Material, Pose, camera_rays, develop, draw_material, render_photo, texture
+from cmiclib.synthetic import (
+    CUT_SHARE,
+    MOST_CUT,
+    SURROUNDINGS,
+    Material,
+    Pose,
+    camera_rays,
+    develop,
+    draw_material,
+    draw_window,
+    furnish,
+    render_photo,
+    texture,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +66,35 @@ def test_it_stands_where_the_views_camera_stands(chair: trimesh.Trimesh) -> None
     assert pixels[1] == pytest.approx((low + high) / 2 + half, abs=0.5)
 
 
-def test_roll_turns_the_picture(chair: trimesh.Trimesh) -> None:
-    upright, turned = photo(chair, Pose(0, 0)), photo(chair, Pose(0, 0, roll=180))
-    assert np.abs(upright[3].astype(int) - turned[3, ::-1, ::-1]).mean() < 1
+def test_roll_turns_the_camera(chair: trimesh.Trimesh) -> None:
+    upright, turned = (camera_rays(chair, Pose(30, 10, roll), 20, 0.1)[1].reshape(20, 20, 3) for roll in (0, 180))
+    assert turned == pytest.approx(upright[::-1, ::-1], abs=1e-9)
+
+
+def test_windows_hold_a_part_of_the_shape() -> None:
+    mask = np.zeros((100, 120), bool)
+    mask[30:70, 40:80] = True
+    rng = np.random.default_rng(0)
+    windows = np.array([draw_window(mask, rng) for _ in range(2000)])
+    left = windows[:, 0] - 40
+    assert (left > 0).mean() == pytest.approx(CUT_SHARE, abs=0.03)
+    assert left.max() == pytest.approx(40 * MOST_CUT, abs=1) and left.min() == pytest.approx(-40 * SURROUNDINGS, abs=1)
+    assert (windows[:, 2] > windows[:, 0]).all() and (windows[:, 3] <= 100).all()
+    assert draw_window(np.ones((4, 4), bool), rng)[2:] <= (4, 4)
+
+
+def test_things_stand_on_what_faces_upwards(chair: trimesh.Trimesh) -> None:
+    rng, some = np.random.default_rng(0), 0
+    for _ in range(30):
+        scene, part = furnish(chair, rng)
+        assert len(part) == len(scene.faces)
+        assert (part > 0).sum() == len(chair.faces) and (part == 0).sum() == 2
+        assert set(part[part > 0]) == {1, 2, 3}  # seat, back and arm
+        some += bool((part < 0).any())
+        for number in set(part[part < 0]):
+            foot = scene.triangles[part == number][..., 1].min()
+            assert chair.bounds[0, 1] - 1e-6 < foot < chair.bounds[1, 1] + 1e-6
+    assert 10 <= some <= 28
 
 
 def test_what_faces_the_floor_is_darker() -> None:

@@ -1,0 +1,113 @@
+"""Practice photos of a gallery: what is rendered, from where, and that it can be trained on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cmiclib.benchmark import Benchmark
+from cmiclib.cli import app
+from cmiclib.errors import CMICError, SourceError
+from cmiclib.sources.synthetic import MOST_ROLL, draw_pose, prepare_synthetic, read_poses
+
+ENTRIES = [
+    {"category": "box", "azimuth_deg": 90.0, "elevation_deg": 30.0, "inplane_rotation": np.radians(5)},
+    {"category": "box", "cam_position": [1.0, 1.0, 0.0], "inplane_rotation": np.radians(-90)},
+    {"category": "round", "azimuth_deg": None},
+]
+
+
+@pytest.fixture
+def annotation(tmp_path: Path) -> Path:
+    (tmp_path / "poses.json").write_text(json.dumps(ENTRIES))
+    return tmp_path / "poses.json"
+
+
+def test_every_shape_is_photographed(tiny_benchmark: Benchmark, annotation: Path, tmp_path: Path) -> None:
+    made = prepare_synthetic(tiny_benchmark.path, tmp_path / "out", photos=3, poses=annotation, jobs=1, progress=False)
+    assert list(made.shapes["shape_id"]) == list(tiny_benchmark.shapes["shape_id"])
+    assert np.array_equal(made.views, tiny_benchmark.views)
+    assert len(made.queries) == 3 * len(made.shapes)
+    assert list(made.queries["split"][:3]) == ["train", "train", "val"] and made.queries["seen"].all()
+    share = (made.images[:, 3] > 127).mean(axis=(1, 2))
+    assert share.min() > 0.02 and share.max() < 0.9
+    assert np.array_equal(made.images[:, 3], made.amodal)
+    again = prepare_synthetic(tiny_benchmark.path, tmp_path / "two", photos=3, poses=annotation, jobs=2, progress=False)
+    assert again.hash == made.hash  # whatever the number of processes
+    other = prepare_synthetic(tiny_benchmark.path, tmp_path / "three", photos=3, seed=1, jobs=1, progress=False)
+    assert not np.array_equal(other.images, made.images)
+
+
+def test_an_interrupted_one_goes_on(tiny_benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(name: str) -> Benchmark:
+        return prepare_synthetic(tiny_benchmark.path, tmp_path / name, photos=2, jobs=1, progress=False)
+
+    from cmiclib.sources import synthetic
+
+    rendered, real = [], synthetic.photograph
+
+    def watched(path: Path, *arguments: object) -> np.ndarray:
+        rendered.append(path)
+        if len(rendered) == 4:
+            raise KeyboardInterrupt
+        return real(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(synthetic, "photograph", watched)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("out")
+    assert prepare("out").hash == prepare("whole").hash
+    assert len(rendered) == 4 + (len(tiny_benchmark.shapes) - 3) + len(tiny_benchmark.shapes)
+
+
+def test_poses_turn_into_our_frame(annotation: Path) -> None:
+    """Pix3D's camera at +x, which is left there, is at our −x: azimuth −90."""
+    poses = read_poses(annotation)
+    assert list(poses) == ["box"]
+    assert poses["box"] == pytest.approx(np.array([[-90, 30, 5], [-90, 45, -90]]))
+
+
+@pytest.mark.shared
+def test_azimuths_agree_with_camera_positions(shared_root: Path) -> None:
+    path = shared_root / "pix3d" / "pix3d.json"
+    if not path.is_file():
+        pytest.skip("no pix3d in the shared folder")
+    posed = [entry for entry in json.loads(path.read_text()) if entry.get("cam_position")]
+    known = {entry["img"]: entry for entry in json.loads(path.with_name("pix3d_recovered.json").read_text())}
+    assert posed
+    from cmiclib.sources.synthetic import _pose
+
+    for entry in posed:
+        computed, annotated = _pose(entry), _pose(known[entry["img"]])
+        assert computed is not None and annotated is not None
+        assert np.exp(1j * np.radians(computed)) == pytest.approx(np.exp(1j * np.radians(annotated)), abs=1e-3)
+
+
+def test_drawn_poses_stay_near_annotated_ones() -> None:
+    rng = np.random.default_rng(0)
+    poses = [draw_pose(np.array([[40.0, 20.0, 4.0], [40.0, 20.0, 90.0]]), rng) for _ in range(200)]
+    assert np.mean([pose.azimuth for pose in poses]) == pytest.approx(40, abs=2)
+    assert np.mean([pose.elevation for pose in poses]) == pytest.approx(20, abs=2)
+    assert {round(abs(pose.roll)) for pose in poses} == {0, 4}
+    around = [draw_pose(None, rng) for _ in range(200)]
+    assert np.ptp([pose.azimuth for pose in around]) > 300
+    assert all(0 <= pose.elevation <= 45 and abs(pose.roll) < MOST_ROLL for pose in around)
+
+
+def test_wrong_input(tiny_benchmark: Benchmark, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="1 photos a shape are too few"):
+        prepare_synthetic(tiny_benchmark.path, tmp_path / "out", photos=1)
+    for text, message in (("{", "no list of records"), ("[1]", "no list of records"), ("[]", "no record has a pose")):
+        (tmp_path / "poses.json").write_text(text)
+        with pytest.raises(SourceError, match=message):
+            read_poses(tmp_path / "poses.json")
+    with pytest.raises(CMICError):
+        prepare_synthetic(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_the_command(tiny_benchmark: Benchmark, tmp_path: Path) -> None:
+    arguments = ["prepare", "synthetic", "--gallery", str(tiny_benchmark.path), "--output", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*arguments, "--photos", "2", "--jobs", "1"])
+    assert done.exit_code == 0, done.output
+    assert "8 shapes and 16 photos" in done.output
