@@ -26,14 +26,13 @@ SHAPES = 12  # in the folder of this chapter
 PHOTOS = 3  # of each shape, at most
 
 # %%
-import json
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 from PIL import Image
 
 from cmiclib import figures
@@ -41,7 +40,7 @@ from cmiclib.book import open_benchmark, open_chapter
 from cmiclib.images import read_mask
 from cmiclib.index import ShapeIndex
 from cmiclib.query import read_query
-from cmiclib.result_tables import percent, published_table
+from cmiclib.result_tables import percent, published_table, real_photo_table
 from cmiclib.results import read_results
 from cmiclib.sources.folder import prepare_folder
 
@@ -253,11 +252,25 @@ Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way
 #
 # ## Real photographs
 #
-# This part is filled from `data/results/real_photos.json` when that file exists.
+# Pix3D's shapes can be photographed by the renderer of this library (`cmic prepare synthetic`): random materials and
+# light, things on whatever faces upwards, frames that cut the object off, cameras as in Pix3D's annotation. A model
+# that has seen nothing but such pictures is asked about real photos, over the whole gallery. The photos are Pix3D's,
+# research-only, so this chapter does not measure them; it shows what `tools/measure_real_photos.py` stored.
+#
+# A **CAD mask** is an oracle: it is the true model's silhouette in the true pose, so a part of the answer. An
+# **automatic mask** is what anybody can have, and **no mask** is the photo as it is. Photos were halved by the picture
+# that they were cut from: everything was chosen with one half, the other was read once.
 
 # %%
 stored = chapter.root / "data/results/real_photos.json"
-Markdown(f"```json\n{json.dumps(read_results(stored), indent=1)}\n```" if stored.exists() else "**Not run.**")
+real = real_photo_table(read_results(stored)) if stored.exists() else None
+means = ["top1", "top10", "category", "macro_top1", "shape_top1"]
+table = Markdown("**Not run.**") if real is None else percent(real, means).set_index(real.method)
+table
+
+# %%
+if real is not None:
+    display(figures.result_points(real))
 
 # %% [markdown]
 # ## Try it

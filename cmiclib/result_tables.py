@@ -49,6 +49,23 @@ def published_table(path: Path) -> pd.DataFrame:
     return table.assign(title=table.benchmark.map(stored["benchmarks"]))
 
 
+MODELS = {"trained": "trained on renderings", "untrained": "untrained", "untrained_cells": "untrained, 3 × 3 cells"}
+
+
+def real_photo_table(stored: dict[str, Any]) -> pd.DataFrame:
+    """Return the figures of ``data/results/real_photos.json``, one row a set of photos and model.
+
+    Args:
+        stored: ``rows``, each with ``photos`` (what marks the object), ``half``, ``model``, and the flat figures.
+
+    Returns:
+        With ``method`` and ``kind`` as in the other tables; ``macro_…`` are means over categories, ``shape_…`` means
+        over shapes.
+    """
+    table = pd.DataFrame(stored["rows"]).assign(kind="measured")
+    return table.assign(method=table.photos + ": " + table.model.map(MODELS).fillna(table.model))
+
+
 def percent(table: pd.DataFrame, metrics: Sequence[str] = tuple(COLUMNS)) -> pd.DataFrame:
     """Return each metric in per cent, with its interval where there is one: ``83.1 (80.2 to 85.9)``.
 

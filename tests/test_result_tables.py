@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cmiclib.errors import BookError
-from cmiclib.result_tables import ROWS, measured_table, percent, published_table
+from cmiclib.result_tables import ROWS, measured_table, percent, published_table, real_photo_table
 
 PUBLISHED = Path(__file__).parents[1] / "data/results/published.json"
 METRICS = {
@@ -48,3 +48,10 @@ def test_published_figures_are_shares_with_source_and_mark():
 def test_a_missing_file_is_a_clear_error(tmp_path):
     with pytest.raises(BookError, match=r"published\.json"):
         published_table(tmp_path / "published.json")
+
+
+def test_real_photos_are_named_by_mask_and_model():
+    rows = [{"photos": "CAD mask", "half": "test", "model": m, "top1": 0.5} for m in ("trained", "other")]
+    table = real_photo_table({"rows": rows})
+    assert table.method.tolist() == ["CAD mask: trained on renderings", "CAD mask: other"]
+    assert set(table.kind) == {"measured"}

@@ -1,5 +1,7 @@
 """Our split lists: complete, without leaks, and drawn as their README says."""
 
+import json
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -26,7 +28,7 @@ def test_every_list_opens(name: str) -> None:
 
 
 def test_all_lists_are_tested() -> None:
-    assert {path.stem for path in FOLDER.glob("*.csv")} == set(COUNTS)
+    assert {path.stem for path in FOLDER.glob("*.csv")} == {*COUNTS, "pix3d-open", "ikea-crops"}
 
 
 @pytest.mark.parametrize("kind", ["photo", "shape"])
@@ -61,6 +63,29 @@ def test_no_leaks(records: dict[str, Record], name: str) -> None:
         for shape_id, counts in by_shape.items():
             total = sum(counts.values())
             assert (counts["test"], counts["val"]) == ((round(0.2 * total), round(0.1 * total)) if shape_id else (0, 0))
+
+
+@pytest.mark.shared
+def test_the_open_photos_are_halved_by_their_pictures(shared_root: Path) -> None:
+    """A crop ``00000042_001`` is of picture 00000042; records in Pix3D's layout name the crop that they were made of."""
+    folder = shared_root / "pix3d"
+    if not folder.is_dir():
+        pytest.skip("no pix3d in the shared folder")
+    records, crops = read_split("pix3d-open"), read_split("ikea-crops")
+    entries = {
+        entry["img"].split("/", 1)[1].rsplit(".")[0]: entry for entry in json.loads((folder / "pix3d.json").read_text())
+    }
+    assert set(records) == set(entries)
+    assert set(crops) == {Path(entry["img"]).stem for entry in json.loads((folder / "ikea_crops.json").read_text())}
+    half: dict[str, set[str]] = {}
+    for crop, part in crops.items():
+        half.setdefault(crop.split("_")[0], set()).add(part)
+    for name, part in records.items():
+        match = re.search(r"crop (\d+)_\d+\.jpg", entries[name]["source"])
+        half.setdefault(match[1] if match else name, set()).add(part)
+    assert all(len(parts) == 1 for parts in half.values())
+    assert Counter(records.values()) == {"val": 58, "test": 60}
+    assert Counter(crops.values()) == {"val": 237, "test": 240}
 
 
 def test_a_list_of_ones_own(tmp_path: Path) -> None:
