@@ -67,7 +67,7 @@ def test_no_leaks(records: dict[str, Record], name: str) -> None:
 
 @pytest.mark.shared
 def test_the_open_photos_are_halved_by_their_pictures(shared_root: Path) -> None:
-    """A crop ``00000042_001`` is of picture 00000042; records in Pix3D's layout name the crop that they were made of."""
+    """A crop ``00000042_001`` is of picture 00000042; records of Pix3D name the crop that they were made of."""
     folder = shared_root / "pix3d"
     if not folder.is_dir():
         pytest.skip("no pix3d in the shared folder")
