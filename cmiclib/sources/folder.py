@@ -131,7 +131,10 @@ def find_meshes(root: Path, categories: Path | None = None, up: str = "+y", fron
     if odd := [shape_id for shape_id in files if set("|\\\n\0") & set(shape_id)]:
         raise SourceError(listed(odd, "names cannot be shape ids"), path=root, fix="rename them, without | and \\")
     facts = _facts(categories, list(files)) if categories else {name: {"category": _folder(name)} for name in files}
-    return [MeshFile(name, path=root / path, up=up, front=front, **facts[name]) for name, (path,) in files.items()]
+    return [
+        MeshFile(name, path=root / path, up=up, front=front, **facts[name])  # type: ignore[arg-type]
+        for name, (path,) in files.items()
+    ]
 
 
 def _folder(shape_id: str) -> str:

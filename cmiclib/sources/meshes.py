@@ -2,11 +2,12 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import trimesh
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
@@ -34,6 +35,7 @@ class MeshFile:
         licence: SPDX identifier.
         source: where it comes from.
         group: variants of one mesh share it; default: the shape's own id.
+        load: how path, up and front become a mesh; what it writes into ``metadata["note"]`` is added to the source.
     """
 
     shape_id: str
@@ -46,6 +48,7 @@ class MeshFile:
     licence: str = ""
     source: str = ""
     group: str = ""
+    load: Callable[[Path, str, str], trimesh.Trimesh] = load_mesh
 
 
 def add_meshes(
@@ -85,31 +88,36 @@ def add_meshes(
                 left_out.append(mesh)
                 problems.append(f"{mesh.path}: {result.problem}")
                 continue
-            views, points, voxels, glb = result
+            views, points, voxels, glb, note = result
             writer.add_shape(
                 mesh.shape_id, mesh.category, views, name=mesh.name, creator=mesh.creator, licence=mesh.licence,
-                source=mesh.source, group=mesh.group, points=points, voxels=voxels, mesh=glb,
+                source=", ".join(filter(None, (mesh.source, note))), group=mesh.group, points=points, voxels=voxels,
+                mesh=glb,
             )  # fmt: skip
     if problems and not allow_missing:
         raise SourceError(listed(problems, "meshes cannot be used"), fix="repair them, or pass --allow-missing")
     return left_out
 
 
-def prepare_mesh(mesh: MeshFile, size: int, protocol: ViewProtocol) -> tuple[np.ndarray, np.ndarray, np.ndarray, bytes]:
+Prepared = tuple[np.ndarray, np.ndarray, np.ndarray, bytes, str]
+
+
+def prepare_mesh(mesh: MeshFile, size: int, protocol: ViewProtocol) -> Prepared:
     """Return what a gallery needs of a mesh file.
 
     Returns:
-        Views uint8 (12, size, size), points float32 (10000, 3), packed voxels uint8 (262144,) and a GLB file.
+        Views uint8 (12, size, size), points float32 (10000, 3), packed voxels uint8 (262144,), a GLB file, and what is
+        to be noted about the mesh.
 
     Raises:
         MeshError: the file cannot be used.
         BenchmarkError: all views are alike, which a body of revolution with 12, 24 or 36 sides brings about, too.
     """
-    shape = normalise(load_mesh(mesh.path, mesh.up, mesh.front))
+    shape = normalise(mesh.load(mesh.path, mesh.up, mesh.front))
     views = render_views(shape, size, protocol)
     check_views(views, mesh.shape_id)  # here, so that it is listed with the other problems
     glb = export_glb(simplify(shape, VIEWER_FACES))
-    return views, sample_points(shape), pack_voxels(voxelise(shape)), glb
+    return views, sample_points(shape), pack_voxels(voxelise(shape)), glb, str(shape.metadata.get("note", ""))
 
 
 def listed(problems: Sequence[str], what: str, most: int = 12) -> str:
@@ -118,9 +126,7 @@ def listed(problems: Sequence[str], what: str, most: int = 12) -> str:
     return f"{len(problems)} {what}: {'; '.join(problems[:most])}{more}"
 
 
-def _try_prepare(
-    mesh: MeshFile, size: int, protocol: ViewProtocol
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, bytes] | CMICError:
+def _try_prepare(mesh: MeshFile, size: int, protocol: ViewProtocol) -> Prepared | CMICError:
     try:
         return prepare_mesh(mesh, size, protocol)
     except CMICError as error:

@@ -7,8 +7,9 @@
     ROOT/mask/<category>/<number>.png        masks: renderings of the model, so hidden parts are in them, too
     ROOT/model/<category>/<ID>/*.obj         shapes, in the frame +x left, +y up, +z inward
 
-An instance is a folder of ``model``; some hold one OBJ file a pose. Masks that have another size than their photo
-(table/0045, table/1749) are stretched to it, damaged EXIF blocks (bookcase/0039 and others) are ignored.
+An instance is a folder of ``model``; some hold one OBJ file a pose. A torn mesh is rebuilt from its voxel file. Masks
+that have another size than their photo (table/0045, table/1749) are stretched to it, damaged EXIF blocks (bookcase/0039
+and others) are ignored.
 """
 
 from collections import Counter
@@ -27,6 +28,7 @@ from ..errors import CMICError, SourceError
 from ..images import read_mask, read_photo, square_crop
 from ..splits import read_split
 from .meshes import MeshFile, add_meshes, listed
+from .pix3d_frames import load_whole
 from .pix3d_records import FLAGS, PAPER_CATEGORIES, Record, chosen_categories, read_records, select
 
 UP, FRONT = "+y", "-z"  # the file's +z points inward, so the front looks along -z
@@ -116,7 +118,7 @@ def find_shapes(root: Path, categories: Iterable[str], meshes: Meshes = "first")
                 shape_id = group if meshes == "first" or len(files) == 1 else f"{group}/{path.stem}"
                 shapes[shape_id] = MeshFile(
                     shape_id, category, path, UP, FRONT, name=folder.name, licence=LICENCE,
-                    source="Pix3D", group=group if shape_id != group else "",
+                    source="Pix3D", group=group if shape_id != group else "", load=load_whole,
                 )  # fmt: skip
     if not shapes:
         raise SourceError(

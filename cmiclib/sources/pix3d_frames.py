@@ -1,4 +1,8 @@
-"""Pix3D's two frames: the camera of a photo, and the voxel files, whose axes are not the meshes'."""
+"""Pix3D's two frames: the camera of a photo, and the voxel files, whose axes are not the meshes'.
+
+And what a mesh is when its file is torn: some copies of the models were simplified until their surfaces fell apart,
+legs and covers gone. Their voxel files still hold the whole shape.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,13 +11,19 @@ import numpy as np
 import trimesh
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
+from scipy import ndimage
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
+from skimage.measure import marching_cubes
 
 from ..errors import SourceError
+from ..geometry import load_mesh, voxelise
 
 SENSOR = 32.0  # mm; the annotated focal lengths belong to a sensor of this width
 SAMPLES = 2  # rays a pixel and axis
+TORN = 0.6  # of the voxel file's volume: a surface that encloses less has fallen apart
+SMOOTHING = 0.7  # voxels, before the surface of a grid is taken
+NOTE = "rebuilt from its voxels"
 
 
 def silhouette(
@@ -54,7 +64,7 @@ def read_voxels(path: Path) -> np.ndarray:
     """Read ``voxel.mat`` into the library's frame, bool (128, 128, 128) over axes x to the right, y up, z to the front.
 
     The file's axes are x to the left, y to the front and z up. Its grid is fitted to the shape in its own way, so
-    compare it with a grid of ours over the same box (`fitted`).
+    compare it with a grid of ours over the same box (`fitted_grid`).
 
     Raises:
         SourceError: no such file, or it holds no grid.
@@ -66,3 +76,39 @@ def read_voxels(path: Path) -> np.ndarray:
     if grid.ndim != 3 or len(set(grid.shape)) != 1:
         raise SourceError(f"a grid of {grid.shape} is no cube", path=path, fix="unpack Pix3D again")
     return grid.transpose(0, 2, 1)[::-1]
+
+
+def fitted_grid(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Return the solid grid of a mesh in our frame, bool (128, 128, 128), as long as the longest side of its box."""
+    fitted = mesh.copy()
+    fitted.apply_translation(-fitted.bounds.mean(axis=0))
+    fitted.apply_scale(2 / np.ptp(fitted.bounds, axis=0).max())
+    return voxelise(fitted)
+
+
+def load_whole(path: Path, up: str, front: str) -> trimesh.Trimesh:
+    """Read a model of Pix3D; where its surface is torn, and its voxel file is beside it, rebuild it from that.
+
+    Args:
+        path: ``model….obj``; the voxel file is ``voxel….mat``.
+        up: as for `cmiclib.geometry.load_mesh`.
+        front: the same; together they must lead to our frame, as the voxels do.
+
+    Returns:
+        The mesh; ``metadata["note"]`` says so where it was rebuilt.
+
+    Raises:
+        MeshError, SourceError: mesh or voxels cannot be read.
+    """
+    mesh, voxels = load_mesh(path, up, front), path.with_name(path.stem.replace("model", "voxel", 1) + ".mat")
+    if not voxels.is_file():
+        return mesh
+    grid = read_voxels(voxels)
+    return rebuild(grid) if fitted_grid(mesh).sum() < TORN * grid.sum() else mesh
+
+
+def rebuild(grid: np.ndarray) -> trimesh.Trimesh:
+    """Return the surface of a solid grid, slightly smoothed, in voxels; ``metadata["note"]`` says where it is from."""
+    soft = ndimage.gaussian_filter(np.pad(grid, 3).astype(np.float32), SMOOTHING)
+    vertices, faces, _, _ = marching_cubes(soft, 0.5)
+    return trimesh.Trimesh(vertices, faces[:, ::-1], process=False, metadata={"note": NOTE})

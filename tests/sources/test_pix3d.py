@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from cmiclib.cli import app
 from cmiclib.errors import CMICError, SourceError
-from cmiclib.geometry import load_mesh, voxel_iou, voxelise
+from cmiclib.geometry import load_mesh, voxel_iou
 from cmiclib.images import read_mask
 from cmiclib.sources.pix3d import FRONT, UP, crop_record, find_shapes, own_shape, prepare_pix3d
-from cmiclib.sources.pix3d_frames import read_voxels, record_silhouette
+from cmiclib.sources.pix3d_frames import NOTE, TORN, fitted_grid, load_whole, read_voxels, record_silhouette
 from cmiclib.sources.pix3d_records import PAPER_CATEGORIES, chosen_categories, read_records, select
 
 SHAPES = {"bed/IKEA_A": (2, 0.5, 1), "bed/IKEA_B": (1, 0.5, 2), "desk/IKEA_A": (1, 1, 2), "sofa/C": (2, 1, 1)}
@@ -243,6 +243,28 @@ def test_voxels_are_turned_into_our_frame(tmp_path: Path) -> None:
         read_voxels(tmp_path / "voxel.mat")
 
 
+def test_a_torn_mesh_is_rebuilt_from_its_voxels(root: Path) -> None:
+    """Loose faces of a box that lies in Pix3D's frame: longest to the left, a peg on its top at the back."""
+    box = trimesh.creation.box((2, 0.6, 1))
+    peg = trimesh.creation.box((0.2, 0.4, 0.2)).apply_translation((-0.6, 0.5, 0.3))
+    whole = trimesh.util.concatenate([box, peg])
+    folder = root / "model" / "bed" / "IKEA_A"
+    ours = whole.copy()
+    ours.apply_transform(np.diag([-1, 1, -1, 1]))
+    theirs = fitted_grid(ours)[::-1].transpose(0, 2, 1)  # x to the left, y to the front, z up
+    savemat(folder / "voxel.mat", {"voxel": theirs.astype(np.uint8)})
+    whole.export(folder / "model.obj")
+    assert "note" not in load_whole(folder / "model.obj", UP, FRONT).metadata
+    torn = trimesh.Trimesh(whole.vertices, whole.faces[::2])
+    torn.export(folder / "model.obj")
+    rebuilt = load_whole(folder / "model.obj", UP, FRONT)
+    assert rebuilt.metadata["note"] == NOTE
+    assert voxel_iou(fitted_grid(rebuilt), fitted_grid(ours)) > 0.9
+    assert rebuilt.volume > 0  # its faces look outwards
+    benchmark, _ = prepare(root)
+    assert list(benchmark.shapes["source"])[:2] == [f"Pix3D, {NOTE}", "Pix3D"]
+
+
 @pytest.fixture(scope="module")
 def real(shared_root: Path) -> Path:
     folder = shared_root / "pix3d"
@@ -287,11 +309,9 @@ def test_the_voxels_frame(real: Path) -> None:
     """Over every twelfth shape; simplifying has torn a few meshes into loose triangles, which enclose nothing."""
     agreeing, mirrored, torn = [], [], []
     for shape in list(find_shapes(real, chosen_categories("all")).values())[::12]:
-        mesh, theirs = load_mesh(shape.path, UP, FRONT), read_voxels(next(shape.path.parent.glob("voxel*.mat")))
-        mesh.apply_translation(-mesh.bounds.mean(axis=0))
-        mesh.apply_scale(2 / np.ptp(mesh.bounds, axis=0).max())  # the file's grid holds the box's longest side
-        ours = voxelise(mesh)
-        if ours.sum() < theirs.sum() / 2:
+        ours = fitted_grid(load_mesh(shape.path, UP, FRONT))
+        theirs = read_voxels(next(shape.path.parent.glob("voxel*.mat")))
+        if ours.sum() < TORN * theirs.sum():
             torn.append(shape.shape_id)
             continue
         agreeing.append(voxel_iou(ours, theirs))
