@@ -14,6 +14,7 @@ A share of the training photos, chosen by the hash of their names, is taken for 
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -35,7 +36,8 @@ LIST_LIMIT = 1 << 20
 UP, FRONT = "+y", "+x"
 
 
-class CarSet(NamedTuple):
+@dataclass(frozen=True)
+class CarSet:
     """One of the two benchmarks.
 
     Attributes:

@@ -35,7 +35,8 @@ class MeshFile:
         licence: SPDX identifier.
         source: where it comes from.
         group: variants of one mesh share it; default: the shape's own id.
-        load: how path, up and front become a mesh; what it writes into ``metadata["note"]`` is added to the source.
+        load: turns path, up and front into a mesh; default: `cmiclib.geometry.load_mesh`. What it writes into
+            ``metadata["note"]`` is added to the source.
     """
 
     shape_id: str
@@ -48,7 +49,7 @@ class MeshFile:
     licence: str = ""
     source: str = ""
     group: str = ""
-    load: Callable[[Path, str, str], trimesh.Trimesh] = load_mesh
+    load: Callable[[Path, str, str], trimesh.Trimesh] | None = None
 
 
 def add_meshes(
@@ -113,7 +114,7 @@ def prepare_mesh(mesh: MeshFile, size: int, protocol: ViewProtocol) -> Prepared:
         MeshError: the file cannot be used.
         BenchmarkError: all views are alike, which a body of revolution with 12, 24 or 36 sides brings about, too.
     """
-    shape = normalise(mesh.load(mesh.path, mesh.up, mesh.front))
+    shape = normalise((mesh.load or load_mesh)(mesh.path, mesh.up, mesh.front))
     views = render_views(shape, size, protocol)
     check_views(views, mesh.shape_id)  # here, so that it is listed with the other problems
     glb = export_glb(simplify(shape, VIEWER_FACES))

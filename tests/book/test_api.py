@@ -57,6 +57,19 @@ def test_docstrings_are_valid(module: str) -> None:
     assert wrong == {}
 
 
+@pytest.mark.parametrize("module", LISTED)
+def test_no_attribute_is_described_twice(module: str) -> None:
+    """Sphinx documents what has a docstring of its own, so a class's text must not list it again."""
+    for name, thing in vars(importlib.import_module(module)).items():
+        if inspect.isclass(thing) and thing.__module__ == module:
+            listed = inspect.cleandoc(thing.__doc__ or "").partition("Attributes:")[2]
+            fields = set(re.findall(r"^    (\w+): ", listed, re.MULTILINE))
+            own = {
+                key for key, value in vars(thing).items() if inspect.isroutine(value) or inspect.isdatadescriptor(value)
+            }
+            assert not fields & own, name
+
+
 def test_the_check_would_notice() -> None:
     assert "substitution" in complaints("Several joined by |.")
     assert complaints("Several joined by ``|``; see :class:`Config`.\n\nArgs:\n    a: one.\n") == ""
