@@ -10,16 +10,14 @@ from cmiclib.synthetic import (
     CUT_SHARE,
     MOST_CUT,
     SURROUNDINGS,
-    Material,
     Pose,
     camera_rays,
     develop,
-    draw_material,
     draw_window,
     furnish,
     render_photo,
-    texture,
 )  # fmt: skip
+from cmiclib.synthetic_materials import Material, draw_material, texture
 
 
 @pytest.fixture(scope="module")
