@@ -22,6 +22,7 @@ from cmiclib.images import square_crop
 from cmiclib.sources.cars3d import COMPCARS, STANFORD, CarSet, LeftOut, prepare_cars3d
 from cmiclib.sources.cars3d_camera import Pose, project, ray_scene, read_poses, silhouette
 from cmiclib.sources.listings import hash_share
+from cmiclib.unpickle import load_pickle
 
 SIDE = 96
 PAINT, GROUND = (230, 60, 40), (40, 90, 120)
@@ -114,7 +115,7 @@ def poses_file(root: Path, split: str = "train") -> Path:
 
 def change(root: Path, **values: Any) -> None:
     """Change the first training record; a value of None takes the field away."""
-    records = pickle.loads(poses_file(root).read_bytes())
+    records = load_pickle(poses_file(root).read_bytes(), poses_file(root), SourceError)
     record = records["00001.jpg"] | values
     records["00001.jpg"] = {key: value for key, value in record.items() if value is not None}
     poses_file(root).write_bytes(pickle.dumps(records))
