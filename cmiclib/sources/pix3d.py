@@ -12,6 +12,8 @@ that have another size than their photo (table/0045, table/1749) are stretched t
 and others) are ignored.
 """
 
+import contextlib
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -159,15 +161,17 @@ def _add_photos(
     todo = [record for record in records if not writer.has_query(record.name)]
     crops = Parallel(jobs, return_as="generator")(delayed(_try_crop)(root, record, writer.size) for record in todo)
     problems = []
-    for record, crop in zip(todo, tqdm(crops, "photos", len(todo), disable=not progress), strict=True):
-        if isinstance(crop, CMICError):
-            problems.append(f"{record.name}: {crop.problem}")
-            continue
-        flags = {flag: getattr(record, flag) for flag in FLAGS}
-        writer.add_query(
-            record.name, own_shape(record, shapes), record.category, crop, split=parts[record.name],
-            seen=record.shape_id in trained, photo=record.img, source="Pix3D", amodal=crop[3], **flags,
-        )  # fmt: skip
+    with warnings.catch_warnings(), contextlib.closing(crops):
+        warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, after an error of the writer
+        for record, crop in zip(todo, tqdm(crops, "photos", len(todo), disable=not progress), strict=True):
+            if isinstance(crop, CMICError):
+                problems.append(f"{record.name}: {crop.problem}")
+                continue
+            flags = {flag: getattr(record, flag) for flag in FLAGS}
+            writer.add_query(
+                record.name, own_shape(record, shapes), record.category, crop, split=parts[record.name],
+                seen=record.shape_id in trained, photo=record.img, source="Pix3D", amodal=crop[3], **flags,
+            )  # fmt: skip
     return problems
 
 
