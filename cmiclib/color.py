@@ -55,18 +55,26 @@ def transfer_color(source: Tensor, target: Tensor, variant: Literal["lab", "refe
 
 def recolor(source: Tensor, target: Tensor, variant: str = "lab") -> Tensor:
     """Compute `transfer_color` without looking at the values first, which would make the host wait for a GPU."""
-    # The released formula cancels large numbers: float32 alone errs by 2e-5, all that its comparison allows.
-    double = variant == "reference" or target.dtype == torch.float64
     with torch.autocast(target.device.type, enabled=False):
-        source, wanted = (image.to(torch.float64 if double else torch.float32) for image in (source, target))
-        if variant == "lab":
-            result = lab_to_rgb(_match_moments(rgb_to_lab(source), rgb_to_lab(wanted), _LAB_FLOOR))
-        elif variant == "reference":
-            labs = _lab_released(255 * source), _lab_released(255 * wanted)
-            result = _rgb_released(_match_moments(*labs, _RELEASED_FLOOR)) / 255
-        else:
-            raise ValueError(f"unknown variant {variant!r}: use 'lab' or 'reference'")
-        return result.clamp(0, 1).to(target.dtype)
+        moments, lab = _moments(_to_lab(source, variant), variant), _to_lab(target, variant)
+        return _from_lab(_match_moments(moments, lab, _moments(lab, variant)), variant).to(target.dtype)
+
+
+def exchange_colors(images: Tensor, order: Tensor, variant: str = "lab") -> Tensor:
+    """Give each image the colours of another one: ``recolor(images[order], images)``, but each is converted once.
+
+    Args:
+        images: float (B, 3, H, W) RGB in [0, 1].
+        order: int64 (B,), where the colours of each image come from.
+        variant: as of `transfer_color`.
+
+    Returns:
+        (B, 3, H, W) in [0, 1].
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        lab = _to_lab(images, variant)
+        mean, std = _moments(lab, variant)
+        return _from_lab(_match_moments((mean[order], std[order]), lab, (mean, std)), variant).to(images.dtype)
 
 
 def jitter_color(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -101,14 +109,28 @@ def _check(name: str, image: Tensor) -> None:
         raise ValueError(f"{name} spans [{low:.3g}, {high:.3g}]: scale RGB to [0, 1], without missing values")
 
 
-def _match_moments(source: Tensor, target: Tensor, floor: float) -> Tensor:
-    (source_mean, source_std), (target_mean, target_std) = _moments(source, floor), _moments(target, floor)
-    return (target - target_mean) * (source_std / target_std) + source_mean
+def _to_lab(images: Tensor, variant: str) -> Tensor:
+    if variant == "lab":
+        return rgb_to_lab(images.to(torch.promote_types(images.dtype, torch.float32)))
+    if variant == "reference":  # the formula cancels large numbers: float32 errs by 2e-5, all that may differ
+        return _lab_released(255 * images.double())
+    raise ValueError(f"unknown variant {variant!r}: use 'lab' or 'reference'")
 
 
-def _moments(lab: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+def _from_lab(lab: Tensor, variant: str) -> Tensor:
+    return (lab_to_rgb(lab) if variant == "lab" else _rgb_released(lab) / 255).clamp(0, 1)
+
+
+Moments = tuple[Tensor, Tensor]
+
+
+def _match_moments(source: Moments, lab: Tensor, own: Moments) -> Tensor:
+    return (lab - own[0]) * (source[1] / own[1]) + source[0]
+
+
+def _moments(lab: Tensor, variant: str) -> Moments:
     variance, mean = torch.var_mean(lab, dim=(2, 3), keepdim=True)  # (B, 3, 1, 1), divided by pixels - 1
-    return mean, variance.clamp(min=floor).sqrt()
+    return mean, variance.clamp(min=_LAB_FLOOR if variant == "lab" else _RELEASED_FLOOR).sqrt()
 
 
 def _lab_released(rgb: Tensor) -> Tensor:

@@ -66,7 +66,9 @@ def damage_masks(mask: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
     """
     side = mask.shape[-1]
     kernel = 2 * (side // 10) + 1
-    soft = functional.avg_pool2d(mask, kernel, stride=1, padding=kernel // 2, count_include_pad=False)
+    soft = mask
+    for sides, edges in (((kernel, 1), (kernel // 2, 0)), ((1, kernel), (0, kernel // 2))):  # in turn: a square is slow
+        soft = functional.avg_pool2d(soft, sides, stride=1, padding=edges, count_include_pad=False)
     waves = functional.interpolate(noise.to(mask), size=mask.shape[-2:], mode="bicubic", align_corners=False)
     strength = strength.to(mask).view(-1, 1, 1, 1)
     moved = ((1 - strength) * mask + strength * (soft + 0.25 * waves) > 0.5).to(mask.dtype)

@@ -9,7 +9,7 @@ from skimage.color import lab2rgb, rgb2lab
 from torchvision.transforms import functional as tv
 
 from cmiclib import color
-from cmiclib.color import jitter_color, transfer_color
+from cmiclib.color import exchange_colors, jitter_color, recolor, transfer_color
 
 PARITY = Path(__file__).parent / "data" / "parity" / "parity_color.npz"
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -43,6 +43,13 @@ def test_reference_variant_matches_the_released_code(parity, case):
     assert result.dtype == torch.float32
     assert ((result >= 0) & (result <= 1)).all()
     assert (worst <= torch.tensor(TOLERANCES[case])).all(), worst
+
+
+@pytest.mark.parametrize("variant", ["lab", "reference"])
+def test_an_exchange_within_a_batch_is_the_transfer_pair_by_pair(photos, variant):
+    images, order = photos[0], torch.tensor([3, 0, 0, 4, 1])
+    exchanged = exchange_colors(images, order, variant)
+    assert torch.equal(exchanged, recolor(images[order], images, variant)) and exchanged.dtype == images.dtype
 
 
 @pytest.mark.parametrize("case", TOLERANCES)
