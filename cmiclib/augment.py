@@ -14,11 +14,10 @@ import math
 import torch
 from torch import Tensor
 
-from .color import jitter_color, recolor
+from .color import exchange_colors, jitter_color
 from .config import AugmentConfig
 from .damage import NOISE_CELLS, damage_masks, draw_occluders, occlude
 
-_ASPECT = (3 / 4, 4 / 3)  # width over height of a random crop
 _TRIES = 10
 CLOCK_SAMPLES = 5
 """Samples that share a crop with ``crops="clock"``: the released code was seen to draw 4 to 8 crops for 30 photos."""
@@ -43,7 +42,7 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
         ValueError: not a uint8 batch with four channels.
     """
     _check(photos, "(B, 4, S, S)", photos.ndim == 4 and photos.shape[1] == 4)
-    boxes = draw_crops(len(photos), config.query_scale, config.translate, generator)
+    boxes = draw_crops(len(photos), config.query_scale, config.translate, generator, config.aspect)
     flips = _draw_flips(len(photos), config.flip, generator)
     if config.crops == "clock":
         boxes, flips = _of_one_second(boxes, len(photos)), _of_one_second(flips, len(photos))
@@ -100,7 +99,7 @@ def augment_views(views: Tensor, config: AugmentConfig, size: int, generator: to
     """
     _check(views, "(B, V, S, S)", views.ndim == 4)
     count = views.shape[0] * views.shape[1]
-    boxes = draw_crops(count, config.view_scale, 0.0, generator)
+    boxes = draw_crops(count, config.view_scale, 0.0, generator, config.aspect)
     flips = _draw_flips(count, config.flip, generator)
     if config.crops == "clock":
         boxes, flips = _of_one_second(boxes, len(views)), _of_one_second(flips, len(views))
@@ -125,7 +124,9 @@ def prepare_views(views: Tensor, size: int) -> Tensor:
     return (resample(views, size) / 127.5 - 1).unsqueeze(2)
 
 
-def draw_crops(count: int, scale: tuple[float, float], shift: float, generator: torch.Generator) -> Tensor:
+def draw_crops(
+    count: int, scale: tuple[float, float], shift: float, generator: torch.Generator, aspect: float = 4 / 3
+) -> Tensor:
     """Draw boxes as torchvision's RandomResizedCrop does, each moved by up to `shift` in both directions.
 
     Area and aspect ratio are drawn together until the box fits, ten times at most; after that the box is a
@@ -136,12 +137,13 @@ def draw_crops(count: int, scale: tuple[float, float], shift: float, generator: 
         scale: smallest and largest area as a share of the image.
         shift: largest shift as a share of the side.
         generator: of the CPU.
+        aspect: largest width over height, and height over width.
 
     Returns:
         float32 (n, 4): left, top, width, height as shares of the side; a shifted box can leave [0, 1].
     """
     area = _uniform((_TRIES, count), scale, generator)
-    log_ratio = _uniform((_TRIES, count), (math.log(_ASPECT[0]), math.log(_ASPECT[1])), generator)
+    log_ratio = _uniform((_TRIES, count), (math.log(1 / aspect), math.log(aspect)), generator)
     width, height = (area * log_ratio.exp()).sqrt(), (area / log_ratio.exp()).sqrt()
     fits = (width <= 1) & (height <= 1)  # (tries, n)
     first = fits.int().argmax(dim=0, keepdim=True)
@@ -219,7 +221,7 @@ def _recolor(rgb: Tensor, config: AugmentConfig, generator: torch.Generator) -> 
         return jitter_color(rgb, generator)
     any_photo = config.style == "any"
     style = torch.randperm(len(rgb), generator=generator) if any_photo else _another(len(rgb), generator)
-    return recolor(rgb[style.to(rgb.device)], rgb, config.color)
+    return exchange_colors(rgb, style.to(rgb.device), config.color)
 
 
 def _another(count: int, generator: torch.Generator) -> Tensor:

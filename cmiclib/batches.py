@@ -18,7 +18,7 @@ class Batch:
     """One training step's choice of rows."""
 
     photos: Tensor  # (B,) positions in the list of training photos
-    shapes: Tensor  # (B,) distinct shape rows: the columns of the score matrix
+    shapes: Tensor  # (C,) distinct shape rows: the columns of the score matrix
     target: Tensor  # (B,) the column of each photo's own shape
 
 
@@ -28,11 +28,11 @@ def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
-def draw_batch(photo_shape: Tensor, shapes: int, size: int, seed: int, step: int) -> Batch:
+def draw_batch(photo_shape: Tensor, shapes: int, size: int, seed: int, step: int, columns: int = 0) -> Batch:
     """Choose the photos and shapes of one step.
 
     Photos come in random order, each once an epoch; the last incomplete batch of an epoch is left out. Shapes that
-    occur twice collapse into one column, then random others fill the columns up to ``size``.
+    occur twice collapse into one column, then random others fill the columns up to ``size``, or to ``columns``.
 
     Args:
         photo_shape: (P,) shape row of each training photo.
@@ -40,6 +40,7 @@ def draw_batch(photo_shape: Tensor, shapes: int, size: int, seed: int, step: int
         size: B, the number of photos and of columns.
         seed: of the run.
         step: counted from 0 over the whole training.
+        columns: more columns than photos, as many as there are up to this number.
 
     Raises:
         TrainingError: fewer photos or fewer distinct shapes than the batch needs.
@@ -56,5 +57,5 @@ def draw_batch(photo_shape: Tensor, shapes: int, size: int, seed: int, step: int
     own, target = photo_shape[photos].unique(return_inverse=True)
     everything = torch.arange(shapes)
     others = everything[~torch.isin(everything, own)]
-    fill = torch.randperm(len(others), generator=step_generator(seed, step, "top-up"))[: size - len(own)]
+    fill = torch.randperm(len(others), generator=step_generator(seed, step, "top-up"))[: max(size, columns) - len(own)]
     return Batch(photos, torch.cat([own, others[fill]]), target)

@@ -41,12 +41,24 @@ class ModelConfig(_Frozen):
         "a file of safetensors or of Jittor, or a folder of safetensors",
     )
     frozen: int = Field(0, ge=0, description="first stages of both backbones that keep their initial weights")
+    view_frozen: int | None = Field(None, ge=0, description="the same of the view encoder, where it is another number")
+    fixed_filters: bool = Field(
+        False, description="depthwise filters keep their initial weights; on a CPU their gradient is most of a step"
+    )
     grid: int = Field(1, ge=1, le=7, description="side of the grid in whose cells the last maps are pooled, too")
     shared_head: bool = Field(False, description="photos and views share the head's linear layer; needs one backbone")
+    mirror: bool = Field(
+        False, description="evaluation takes the mean vector of a photo and its mirror image; not in the paper"
+    )
     running_variance: Literal["unbiased", "biased"] = Field(
         "unbiased", description="what batch normalisations remember; 'biased': as Jittor's do"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the features that a training step leaves out")
+
+    @property
+    def frozen_of_views(self) -> int:
+        """First stages of the view encoder that keep their initial weights."""
+        return self.frozen if self.view_frozen is None else self.view_frozen
 
 
 class AugmentConfig(_Frozen):
@@ -55,6 +67,9 @@ class AugmentConfig(_Frozen):
     translate: float = Field(0.05, ge=0, lt=0.5, description="largest shift of a photo, share of its side")
     query_scale: tuple[float, float] = Field((0.85, 0.95), description="area of the random crop of a photo")
     view_scale: tuple[float, float] = Field((0.65, 0.9), description="area of the random crop of a view")
+    aspect: float = Field(
+        4 / 3, ge=1, description="longest side of a crop over its shortest, before it is square again"
+    )
     flip: bool = Field(True, description="mirror photos and views, each with probability 1/2")
     color: Literal["lab", "reference", "jitter", "none"] = Field(
         "lab", description="colour transfer between photos of the batch; 'reference': the released formula"
@@ -103,6 +118,7 @@ class TrainConfig(_Frozen):
     """Optimisation; a step is one batch of photos against distinct shapes, their own ones among them."""
 
     batch: int = Field(30, ge=2, description="photos in a batch, and distinct shapes")
+    shapes: int = Field(0, ge=0, description="more distinct shapes than photos: as many as there are, at most so many")
     distractors: bool = Field(True, description="a batch is topped up with shapes that no photo shows, too")
     steps: int = Field(1000, ge=1, description="optimiser steps")
     views: int = Field(12, ge=1, le=12, description="random views of each shape a step (evaluation uses all)")
@@ -111,11 +127,12 @@ class TrainConfig(_Frozen):
         ge=0,
         description="copies of each photo, augmented and run through the frozen stages before training; 0: none",
     )
-    view_copies: int = Field(1, ge=1, description="such copies of each view, where there are copies of photos")
+    view_copies: int = Field(0, ge=0, description="such copies of each view")
     optimizer: Literal["adam", "adamw", "jittor-adam"] = Field(
         "adam", description="'jittor-adam': with ε before the bias correction, as Jittor has it"
     )
     lr: float = Field(5e-5, gt=0)
+    backbone_lr: float = Field(1.0, gt=0, le=1, description="of the backbones, as a share of lr")
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
@@ -142,6 +159,12 @@ class Config(_Frozen):
             raise ValueError("model.shared_head needs the same backbone for photos and views, or set it to false")
         if self.train.copies and not self.model.frozen:
             raise ValueError("train.copies keeps what frozen stages return: set model.frozen, too, or train.copies=0")
+        if self.train.view_copies and not self.model.frozen_of_views:
+            raise ValueError(
+                "train.view_copies keeps what frozen stages return: set model.view_frozen, too, or it to 0"
+            )
+        if 0 < self.train.shapes < self.train.batch:
+            raise ValueError("train.shapes counts the photos' own shapes, too: set it to train.batch or more, or to 0")
         return self
 
     def digest(self) -> str:
@@ -239,6 +262,44 @@ PROFILES: dict[str, Config] = {
         model=_FROZEN,
         augment=AugmentConfig(query_scale=(0.8, 1.0), view_scale=(0.8, 1.0)),
         train=_SHORT,
+    ),
+    # Two cores and two hours, for photos rendered by `cmic prepare synthetic` and a test on real ones. The photo
+    # encoder learns but for its first stages and its depthwise filters. The view encoder only needs a vector for each
+    # view of a gallery that it knows: its maps are computed once, and a step compares its photos with every shape.
+    "photos": Config(
+        profile="photos",
+        model=_FROZEN.model_copy(
+            update={
+                "image_size": 160,
+                "frozen": 3,
+                "view_frozen": 8,
+                "fixed_filters": True,
+                "shared_head": False,
+                "dropout": 0.2,
+                "mirror": True,
+            }
+        ),
+        augment=AugmentConfig(
+            query_scale=(0.75, 1.0),
+            view_scale=(0.8, 1.0),
+            aspect=1.0,
+            occlusion=0.2,
+            mask_damage=0.3,
+            mask_drop=0.4,
+        ),
+        train=_SHORT.model_copy(
+            update={
+                "batch": 96,
+                "shapes": 400,
+                "steps": 4000,
+                "views": 2,
+                "copies": 0,
+                "view_copies": 4,
+                "lr": 1e-3,
+                "backbone_lr": 0.5,
+                "warmup": 50,
+            }
+        ),
     ),
     # The paper's recipe, as the released configuration has it (400 epochs of Pix3D's four categories). It computed in
     # fp32; `train.precision=bf16` is faster on a GPU and was not compared.

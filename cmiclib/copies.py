@@ -3,7 +3,8 @@
 Frozen stages give the same maps in every step, and they are most of the work. So each photo and each view is
 augmented some times (``train.copies``, ``train.view_copies``), as a training step would do it, and the maps of these
 copies stay in memory; a step draws one of them for each of its pictures. Colours and surroundings come from photos of
-the same batch, here as there. Validation looks at the same pictures again and again, so their maps are kept, too.
+the same batch, here as there. Where only one of the two encoders has frozen stages worth the memory, only its pictures
+have copies. Validation looks at the same pictures again and again, so their maps are kept, too.
 """
 
 from dataclasses import dataclass
@@ -28,16 +29,18 @@ BATCH = 96
 class Copies:
     """Maps, or features where all stages are frozen, as :meth:`cmiclib.encoders.Encoder.begin` returns them."""
 
-    photos: Tensor  # (K, P, …)
-    views: Tensor  # (L, N, V, …)
+    photos: Tensor | None  # (K, P, …)
+    views: Tensor | None  # (L, N, V, …)
 
-    def draw_photos(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a copy of each photo in ``rows`` (B,); returns (B, …)."""
-        return self.photos[_draw(len(self.photos), rows, generator), rows]
 
-    def draw_views(self, shapes: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a copy of views ``chosen`` (B, V) of ``shapes`` (B,); returns (B, V, …)."""
-        return self.views[_draw(len(self.views), chosen, generator), shapes[:, None], chosen]
+def draw_photos(copies: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one of the ``copies`` (K, P, …) of each photo in ``rows`` (B,); returns (B, …)."""
+    return copies[_draw(len(copies), rows, generator), rows]
+
+
+def draw_views(copies: Tensor, shapes: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one of the ``copies`` (L, N, V, …) of views ``chosen`` (B, v) of ``shapes`` (B,); returns (B, v, …)."""
+    return copies[_draw(len(copies), chosen, generator), shapes[:, None], chosen]
 
 
 @dataclass(frozen=True)
@@ -95,4 +98,4 @@ def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, prog
             maps.append(run(model.view_encoder, pictures.flatten(0, 1)))
         view_copies.append(torch.cat(maps).unflatten(0, views.shape[:2]))
     bar.close()
-    return Copies(torch.stack(photo_copies), torch.stack(view_copies))
+    return Copies(*(torch.stack(maps) if maps else None for maps in (photo_copies, view_copies)))

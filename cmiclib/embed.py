@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .augment import prepare_queries, prepare_views
 from .config import Config
@@ -18,7 +19,7 @@ def default_device() -> torch.device:
 
 
 def embed_queries(model: CMIC, photos: np.ndarray, config: Config, batch: int = 256) -> Tensor:
-    """Embed photos without any randomness.
+    """Embed photos without any randomness; with ``model.mirror``, as the mean of both directions.
 
     Args:
         model: in evaluation mode, on any device.
@@ -29,7 +30,11 @@ def embed_queries(model: CMIC, photos: np.ndarray, config: Config, batch: int = 
     Returns:
         (Q, d) float32 on the CPU, rows of length 1.
     """
-    return finish(model.query_encoder, query_maps(model, photos, config, batch), config)
+    vectors = finish(model.query_encoder, query_maps(model, photos, config, batch), config)
+    if not config.model.mirror:
+        return vectors
+    mirrored = finish(model.query_encoder, query_maps(model, photos[..., ::-1], config, batch), config)
+    return F.normalize(vectors + mirrored, dim=1)
 
 
 def embed_gallery(model: CMIC, views: np.ndarray, config: Config, batch: int = 32) -> Tensor:

@@ -5,7 +5,8 @@ both with the head BatchNorm1d → Linear(·, 128). The first convolution and th
 where the rest starts from ImageNet.
 
 Some options are not in the paper; they let two CPU cores train from ImageNet weights. ``frozen`` first stages of a
-backbone keep their initial weights, so their maps can be computed before training. ``grid`` adds, to the features
+backbone keep their initial weights, so their maps can be computed before training. With ``fixed_filters`` so do all
+depthwise filters, whose gradient takes a CPU longer than everything else together. ``grid`` adds, to the features
 pooled over the whole image, the last stage's maps pooled in each cell of a grid. ``dropout`` thins the features while
 training. With ``shared_head`` (see :class:`cmiclib.model.CMIC`) photos and views have one linear layer.
 """
@@ -16,6 +17,7 @@ from typing import Any
 import timm
 import torch
 import torchvision
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +35,7 @@ class Encoder(nn.Module):
     Args:
         backbone: a torchvision ResNet or any timm classification model, by name.
         channels: 4 for photos with mask, 3 without, 1 for views.
-        config: ``dim``, ``frozen``, ``grid`` and ``dropout``.
+        config: ``dim``, ``frozen``, ``fixed_filters``, ``grid`` and ``dropout``.
 
     Raises:
         ConfigError: neither library knows the backbone, or it cannot be frozen or pooled in cells.
@@ -42,6 +44,8 @@ class Encoder(nn.Module):
     def __init__(self, backbone: str, channels: int, config: ModelConfig):
         super().__init__()
         self.backbone, features = make_backbone(backbone, channels)
+        if config.fixed_filters:
+            fix_filters(self.backbone)
         self.frozen, self.grid, self.dropout = config.frozen, config.grid, config.dropout
         # Plain lists of the backbone's own parts: nothing is registered twice.
         self.stages, self.top = split(self.backbone, backbone) if config.frozen or config.grid > 1 else ([], [])
@@ -108,6 +112,30 @@ class Encoder(nn.Module):
         for part in self._frozen_parts():
             part.eval()
         return self
+
+
+class StridedDepthwise(Conv2dSame):
+    """A depthwise convolution with stride, on CPUs in float32: the gradient takes 30 times as long in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``x`` (B, C, H, W); returns (B, C, ceil(H / stride), ceil(W / stride)) of its type."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(x.dtype)
+
+
+def fix_filters(net: nn.Module) -> None:
+    """Let no depthwise convolution of ``net`` learn, and give those with a stride a quick gradient on CPUs."""
+    for parent in list(net.modules()):
+        for name, conv in parent.named_children():
+            if isinstance(conv, nn.Conv2d) and conv.groups > 1:
+                conv.weight.requires_grad_(False)
+                if type(conv) is Conv2dSame:
+                    width, (side, _), (stride, _) = conv.out_channels, conv.kernel_size, conv.stride
+                    quick = StridedDepthwise(width, width, side, stride, groups=width, bias=False)
+                    quick.weight = conv.weight
+                    setattr(parent, name, quick)
 
 
 def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:

@@ -121,7 +121,9 @@ class CMIC(nn.Module):
         super().__init__()
         self.config = config
         self.query_encoder = Encoder(config.query_backbone, 4 if config.mask == "channel" else 3, config)
-        self.view_encoder = Encoder(config.view_backbone, 1, config)
+        self.view_encoder = Encoder(
+            config.view_backbone, 1, config.model_copy(update={"frozen": config.frozen_of_views})
+        )
         if config.shared_head:
             self.view_encoder.head[1] = self.query_encoder.head[1]
         if config.running_variance == "biased":

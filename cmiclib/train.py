@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from .augment import augment_queries, augment_views
@@ -22,7 +22,7 @@ from .batches import draw_batch, step_generator
 from .benchmark import Benchmark
 from .checkpoint import Run, clear, load_state, save_state, save_weights, write_json
 from .config import Config, TrainConfig
-from .copies import Copies, StillMaps, make_copies
+from .copies import Copies, StillMaps, draw_photos, draw_views, make_copies
 from .embed import autocast, default_device, embed_gallery, embed_queries, finish
 from .errors import CheckpointError, StorageError, TrainingError
 from .losses import cmic_loss
@@ -37,6 +37,7 @@ METHOD = (
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
+NO_COPIES = Copies(photos=None, views=None)
 DIVERGED = "lower train.lr or set train.precision=fp32, then run again"
 
 
@@ -52,7 +53,7 @@ class TrainingData:
     photo_shape: Tensor  # (P,) row of views, on the CPU
     views: Tensor  # (N, V, S, S) uint8
     category: Tensor  # (N,) code of each shape
-    copies: Copies | None = None
+    copies: Copies = NO_COPIES
 
     @classmethod
     def load(cls, benchmark: Benchmark, device: torch.device, distractors: bool = True) -> "TrainingData":
@@ -69,8 +70,8 @@ class TrainingData:
         )
 
     def with_copies(self, model: CMIC, config: Config, progress: bool = True) -> "TrainingData":
-        """Add the copies that ``train.copies`` asks for; see :mod:`cmiclib.copies`."""
-        if not config.train.copies:
+        """Add the copies that ``train.copies`` and ``train.view_copies`` ask for; see :mod:`cmiclib.copies`."""
+        if not config.train.copies and not config.train.view_copies:
             return self
         return replace(self, copies=make_copies(model, self.photos, self.views, config, progress))
 
@@ -150,7 +151,8 @@ def train(
 
     started = time.perf_counter() - state["seconds"]
     data = data.with_copies(model.train(), config, progress)
-    still = StillMaps.make(model, benchmark.images[val], benchmark.views, config) if config.train.copies else None
+    keep = config.train.copies or config.train.view_copies
+    still = StillMaps.make(model, benchmark.images[val], benchmark.views, config) if keep else None
     steps = range(state["step"], config.train.steps)
     for step in tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress):
         set_learning_rate(optimizer, learning_rate(step, config.train))
@@ -181,24 +183,27 @@ def train(
 def training_loss(model: CMIC, data: TrainingData, config: Config, step: int) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of one step: total, instance and category term, each a scalar on the device."""
     device, size, settings = data.photos.device, config.model.image_size, config.train
-    batch = draw_batch(data.photo_shape, len(data.views), settings.batch, settings.seed, step)
+    batch = draw_batch(data.photo_shape, len(data.views), settings.batch, settings.seed, step, settings.shapes)
     generator = step_generator(settings.seed, step, "augment")
     torch.manual_seed(step_generator(settings.seed, step, "dropout").initial_seed())
     rows, shapes, target = batch.photos.to(device), batch.shapes.to(device), batch.target.to(device)
     chosen = torch.rand(len(shapes), data.views.shape[1], generator=generator).argsort(1)[:, : settings.views]
-    chosen = chosen.to(device)  # (B, V)
+    chosen = chosen.to(device)  # (C, V)
     with autocast(config, device):
-        if data.copies is None:
+        if data.copies.photos is None:
             photos = augment_queries(data.photos[rows], config.augment, size, generator)  # (B, 4, size, size)
-            views = augment_views(data.views[shapes[:, None], chosen], config.augment, size, generator)
-            query, gallery = model.embed_queries(photos), model.embed_views(views)  # (B, d), (B, V, d)
+            query = model.embed_queries(photos)  # (B, d)
         else:
-            query = model.query_encoder.finish(data.copies.draw_photos(rows, generator))
-            maps = data.copies.draw_views(shapes, chosen, generator)  # (B, V, …)
+            query = model.query_encoder.finish(draw_photos(data.copies.photos, rows, generator))
+        if data.copies.views is None:
+            views = augment_views(data.views[shapes[:, None], chosen], config.augment, size, generator)
+            gallery = model.embed_views(views)  # (C, V, d)
+        else:
+            maps = draw_views(data.copies.views, shapes, chosen, generator)  # (C, V, …)
             gallery = model.view_encoder.finish(maps.flatten(0, 1)).unflatten(0, chosen.shape)
-    scores = model.score(query, gallery)  # (B, B)
+    scores = model.score(query, gallery)  # (B, C)
     category = data.category[shapes]
-    same = category[target][:, None] == category[None, :]  # (B, B)
+    same = category[target][:, None] == category[None, :]  # (B, C)
     return cmic_loss(scores, target, same, config.loss)
 
 
@@ -241,21 +246,36 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 def make_optimizer(model: CMIC, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam as in the paper, or AdamW, which leaves biases and normalisation without decay."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": chosen, "weight_decay": decay, "share": share}
+        for share, part in _by_learning_rate(model, config)
+        for chosen, decay in _by_decay(part, config)
+        if chosen
+    ]
     if config.optimizer == "jittor-adam":
-        return JittorAdam(trained, config.lr, config.betas)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(trained, config.lr, config.betas, weight_decay=config.weight_decay)
-    matrices = [p for p in trained if p.ndim > 1]
-    vectors = [p for p in trained if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, config.lr, config.betas)
+        return JittorAdam(groups, config.lr, config.betas)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, config.lr, config.betas)
+
+
+def _by_learning_rate(model: CMIC, config: TrainConfig) -> list[tuple[float, list[nn.Parameter]]]:
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if config.backbone_lr == 1:
+        return [(1.0, list(trained.values()))]
+    deep = [p for name, p in trained.items() if ".backbone." in name]
+    return [(1.0, [p for name, p in trained.items() if ".backbone." not in name]), (config.backbone_lr, deep)]
+
+
+def _by_decay(part: list[nn.Parameter], config: TrainConfig) -> list[tuple[list[nn.Parameter], float]]:
+    if config.optimizer != "adamw":
+        return [(part, 0.0 if config.optimizer == "jittor-adam" else config.weight_decay)]
+    return [([p for p in part if p.ndim > 1], config.weight_decay), ([p for p in part if p.ndim <= 1], 0.0)]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Set the learning rate of every parameter group: its share of ``value``."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group["share"]
 
 
 def manifest(benchmark: Benchmark) -> dict[str, Any]:

@@ -139,6 +139,13 @@ def test_crops_keep_their_bounds(scale):
     assert (width / height).min() >= 0.749 and (width / height).max() <= 1.334
 
 
+@pytest.mark.parametrize("aspect", [1.0, 1.1])
+def test_crops_can_keep_more_of_their_proportions(aspect):
+    _, _, width, height = draw_crops(2000, (0.5, 0.9), 0.0, seeded(6), aspect).T
+    ratio = torch.maximum(width / height, height / width)
+    assert ratio.max() <= aspect + 1e-5 and ratio.max() > 0.99 * aspect
+
+
 def test_shifts_are_uniform_and_bounded():
     corner = draw_crops(4000, (1.0, 1.0), 0.05, seeded(7))[:, :2]  # the whole image: only the shift is left
     assert corner.abs().max() <= 0.05

@@ -58,3 +58,10 @@ def test_streams_of_different_purpose_seed_and_step_differ():
     keys = [(0, 0, "epoch"), (0, 1, "epoch"), (1, 0, "epoch"), (0, 0, "augment"), (1, 11, "x"), (11, 1, "x")]
     draws = {tuple(torch.rand(3, generator=step_generator(*key)).tolist()) for key in keys}
     assert len(draws) == len(keys)
+
+
+def test_more_shapes_than_photos_are_other_shapes_and_the_photos_stay():
+    wide, whole, narrow = (draw_batch(PHOTO_SHAPE, SHAPES, 4, 0, 3, columns) for columns in (9, 2 * SHAPES, 0))
+    assert torch.equal(wide.photos, narrow.photos) and torch.equal(whole.photos, narrow.photos)
+    assert len(wide.shapes.unique()) == 9 and sorted(whole.shapes.tolist()) == list(range(SHAPES))
+    assert torch.equal(wide.shapes[wide.target], PHOTO_SHAPE[wide.photos])

@@ -57,6 +57,8 @@ def test_override_changes_one_value_and_nothing_else(assignment, section, key, v
         ("augment.color=red", "augment.color"),
         ("augment.query_scale=[0.9, 0.8]", "0 < low <= high <= 1"),
         ("model.frozen=0", "train.copies=0"),
+        ("model.view_frozen=0", "train.view_copies"),
+        ("train.shapes=5", "train.shapes"),
         ("model.view_backbone=resnet18", "model.shared_head"),
     ],
 )
@@ -72,7 +74,7 @@ def test_an_unknown_key_lists_the_known_ones():
 
 
 def test_an_unknown_profile_lists_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'quick'.*\n.*smoke, demo, paper"):
+    with pytest.raises(ConfigError, match=r"'quick'.*\n.*smoke, demo, photos, paper"):
         profile("quick")
 
 

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from cmiclib import copies as module
 from cmiclib.augment import prepare_queries, prepare_views
 from cmiclib.config import Config, ModelConfig, TrainConfig
-from cmiclib.copies import Copies, StillMaps, make_copies
+from cmiclib.copies import Copies, StillMaps, draw_photos, draw_views, make_copies
 from cmiclib.model import build_model
 from cmiclib.train import TrainingData, train, training_loss, validate
 
@@ -77,23 +79,30 @@ def test_views_of_one_shape_are_cropped_each_on_its_own_even_by_the_clock(model,
 
 
 def test_draws_come_from_the_right_picture_and_reach_every_copy():
-    copies = Copies(torch.arange(12).view(3, 4), torch.arange(2 * 5 * 2).view(2, 5, 2))
+    of_photos, of_views = torch.arange(12).view(3, 4), torch.arange(2 * 5 * 2).view(2, 5, 2)
     generator = torch.Generator().manual_seed(0)
     rows, shapes, chosen = torch.tensor([3, 1] * 20), torch.tensor([4, 0] * 20), torch.tensor([[1, 0], [0, 1]] * 20)
-    photos, views = copies.draw_photos(rows, generator), copies.draw_views(shapes, chosen, generator)
+    photos, views = draw_photos(of_photos, rows, generator), draw_views(of_views, shapes, chosen, generator)
     assert torch.equal(photos % 4, rows) and set((photos // 4).tolist()) == {0, 1, 2}
     assert torch.equal(views % 10, shapes[:, None] * 2 + chosen) and set((views // 10).flatten().tolist()) == {0, 1}
 
 
 def test_a_step_with_copies_is_the_step_without_where_nothing_is_augmented(model, data):
     config = CONFIG.override([*PLAIN, "model.dropout=0.3"])
-    with_copies = data.with_copies(model, config, progress=False)
+    kept = data.with_copies(model, config, progress=False)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     losses = []
-    for each in (with_copies, data):
+    for copies in (data.copies, kept.copies, Copies(kept.copies.photos, None), Copies(None, kept.copies.views)):
         model.load_state_dict(state)
-        losses.append(torch.stack(training_loss(model, each, config, step=1)))
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+        losses.append(torch.stack(training_loss(model, replace(data, copies=copies), config, step=1)))
+    for each in losses[1:]:
+        torch.testing.assert_close(each, losses[0], rtol=1e-4, atol=1e-5)
+
+
+def test_copies_of_views_alone_leave_the_photos_to_the_step(model, data):
+    config = CONFIG.override(["train.copies=0"])
+    copies = data.with_copies(model, config, progress=False).copies
+    assert copies.photos is None and copies.views is not None and len(copies.views) == 2
 
 
 def test_an_interrupted_run_with_copies_ends_as_an_undisturbed_one(tiny_benchmark, tmp_path, monkeypatch):

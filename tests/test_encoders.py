@@ -10,7 +10,14 @@ import torchvision
 from safetensors.torch import save_file
 
 from cmiclib.config import ModelConfig
-from cmiclib.encoders import Encoder, fit_first_convolution, load_initial_weights, make_backbone, split
+from cmiclib.encoders import (
+    Encoder,
+    StridedDepthwise,
+    fit_first_convolution,
+    load_initial_weights,
+    make_backbone,
+    split,
+)
 from cmiclib.errors import CheckpointError, ConfigError
 from cmiclib.model import build_model
 from cmiclib.weights import PACKAGED, imagenet_weights, load_efficientnet
@@ -329,3 +336,45 @@ def test_a_first_convolution_fits_gray_images_and_a_mask():
     assert torch.equal(fit_first_convolution(weight, 1), weight.sum(1, keepdim=True))
     four = fit_first_convolution(weight, 4)
     assert torch.equal(four[:, :3], weight) and not four[:, 3].any()
+
+
+# Depthwise filters that stay
+
+
+def gradients(encoder, images):
+    encoder.zero_grad()
+    images = images.clone().requires_grad_()
+    encoder(images)[:, 0].sum().backward()
+    return images.grad, {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
+
+
+def test_fixed_filters_change_what_learns_and_nothing_that_is_computed():
+    torch.manual_seed(0)
+    free, fixed = (make(PACKAGED, 3, dim=8, fixed_filters=choice).eval() for choice in (False, True))
+    fixed.load_state_dict(free.state_dict())
+    images = torch.randn(4, 3, 64, 64)
+    torch.testing.assert_close(fixed(images), free(images), rtol=1e-5, atol=1e-6)
+    depthwise = {name for name, p in free.named_parameters() if p.ndim == 4 and p.shape[1] == 1}
+    assert {name for name, p in fixed.named_parameters() if not p.requires_grad} == depthwise
+    (of_free, each_free), (of_fixed, each_fixed) = gradients(free, images), gradients(fixed, images)
+    assert each_free.keys() - each_fixed.keys() == depthwise
+    torch.testing.assert_close(of_fixed, of_free, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(each_fixed, {name: each_free[name] for name in each_fixed}, rtol=1e-3, atol=1e-5)
+
+
+def test_a_strided_depthwise_convolution_keeps_the_type_of_its_maps():
+    conv = StridedDepthwise(6, 6, 5, 2, groups=6, bias=False)
+    maps = torch.randn(2, 6, 9, 9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert conv(maps.bfloat16()).dtype == torch.bfloat16
+    plain = torch.nn.functional.conv2d(torch.nn.functional.pad(maps, (2, 2, 2, 2)), conv.weight, stride=2, groups=6)
+    torch.testing.assert_close(conv(maps), plain)
+
+
+def test_each_encoder_can_have_its_own_number_of_frozen_stages():
+    settings = {"query_backbone": PACKAGED, "view_backbone": PACKAGED, "mask": "cutout", "init": "random", "dim": 8}
+    model = build_model(ModelConfig(**settings, frozen=3, view_frozen=8))
+    learns = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert not any(name.startswith("view_encoder.backbone") for name in learns)
+    assert "query_encoder.backbone.blocks.2.0.conv_pw.weight" in learns
+    assert not any(name.startswith("query_encoder.backbone.blocks.1.") for name in learns)

@@ -54,6 +54,15 @@ def test_embeddings_are_unit_vectors_of_each_photo_and_view_alone(model, tiny_be
     assert embed_queries(model, photos[:0], CONFIG).shape == (0, 16)
 
 
+def test_with_mirror_a_photo_and_its_mirror_image_have_one_vector(model, tiny_benchmark):
+    photos, both = tiny_benchmark.images[:4], CONFIG.override(["model.mirror=true"])
+    query = embed_queries(model, photos, both)
+    one, other = (embed_queries(model, np.ascontiguousarray(p), CONFIG) for p in (photos, photos[..., ::-1]))
+    assert not torch.allclose(one, other, atol=1e-3)
+    torch.testing.assert_close(query, torch.nn.functional.normalize(one + other, dim=1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(embed_queries(model, photos[..., ::-1], both), query, atol=1e-5, rtol=0)
+
+
 def test_embeddings_can_be_used_where_gradients_are_wanted(model, tiny_benchmark):
     query = embed_queries(model, tiny_benchmark.images[:2], CONFIG)
     gallery = embed_gallery(model, tiny_benchmark.views[:2], CONFIG)

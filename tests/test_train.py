@@ -13,7 +13,16 @@ from cmiclib.checkpoint import Run
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import CheckpointError, TrainingError
 from cmiclib.model import build_model
-from cmiclib.train import TrainingData, learning_rate, make_optimizer, run_name, train, train_or_load, training_loss
+from cmiclib.train import (
+    TrainingData,
+    learning_rate,
+    make_optimizer,
+    run_name,
+    set_learning_rate,
+    train,
+    train_or_load,
+    training_loss,
+)
 
 CPU = torch.device("cpu")
 CONFIG = Config(
@@ -358,3 +367,13 @@ def test_adam_is_the_papers_and_adamw_decays_matrices_only():
     decay = {id(p): group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
     assert len(decay) == len(list(model.parameters()))
     assert all(decay[id(p)] == (0.1 if p.ndim > 1 else 0) for p in model.parameters())
+
+
+def test_backbones_can_learn_with_a_share_of_the_learning_rate():
+    model = build_model(CONFIG.model)
+    optimizer = make_optimizer(model, TrainConfig(optimizer="adamw", weight_decay=0.1, backbone_lr=0.25))
+    set_learning_rate(optimizer, 2.0)
+    rate = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert len(rate) == len(list(model.parameters()))
+    for name, p in model.named_parameters():
+        assert rate[id(p)] == (0.5 if ".backbone." in name else 2.0, 0.1 if p.ndim > 1 else 0.0)

@@ -22,7 +22,7 @@ class Commands(TyperGroup):
             raise typer.Exit(2) from None
 
 
-Profile = Annotated[str, typer.Option(help="smoke, demo or paper")]
+Profile = Annotated[str, typer.Option(help="smoke, demo, photos or paper")]
 Outputs = Annotated[str, typer.Option(help="folder for results, below the repository")]
 Folder = Annotated[Path, typer.Option(metavar="DIR", help="a prepared benchmark")]
 RunFolder = Annotated[Path, typer.Option(metavar="RUN", help="a run folder that `cmic train` wrote")]
