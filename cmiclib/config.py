@@ -284,8 +284,8 @@ PROFILES: dict[str, Config] = {
             view_scale=(0.8, 1.0),
             aspect=1.0,
             occlusion=0.2,
-            mask_damage=0.3,
-            mask_drop=0.4,
+            mask_damage=0.25,
+            mask_drop=0.25,
         ),
         train=_SHORT.model_copy(
             update={
