@@ -8,12 +8,15 @@ from .benchmark_checks import SPLITS
 from .errors import SourceError
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "splits"
+OUT = "none"
+"""The part of photos that belong nowhere."""
 
 
 def read_split(name: str | Path) -> dict[str, str]:
     """Read a list by its name in ``data/splits``, such as ``pix3d-photo-9``, or by the path of a CSV file.
 
-    The file has the columns ``name`` and ``split``; split is train, val or test.
+    The file has the columns ``name`` and ``split``; split is train, val, test, or none for a photo that
+    has to stay out.
 
     Returns:
         Photo's name → its part.
@@ -30,8 +33,8 @@ def read_split(name: str | Path) -> dict[str, str]:
         names, parts = table["name"], table["split"]
     except (ValueError, KeyError) as error:
         raise SourceError(f"cannot be read ({error})", path=path, fix="give the columns name and split") from None
-    if unknown := sorted(set(parts) - set(SPLITS)):
-        raise SourceError(f"unknown part '{unknown[0]}'", path=path, fix=f"use {', '.join(SPLITS)}")
+    if unknown := sorted(set(parts) - {*SPLITS, OUT}):
+        raise SourceError(f"unknown part '{unknown[0]}'", path=path, fix=f"use {', '.join([*SPLITS, OUT])}")
     if repeated := sorted(names[names.duplicated()]):
         raise SourceError(f"'{repeated[0]}' occurs twice", path=path, fix="list each photo once")
     return dict(zip(names, parts, strict=True))

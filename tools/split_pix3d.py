@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cmiclib.sources.pix3d_records import PAPER_CATEGORIES, Record, read_records
+from cmiclib.splits import OUT
 
 TEST, VAL = 0.2, 0.1
 
@@ -34,17 +35,18 @@ def photo_split(records: Iterable[Record]) -> dict[str, str]:
 
 
 def shape_split(records: Iterable[Record]) -> dict[str, str]:
-    """Give whole shapes to the parts, within each category; a photo of an unknown shape goes nowhere."""
+    """Give whole shapes to the parts, within each category; a photo of an unknown shape belongs to none."""
     shapes: defaultdict[str, set[str]] = defaultdict(set)
-    known = [record for record in records if record.shape_id]
-    for record in known:
-        shapes[record.category].add(record.shape_id)
-    part_of = {}
+    photos = list(records)
+    for record in photos:
+        if record.shape_id:
+            shapes[record.category].add(record.shape_id)
+    part_of = {"": OUT}
     for ids in shapes.values():
         test, val = max(1, round(TEST * len(ids))), max(1, round(VAL * len(ids)))
         for i, shape_id in enumerate(by_hash(ids)):
             part_of[shape_id] = "test" if i < test else "val" if i < test + val else "train"
-    return {record.name: part_of[record.shape_id] for record in known}
+    return {record.name: part_of[record.shape_id] for record in photos}
 
 
 def main() -> None:
@@ -61,7 +63,7 @@ def main() -> None:
             with (arguments.folder / f"pix3d-{kind}-{count}.csv").open("w", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(("name", "split"))
-                writer.writerows((record.name, parts[record.name]) for record in chosen if record.name in parts)
+                writer.writerows((record.name, parts[record.name]) for record in chosen)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
 """Photos of cars with annotated poses to queries: the mask is the silhouette of the posed model; parallel by model."""
 
-import contextlib
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from embreex.rtcore_scene import EmbreeScene
-from joblib import Parallel, delayed
 from PIL import Image
-from tqdm import tqdm
 
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
@@ -18,6 +15,7 @@ from ..geometry import load_mesh
 from ..images import read_photo, square_crop
 from .cars3d_camera import Pose, ray_scene, silhouette
 from .meshes import listed
+from .workers import attempt, results
 
 FINEST = 3
 """Photos wider than so many crops are made smaller: rays through more pixels than the crop keeps are in vain."""
@@ -82,15 +80,12 @@ def add_photos(
         shape_id: [photo for photo in group if not writer.has_query(photo.query_id)]
         for shape_id, group in groups.items()
     }
-    made = Parallel(jobs, return_as="generator")(
-        delayed(_try_crops)(models[shape_id], part, writer.size) for shape_id, part in todo.items()
-    )
+    cut = partial(_crops, models=models, size=writer.size)
     problems = []
-    bar = tqdm(total=sum(map(len, todo.values())), desc="photos", disable=not progress)
-    with warnings.catch_warnings(), contextlib.closing(made), bar:
-        warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, after an error of the writer
-        for (shape_id, part), crops in zip(todo.items(), made, strict=True):
-            bar.update(len(part))
+    with results(cut, todo.items(), jobs=jobs, what="models", progress=progress) as made:
+        for (shape_id, part), crops in made:
+            if isinstance(crops, CMICError):
+                raise crops
             wrong = {p.query_id for p, crop in zip(part, crops, strict=True) if isinstance(crop, CMICError)}
             problems += [f"{crop.path}: {crop.problem}" for crop in crops if isinstance(crop, CMICError)]
             if wrong and not allow_missing:  # a repaired photo may be the one that makes its shape seen
@@ -108,27 +103,21 @@ def add_photos(
         )
 
 
-def _try_crops(model: Path, photos: list[CarPhoto], size: int) -> list[np.ndarray | CMICError]:
+def _crops(group: tuple[str, list[CarPhoto]], models: Mapping[str, Path], size: int) -> list[np.ndarray | CMICError]:
     """Return the crop of every photo of one model, or why there is none."""
+    shape_id, photos = group
     if not photos:
         return []
-    scene = ray_scene(load_mesh(model))  # in the frame of its file, as the poses are
-    return [_try_crop(scene, photo, size) for photo in photos]
+    scene = ray_scene(load_mesh(models[shape_id]))  # in the frame of its file, as the poses are
+    return [attempt(partial(crop_photo, scene=scene, size=size), photo) for photo in photos]
 
 
-def _try_crop(scene: EmbreeScene, photo: CarPhoto, size: int) -> np.ndarray | CMICError:
-    try:
-        return crop_photo(scene, photo, size)
-    except CMICError as error:
-        return error
-
-
-def crop_photo(scene: EmbreeScene, photo: CarPhoto, size: int) -> np.ndarray:
+def crop_photo(photo: CarPhoto, scene: EmbreeScene, size: int) -> np.ndarray:
     """Return a query: the square around the silhouette, cut from the photo.
 
     Args:
-        scene: `cars3d_camera.ray_scene` of the photo's model, in the frame of its file.
         photo: the photo.
+        scene: `cars3d_camera.ray_scene` of its model, in the frame of the file.
         size: side S of the result in pixels.
 
     Returns:

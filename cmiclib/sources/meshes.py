@@ -1,21 +1,19 @@
 """Mesh files to the gallery of a benchmark: views, points, voxels and a small mesh for the viewer, in parallel."""
 
-import contextlib
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import trimesh
-from joblib import Parallel, delayed
-from tqdm import tqdm
 
 from ..benchmark_checks import check_views
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..geometry import export_glb, load_mesh, normalise, pack_voxels, sample_points, simplify, voxelise
 from ..render import ViewProtocol, render_views
+from .workers import results
 
 VIEWER_FACES = 4_000
 
@@ -78,13 +76,10 @@ def add_meshes(
         StorageError: the write failed.
     """
     todo = [mesh for mesh in meshes if not writer.has_shape(mesh.shape_id)]
-    made = Parallel(jobs, return_as="generator")(
-        delayed(_try_prepare)(mesh, writer.size, writer.protocol) for mesh in todo
-    )
+    prepare = partial(prepare_mesh, size=writer.size, protocol=writer.protocol)
     left_out, problems = [], []
-    with warnings.catch_warnings(), contextlib.closing(made):
-        warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, after an error of the writer
-        for mesh, result in zip(todo, tqdm(made, "shapes", len(todo), disable=not progress), strict=True):
+    with results(prepare, todo, jobs=jobs, what="shapes", progress=progress) as made:
+        for mesh, result in made:
             if isinstance(result, CMICError):
                 left_out.append(mesh)
                 problems.append(f"{mesh.path}: {result.problem}")
@@ -125,10 +120,3 @@ def listed(problems: Sequence[str], what: str, most: int = 12) -> str:
     """Return one sentence that counts problems and names the first ones."""
     more = f"; and {len(problems) - most} more" if len(problems) > most else ""
     return f"{len(problems)} {what}: {'; '.join(problems[:most])}{more}"
-
-
-def _try_prepare(mesh: MeshFile, size: int, protocol: ViewProtocol) -> Prepared | CMICError:
-    try:
-        return prepare_mesh(mesh, size, protocol)
-    except CMICError as error:
-        return error

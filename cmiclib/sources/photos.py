@@ -1,20 +1,18 @@
 """Photo files to the queries of a benchmark: read, cut out and added, in parallel."""
 
-import contextlib
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
-from tqdm import tqdm
 
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, ImageError, SourceError
 from ..foreground import automatic_mask
 from ..images import read_mask, read_photo, square_crop
 from .meshes import listed
+from .workers import results
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,10 @@ def add_photos(
     todo = [photo for photo in ordered if not writer.has_query(photo.query_id)]
     done = [photo for photo in ordered if writer.has_query(photo.query_id) and photo.split == "train"]
     seen = {*trained, *(groups[name] for photo in done for name in photo.shape_ids)}
-    made = Parallel(jobs, return_as="generator")(delayed(_try_cut)(photo, writer.size, automatic) for photo in todo)
+    cut = partial(cut_photo, size=writer.size, automatic=automatic)
     problems = []
-    with warnings.catch_warnings(), contextlib.closing(made):
-        warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, after an error of the writer
-        for photo, result in zip(todo, tqdm(made, "photos", len(todo), disable=not progress), strict=True):
+    with results(cut, todo, jobs=jobs, what="photos", progress=progress) as made:
+        for photo, result in made:
             if isinstance(result, CMICError):
                 problems.append(f"{result.path or photo.path}: {result.problem}")
                 continue
@@ -120,10 +117,3 @@ def cut_photo(photo: PhotoFile, size: int, automatic: bool = False) -> tuple[np.
     if not query[3].any():
         raise ImageError("the mask marks nothing inside the box", path=photo.mask, fix="correct the mask or the box")
     return query, how
-
-
-def _try_cut(photo: PhotoFile, size: int, automatic: bool) -> tuple[np.ndarray, str] | CMICError:
-    try:
-        return cut_photo(photo, size, automatic)
-    except CMICError as error:
-        return error

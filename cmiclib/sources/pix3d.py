@@ -12,26 +12,24 @@ that have another size than their photo (table/0045, table/1749) are stretched t
 and others) are ignored.
 """
 
-import contextlib
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
-from joblib import Parallel, delayed
 from PIL import Image
-from tqdm import tqdm
 
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..images import read_mask, read_photo, square_crop
-from ..splits import read_split
+from ..splits import OUT, read_split
 from .meshes import MeshFile, add_meshes, listed
 from .pix3d_frames import load_whole
 from .pix3d_records import FLAGS, PAPER_CATEGORIES, Record, chosen_categories, read_records, select
+from .workers import results
 
 UP, FRONT = "+y", "-z"  # the file's +z points inward, so the front looks along -z
 LICENCE = "CC-BY-4.0"
@@ -63,7 +61,8 @@ def prepare_pix3d(
         clean: leave truncated and occluded photos out.
         meshes: ``first`` takes the first OBJ file of a folder in the order of their names; ``pose`` makes every OBJ
             file of a folder a shape of its own, ``category/ID/file``, in one group.
-        split: ``photo`` or ``shape`` of our lists (`cmiclib.splits`), or a CSV file.
+        split: ``photo`` or ``shape`` of our lists (`cmiclib.splits`), or a CSV file; photos that it gives to ``none``
+            are left out and counted.
         size: side of photos and views in pixels.
         jobs: processes.
         allow_missing: leave out records whose photo, mask or model is missing or damaged.
@@ -79,6 +78,8 @@ def prepare_pix3d(
     root, chosen = Path(root), chosen_categories(categories)
     records = select(read_records(Path(annotation) if annotation else root / "pix3d.json"), chosen, clean)
     parts = read_split(split if split not in ("photo", "shape") else f"pix3d-{split}-{_list_of(chosen)}")
+    kept_out = {record.name: "left out by the split" for record in records if parts.get(record.name) == OUT}
+    records = [record for record in records if record.name not in kept_out]
     shapes = find_shapes(root, chosen, meshes)
     problems = {r.name: reason for r in records if (reason := _missing(root, r, shapes, parts))}
     if problems and not allow_missing:
@@ -96,7 +97,7 @@ def prepare_pix3d(
     damaged = _add_photos(writer, root, kept, shapes, parts, jobs, progress)
     if damaged and not allow_missing:
         raise SourceError(listed(damaged, "photos cannot be used"), path=root, fix=FIX)
-    left_out = Counter(reason.partition(" (")[0] for reason in problems.values())
+    left_out = Counter(reason.partition(" (")[0] for reason in [*kept_out.values(), *problems.values()])
     return writer.finish(), dict(left_out) | ({"damaged files": len(damaged)} if damaged else {})
 
 
@@ -159,11 +160,10 @@ def _add_photos(
     """Add the photos; return what is wrong with those that cannot be read."""
     trained = {record.shape_id for record in records if parts[record.name] == "train"}
     todo = [record for record in records if not writer.has_query(record.name)]
-    crops = Parallel(jobs, return_as="generator")(delayed(_try_crop)(root, record, writer.size) for record in todo)
+    cut = partial(crop_record, root=root, size=writer.size)
     problems = []
-    with warnings.catch_warnings(), contextlib.closing(crops):
-        warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, after an error of the writer
-        for record, crop in zip(todo, tqdm(crops, "photos", len(todo), disable=not progress), strict=True):
+    with results(cut, todo, jobs=jobs, what="photos", progress=progress) as crops:
+        for record, crop in crops:
             if isinstance(crop, CMICError):
                 problems.append(f"{record.name}: {crop.problem}")
                 continue
@@ -175,14 +175,7 @@ def _add_photos(
     return problems
 
 
-def _try_crop(root: Path, record: Record, size: int) -> np.ndarray | CMICError:
-    try:
-        return crop_record(root, record, size)
-    except CMICError as error:
-        return error
-
-
-def crop_record(root: Path, record: Record, size: int = 224) -> np.ndarray:
+def crop_record(record: Record, root: Path, size: int = 224) -> np.ndarray:
     """Return the square crop around a record's mask, uint8 (4, size, size).
 
     Raises:

@@ -3,26 +3,26 @@
 Its photos are synthetic and show the very meshes of the gallery, which makes it easier than real photos.
 """
 
-import contextlib
 import fcntl
 import hashlib
 import io
-import warnings
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import trimesh
-from joblib import Parallel, delayed
 from PIL import Image
 from tqdm import tqdm
 
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
-from ..errors import SourceError
+from ..errors import CMICError, SourceError
 from ..geometry import sample_points
+from .workers import results
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "data" / "sweethome"
@@ -114,19 +114,12 @@ def _add_shapes(
     writer: BenchmarkWriter, table: pd.DataFrame, archives: dict[str, Archive], jobs: int, progress: bool
 ) -> None:
     todo = [row for row in table.to_dict("records") if not writer.has_shape(row["shape_id"])]
-    unpacked = Parallel(jobs, prefer="threads", return_as="generator")(
-        delayed(_unpack_shape)(
-            _read(archives["views"], f"{row['shape_id']}.png"),
-            _read(archives["meshes"], f"{row['shape_id']}.glb"),
-            writer.size,
-        )
-        for row in todo
-    )
-    with warnings.catch_warnings(), contextlib.closing(unpacked):
-        warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, after an error of the writer
-        for row, (views, points, mesh) in zip(
-            todo, tqdm(unpacked, "shapes", len(todo), disable=not progress), strict=True
-        ):
+    unpack = partial(_unpack_shape, archives=archives, size=writer.size)
+    with results(unpack, todo, jobs=jobs, what="shapes", progress=progress, threads=True) as unpacked:
+        for row, result in unpacked:
+            if isinstance(result, CMICError):
+                raise result
+            views, points, mesh = result
             voxels = np.frombuffer(_read(archives["voxels"], f"{row['shape_id']}.bits"), np.uint8)
             facts = {k: row[k] for k in ("name", "creator", "licence", "source", "group")}
             writer.add_shape(row["shape_id"], row["category"], views, **facts, points=points, voxels=voxels, mesh=mesh)
@@ -197,8 +190,11 @@ def _by_hash(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
 
 
-def _unpack_shape(strip: bytes, glb: bytes, size: int) -> tuple[np.ndarray, np.ndarray, bytes]:
-    views = np.asarray(Image.open(io.BytesIO(strip)))
+def _unpack_shape(
+    row: Mapping[Any, Any], archives: Mapping[str, Archive], size: int
+) -> tuple[np.ndarray, np.ndarray, bytes]:
+    glb = _read(archives["meshes"], f"{row['shape_id']}.glb")
+    views = np.asarray(Image.open(io.BytesIO(_read(archives["views"], f"{row['shape_id']}.png"))))
     views = views.reshape(-1, views.shape[1], views.shape[1])  # (12, S, S)
     if views.shape[1] != size:
         views = np.stack([_resized(Image.fromarray(view), size) for view in views])

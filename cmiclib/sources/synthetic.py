@@ -1,24 +1,22 @@
 """A gallery without photos to a benchmark with rendered ones: `cmiclib.synthetic` takes pictures of every shape."""
 
-import contextlib
 import hashlib
 import json
-import warnings
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import trimesh
-from joblib import Parallel, delayed
-from tqdm import tqdm
 
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
-from ..errors import SourceError
+from ..errors import CMICError, SourceError
 from ..synthetic import Pose, render_photo
 from ..unpickle import read_limited
 from .crops import copy_gallery
 from .pix3d_records import JSON_LIMIT
+from .workers import results
 
 DISTANCE = (1.8, 4.5)
 """Of the camera, where the farthest vertex is at distance 1; three beds of Pix3D were taken from 2.2 to 2.3."""
@@ -68,35 +66,43 @@ def prepare_synthetic(
     )  # fmt: skip
     copy_gallery(writer, shapes)
     todo = [
-        row for row in shapes.shapes.to_dict("records") if not writer.has_query(_query_id(row["shape_id"], photos - 1))
+        Subject(shape_id, category, shapes.mesh_path(shape_id), _of_category(known, category))
+        for shape_id, category in zip(shapes.shapes.shape_id, shapes.shapes.category, strict=True)
+        if not writer.has_query(_query_id(shape_id, photos - 1))
     ]
-    rendered = Parallel(jobs, return_as="generator")(
-        delayed(photograph)(shapes.mesh_path(row["shape_id"]), row["shape_id"], _of_category(known, row["category"]),
-                            photos, shapes.size, seed)
-        for row in todo
-    )  # fmt: skip
-    with warnings.catch_warnings(), contextlib.closing(rendered):
-        warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, after an error of the writer
-        for row, images in zip(todo, tqdm(rendered, "photos", len(todo), disable=not progress), strict=True):
+    render = partial(photograph, photos=photos, size=shapes.size, seed=seed)
+    with results(render, todo, jobs=jobs, what="shapes", progress=progress) as rendered:
+        for subject, images in rendered:
+            if isinstance(images, CMICError):
+                raise images
             for k, image in enumerate(images):
-                if not writer.has_query(query_id := _query_id(row["shape_id"], k)):
+                if not writer.has_query(query_id := _query_id(subject.shape_id, k)):
                     split = "val" if k == photos - 1 else "train"
                     writer.add_query(
-                        query_id, row["shape_id"], row["category"], image, split=split, source="rendered",
+                        query_id, subject.shape_id, subject.category, image, split=split, source="rendered",
                         amodal=image[3],
                     )  # fmt: skip
     return writer.finish()
 
 
-def photograph(path: Path, shape_id: str, poses: np.ndarray | None, photos: int, size: int, seed: int) -> np.ndarray:
-    """Return photos of one mesh, uint8 (photos, 4, size, size); each depends on seed, shape and its number only."""
-    mesh = trimesh.load_scene(path).to_mesh()
+class Subject(NamedTuple):
+    """A shape that is photographed, and the poses of its category, (n, 3) as `draw_pose` takes them."""
+
+    shape_id: str
+    category: str
+    mesh: Path
+    poses: np.ndarray | None
+
+
+def photograph(subject: Subject, photos: int, size: int, seed: int) -> np.ndarray:
+    """Return photos of a shape, uint8 (photos, 4, size, size); each depends on seed, shape and its number only."""
+    mesh = trimesh.load_scene(subject.mesh).to_mesh()
     images = []
     for k in range(photos):
         rng = np.random.default_rng(
-            int.from_bytes(hashlib.sha256(f"{seed}/{shape_id}/{k}".encode()).digest()[:8], "big")
+            int.from_bytes(hashlib.sha256(f"{seed}/{subject.shape_id}/{k}".encode()).digest()[:8], "big")
         )
-        images.append(render_photo(mesh, draw_pose(poses, rng), rng, size))
+        images.append(render_photo(mesh, draw_pose(subject.poses, rng), rng, size))
     return np.stack(images)
 
 

@@ -261,6 +261,10 @@ def test_a_photo_of_an_unknown_shape_is_named(own: Path) -> None:
         prepare(own, photos=own / "photos")
 
 
+def refuse(*arguments, **options):
+    raise AssertionError("this was done before")
+
+
 def test_a_mask_of_another_size_is_named_and_what_was_done_is_kept(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(own / "masks/box/cube/3.png", np.full((10, 20), 255, np.uint8))
     (own / "photos/box/cube/4.jpg").write_bytes(b"no photo")
@@ -271,8 +275,8 @@ def test_a_mask_of_another_size_is_named_and_what_was_done_is_kept(own: Path, mo
     for said in (r"cube/3.png: the mask is 20×10 pixels, its photo 64×64", r"cube/4.jpg: cannot be", "mask is empty"):
         assert error.match(said)
     again: list[PhotoFile] = []
-    monkeypatch.setattr(meshes, "prepare_mesh", None)  # no mesh is prepared again
-    monkeypatch.setattr(photos, "cut_photo", lambda photo, *rest: again.append(photo) or cut_photo(photo, *rest))
+    monkeypatch.setattr(meshes, "prepare_mesh", refuse)  # no mesh is prepared again
+    monkeypatch.setattr(photos, "cut_photo", lambda photo, **rest: again.append(photo) or cut_photo(photo, **rest))
     made = prepare(own, **options, allow_missing=True)
     assert {photo.query_id for photo in again} == {"box/cube/3", "box/cube/4", "box/cube/5"}
     assert len(made.benchmark.queries) == 9 and len(made.left_out) == 3

@@ -127,28 +127,28 @@ def test_several_meshes_in_a_folder(root: Path) -> None:
 
 
 def test_a_mask_of_another_size_is_stretched(root: Path) -> None:
-    before = crop_record(root, read_records(root / "pix3d.json")[1], 32)
+    before = crop_record(read_records(root / "pix3d.json")[1], root, 32)
     draw(root / "mask" / "bed" / "0002.png", (30, 20), "L", (5, 4, 25, 15))
-    assert np.array_equal(crop_record(root, read_records(root / "pix3d.json")[1], 32), before)
+    assert np.array_equal(crop_record(read_records(root / "pix3d.json")[1], root, 32), before)
 
 
 def test_masks_follow_the_pixels_where_the_photo_is_turned_by_its_exif(root: Path) -> None:
     path, exif = root / "img" / "bed" / "0001.jpg", Image.Exif()
-    before = crop_record(root, read_records(root / "pix3d.json")[0], 32)
+    before = crop_record(read_records(root / "pix3d.json")[0], root, 32)
     exif[0x0112] = 6  # turned by 90°
     image = Image.open(path)
     image.load()
     image.save(path, exif=exif, quality=100)
-    assert np.abs(crop_record(root, read_records(root / "pix3d.json")[0], 32).astype(int) - before).max() < 20
+    assert np.abs(crop_record(read_records(root / "pix3d.json")[0], root, 32).astype(int) - before).max() < 20
 
 
 def test_a_damaged_exif_block_is_ignored(root: Path) -> None:
     path = root / "img" / "bed" / "0001.jpg"
-    before = crop_record(root, read_records(root / "pix3d.json")[0], 32)
+    before = crop_record(read_records(root / "pix3d.json")[0], root, 32)
     jpeg = path.read_bytes()
     block = b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\x13" * 20
     path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:])
-    assert np.array_equal(crop_record(root, read_records(root / "pix3d.json")[0], 32), before)
+    assert np.array_equal(crop_record(read_records(root / "pix3d.json")[0], root, 32), before)
 
 
 def change(**values: Any) -> Callable[[Path], None]:
@@ -211,6 +211,14 @@ def test_what_is_missing_can_be_left_out(root: Path, case: str, reason: str, pho
     benchmark, left_out = prepare(root, allow_missing=True)
     assert len(benchmark.queries) == photos
     assert left_out == {reason: 5 - photos}
+
+
+def test_photos_that_the_list_gives_to_none_are_left_out_and_counted(root: Path) -> None:
+    path = root.parent / "split.csv"
+    path.write_text(path.read_text().replace("bed/0002,test", "bed/0002,none"))
+    benchmark, left_out = prepare(root)
+    assert left_out == {"left out by the split": 1}
+    assert len(benchmark.queries) == 4 and "bed/0002" not in set(benchmark.queries.query_id)
 
 
 def test_options_that_do_not_exist(root: Path) -> None:

@@ -135,7 +135,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
         prepare(root, tmp_path)
     assert not (tmp_path / "out").exists()
     first, rendered[:] = list(rendered), []
-    monkeypatch.setattr(meshes, "prepare_mesh", lambda m, s, p: (rendered.append(m.shape_id), real(m, s, p))[1])
+    monkeypatch.setattr(meshes, "prepare_mesh", lambda m, **rest: (rendered.append(m.shape_id), real(m, **rest))[1])
     made, _ = prepare(root, tmp_path)
     assert len(made.shapes) == 5 and not set(first) & set(rendered) and len(first + rendered) == 5
 

@@ -48,11 +48,11 @@ def test_an_interrupted_one_goes_on(tiny_benchmark: Benchmark, tmp_path: Path, m
 
     rendered, real = [], synthetic.photograph
 
-    def watched(path: Path, *arguments: object) -> np.ndarray:
-        rendered.append(path)
+    def watched(subject: synthetic.Subject, **settings: int) -> np.ndarray:
+        rendered.append(subject)
         if len(rendered) == 4:
             raise KeyboardInterrupt
-        return real(path, *arguments)  # type: ignore[arg-type]
+        return real(subject, **settings)
 
     monkeypatch.setattr(synthetic, "photograph", watched)
     with pytest.raises(KeyboardInterrupt):
