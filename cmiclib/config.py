@@ -54,6 +54,9 @@ class ModelConfig(_Frozen):
         "unbiased", description="what batch normalisations remember; 'biased': as Jittor's do"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the features that a training step leaves out")
+    mix_style: float = Field(
+        0.0, ge=0, le=1, description="share of pictures whose maps after the frozen stages get mixed statistics"
+    )
 
     @property
     def frozen_of_views(self) -> int:
@@ -162,6 +165,10 @@ class Config(_Frozen):
         if self.train.view_copies and not self.model.frozen_of_views:
             raise ValueError(
                 "train.view_copies keeps what frozen stages return: set model.view_frozen, too, or it to 0"
+            )
+        if self.model.mix_style and not self.model.frozen:
+            raise ValueError(
+                "model.mix_style mixes the maps of frozen stages: set model.frozen, too, or it to 0"
             )
         if 0 < self.train.shapes < self.train.batch:
             raise ValueError("train.shapes counts the photos' own shapes, too: set it to train.batch or more, or to 0")

@@ -32,8 +32,8 @@ from .provenance import code_digest, environment
 from .released import JittorAdam
 
 METHOD = (
-    "augment", "batches", "color", "copies", "damage", "embed", "encoders", "losses", "metrics", "model", "released",
-    "train", "weights",
+    "augment", "batches", "color", "copies", "damage", "embed", "encoders", "losses", "metrics", "mixing", "model",
+    "released", "train", "weights",
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
