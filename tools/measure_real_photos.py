@@ -10,7 +10,7 @@ Choose everything with ``val``; read ``test``, the half to report, once.
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,24 @@ from cmiclib.index import ShapeIndex
 from cmiclib.metrics import macro
 from cmiclib.provenance import environment
 from cmiclib.splits import read_split
+
+
+class Photos(NamedTuple):
+    """A set of photos: what it is called, its prepared benchmark, and the list that halves it."""
+
+    label: str
+    path: Path
+    split: str
+
+
+def parse_sets(texts: list[str]) -> list[Photos]:
+    """Read ``LABEL=DIR:LIST``, several times."""
+    sets = []
+    for text in texts:
+        label, _, rest = text.partition("=")
+        path, _, split = rest.rpartition(":")
+        sets.append(Photos(label, Path(path), split))
+    return sets
 
 
 def half_of(benchmark: Benchmark, split: str, half: str) -> np.ndarray:
@@ -41,17 +59,21 @@ def figures(scored: Scored) -> dict[str, Any]:
     return report(scored, distances=False) | by_shape | {"gallery_size": len(scored.benchmark.shapes)}
 
 
-def measure(run: Run, label: str, path: Path, split: str, half: str) -> list[dict[str, Any]]:
-    """Return a row for the run and one for the untrained network, on one half of a set."""
-    benchmark = Benchmark.open(path)
-    chosen = half_of(benchmark, split, half)
+def measure(run: Run, photos: Photos, half: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return a row for the run and one for each untrained network on one half of a set, and where the run failed."""
+    benchmark = Benchmark.open(photos.path)
+    chosen = half_of(benchmark, photos.split, half)
     index = ShapeIndex.build(run.model(), benchmark, run.config)
     trained = score_index(index, benchmark, "all").part(chosen)
     rows = [{"model": "trained", **figures(trained)}]
     with torch.inference_mode():
         scores = untrained_scores(benchmark.images[trained.rows], benchmark.views)
     rows += [{"model": kind, **figures(Scored(value, trained.rows, benchmark))} for kind, value in scores.items()]
-    return [{"photos": label, "set": split, "half": half} | row for row in rows]
+    table = trained.table()
+    wrong = table[table.top1 == 0].rename(columns={"query_id": "photo_id"})
+    failures = wrong[["photo_id", "shape_id", "category", "first", "rank", "margin"]].to_dict("records")
+    about = {"photos": photos.label, "set": photos.split, "half": half}
+    return [about | row for row in rows], [about | row for row in failures]
 
 
 def main() -> None:
@@ -62,18 +84,17 @@ def main() -> None:
     parser.add_argument("--half", choices=("val", "test"), default="val")
     parser.add_argument("--result", type=Path, required=True)
     arguments = parser.parse_args()
-    run, rows = Run.open(arguments.run), []
-    for text in arguments.sets:
-        label, _, rest = text.partition("=")
-        path, _, split = rest.rpartition(":")
-        rows += measure(run, label, Path(path), split, arguments.half)
-        for row in rows[-3:]:
+    run, rows, failures = Run.open(arguments.run), [], []
+    for photos in parse_sets(arguments.sets):
+        measured, wrong = measure(run, photos, arguments.half)
+        rows, failures = rows + measured, failures + wrong
+        for row in measured:
             print(
                 {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items() if "given" not in k}, flush=True
             )
     made = environment()
     about = {"run": arguments.run.name, "config": run.config.digest(), "about": f"{made['date']}, {made['processor']}"}
-    write_json(arguments.result, about | {"rows": rows})
+    write_json(arguments.result, about | {"rows": rows, "failures": failures})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+r"""Measure what each ingredient of the profile ``photos`` gives, on the ``val`` half of the open real photos.
+
+A short training with the ingredient and one without share seed and schedule; their photos are compared one by one.
+Runs are loaded where they are finished, and the result grows row by row:
+
+    python tools/measure_ingredients.py --benchmark data/prepared/pix3d-synthetic --runs outputs/ingredients \
+        --result data/results/ingredients.json \
+        "CAD mask=data/prepared/pix3d-open:pix3d-open" "no mask=data/prepared/crops:ikea-crops"
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure_real_photos import Photos, half_of, parse_sets
+
+from cmiclib.benchmark import Benchmark
+from cmiclib.checkpoint import write_json
+from cmiclib.config import Config, profile
+from cmiclib.evaluate import score_index
+from cmiclib.index import ShapeIndex
+from cmiclib.metrics import paired_interval
+from cmiclib.provenance import environment
+from cmiclib.train import train_or_load
+
+SCALE = ["model.image_size=128", "train.steps=400", "train.eval_every=400", "train.view_copies=2"]
+INGREDIENTS = {
+    "the photo encoder learns": (["model.frozen=8"], []),
+    "every shape in each step": (["train.shapes=0"], []),
+    "crops keep their proportions": (["augment.aspect=1.3333"], []),
+    "colour transfer": (["augment.color=none"], []),
+    "things in front": (["augment.occlusion=0"], []),
+    "damaged masks": (["augment.mask_damage=0"], []),
+    "dropped masks": (["augment.mask_drop=0"], []),
+    "mirror image in evaluation": (["model.mirror=false"], []),
+    "both directions of the loss": ([], ["loss.symmetric=true"]),
+    "mixed feature statistics": ([], ["model.mix_style=0.5"]),
+    "twice the steps": ([], ["train.steps=800", "train.eval_every=800"]),
+}
+"""What each is called: how the run without it and the run with it differ from the profile."""
+ONLY_EVALUATION = "model.mirror"
+
+
+def scores(overrides: list[str], seed: int, benchmark: Benchmark, runs: Path, photos: list[Photos]) -> list[np.ndarray]:
+    """Return for each set of photos which of them have the right shape first, bool (Q,)."""
+    trained = [text for text in overrides if not text.startswith(ONLY_EVALUATION)]
+    run = train_or_load(profile("photos", [*SCALE, *trained, f"train.seed={seed}"]), benchmark, runs)
+    config: Config = run.config.override(overrides)
+    right = []
+    for each in photos:
+        opened = Benchmark.open(each.path)
+        index = ShapeIndex.build(run.model(), opened, config)
+        scored = score_index(index, opened, "all").part(half_of(opened, each.split, "val"))
+        right.append(scored.metrics()["top1"].numpy())
+    return right
+
+
+def shapes_of(photos: Photos) -> np.ndarray:
+    """Return the shape of each photo of a set's val half."""
+    opened = Benchmark.open(photos.path)
+    return opened.queries.shape_id.to_numpy()[half_of(opened, photos.split, "val")]
+
+
+def compare(
+    ingredient: str, seeds: list[int], benchmark: Benchmark, runs: Path, photos: list[Photos]
+) -> list[dict[str, Any]]:
+    """Compare photos with and without an ingredient over all seeds, one row a set of photos."""
+    without, with_ = (
+        [scores(overrides, seed, benchmark, runs, photos) for seed in seeds] for overrides in INGREDIENTS[ingredient]
+    )
+    rows = []
+    for i, each in enumerate(photos):
+        a, b = (np.concatenate([right[i] for right in results]) for results in (with_, without))
+        low, high = paired_interval(a, b, np.tile(shapes_of(each), len(seeds)))
+        rows.append({
+            "ingredient": ingredient, "photos": each.label, "without": float(b.mean()), "with": float(a.mean()),
+            "difference": float(a.mean() - b.mean()), "low": low, "high": high,
+            "by_seed": [float(x[i].mean() - y[i].mean()) for x, y in zip(with_, without, strict=True)],
+        })  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    """Measure all ingredients, and store what is known after each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="+", metavar="LABEL=DIR:LIST")
+    parser.add_argument("--benchmark", type=Path, required=True, help="the rendered photos to train on")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--result", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    arguments = parser.parse_args()
+    benchmark, photos, rows = Benchmark.open(arguments.benchmark), parse_sets(arguments.sets), []
+    for ingredient in INGREDIENTS:
+        rows += compare(ingredient, arguments.seeds, benchmark, arguments.runs, photos)
+        made = environment()
+        about = {"seeds": arguments.seeds, "about": f"{made['date']}, {made['processor']}", "overrides": SCALE}
+        write_json(arguments.result, about | {"rows": rows})
+        for row in rows[-len(photos) :]:
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
