@@ -40,7 +40,7 @@ from cmiclib.book import open_benchmark, open_chapter
 from cmiclib.images import read_mask
 from cmiclib.index import ShapeIndex
 from cmiclib.query import read_query
-from cmiclib.result_tables import percent, published_table, real_photo_table
+from cmiclib.result_tables import failure_table, ingredient_table, percent, published_table, real_photo_table
 from cmiclib.results import read_results
 from cmiclib.sources.folder import prepare_folder
 
@@ -254,16 +254,19 @@ Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way
 #
 # Pix3D's shapes can be photographed by the renderer of this library (`cmic prepare synthetic`): random materials and
 # light, things on whatever faces upwards, frames that cut the object off, cameras as in Pix3D's annotation. A model
-# that has seen nothing but such pictures is asked about real photos, over the whole gallery. The photos are Pix3D's,
-# research-only, so this chapter does not measure them; it shows what `tools/measure_real_photos.py` stored.
+# that has seen nothing but such pictures is asked about real photos, over the whole gallery. Its weights are in the
+# repository, `data/weights/pix3d-synthetic`, with the commands that repeat it. The photos are Pix3D's, research-only,
+# so this chapter does not measure them; it shows what `tools/measure_real_photos.py` stored.
 #
 # A **CAD mask** is an oracle: it is the true model's silhouette in the true pose, so a part of the answer. An
 # **automatic mask** is what anybody can have, and **no mask** is the photo as it is. Photos were halved by the picture
-# that they were cut from: everything was chosen with one half, the other was read once.
+# that they were cut from: everything was chosen with one half, the other was read once. Intervals are resampled by
+# shape; "untrained" is the same network with ImageNet's weights alone, cut-out photo against the nearest view.
 
 # %%
 stored = chapter.root / "data/results/real_photos.json"
-real = real_photo_table(read_results(stored)) if stored.exists() else None
+on_photos = read_results(stored) if stored.exists() else {"rows": [], "failures": []}
+real = real_photo_table(on_photos) if on_photos["rows"] else None
 means = ["top1", "top10", "category", "macro_top1", "shape_top1"]
 table = Markdown("**Not run.**") if real is None else percent(real, means).set_index(real.method)
 table
@@ -271,6 +274,31 @@ table
 # %%
 if real is not None:
     display(figures.result_points(real))
+
+# %% [markdown]
+# ### Where it fails
+#
+# Photos with the CAD mask whose own shape did not come first: most wrong answers are its siblings, another width or
+# another number of seats of the same series.
+
+# %%
+wrong = failure_table(on_photos, "CAD mask")
+Markdown("**Not run.**") if real is None else wrong.set_index("photo")
+
+# %% [markdown]
+# ### What each ingredient gave
+#
+# Short trainings with one thing changed, judged on the half that everything was chosen with. Marks are single seeds; an
+# interval that holds 0 says that this many photos cannot tell.
+
+# %%
+stored = chapter.root / "data/results/ingredients.json"
+ingredients = ingredient_table(read_results(stored)) if stored.exists() else None
+Markdown("**Not run.**") if ingredients is None else Markdown(read_results(stored)["about"])
+
+# %%
+for photos, rows in [] if ingredients is None else ingredients.groupby("photos", sort=False):
+    display(figures.effects(rows, f"points of Top-1, {photos}, with minus without"))
 
 # %% [markdown]
 # ## Try it

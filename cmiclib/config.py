@@ -167,9 +167,7 @@ class Config(_Frozen):
                 "train.view_copies keeps what frozen stages return: set model.view_frozen, too, or it to 0"
             )
         if self.model.mix_style and not self.model.frozen:
-            raise ValueError(
-                "model.mix_style mixes the maps of frozen stages: set model.frozen, too, or it to 0"
-            )
+            raise ValueError("model.mix_style mixes the maps of frozen stages: set model.frozen, too, or it to 0")
         if 0 < self.train.shapes < self.train.batch:
             raise ValueError("train.shapes counts the photos' own shapes, too: set it to train.batch or more, or to 0")
         return self

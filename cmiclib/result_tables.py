@@ -66,6 +66,31 @@ def real_photo_table(stored: dict[str, Any]) -> pd.DataFrame:
     return table.assign(method=table.photos + ": " + table.model.map(MODELS).fillna(table.model))
 
 
+def failure_table(stored: dict[str, Any], photos: str) -> pd.DataFrame:
+    """Return the photos of one set whose own shape did not come first, worst last.
+
+    Args:
+        stored: of ``data/results/real_photos.json``.
+        photos: the set, by what marks the object.
+
+    Returns:
+        Columns photo, own shape, found first, rank: the own shape's.
+    """
+    names = {"photo_id": "photo", "shape_id": "own shape", "first": "found first", "rank": "rank"}
+    rows = [
+        {title: row[name] for name, title in names.items()} for row in stored["failures"] if row["photos"] == photos
+    ]
+    return pd.DataFrame(rows, columns=list(names.values())).sort_values("rank", kind="stable")
+
+
+def ingredient_table(stored: dict[str, Any]) -> pd.DataFrame:
+    """Return the effects of ``data/results/ingredients.json`` for :func:`cmiclib.figures.effects`, in points."""
+    table = pd.DataFrame(stored["rows"]).rename(columns={"ingredient": "name"})
+    points = ["difference", "low", "high"]
+    by_seed = [[100 * value for value in values] for values in table.by_seed]
+    return table.assign(**{name: 100 * table[name] for name in points}, by_seed=by_seed)
+
+
 def percent(table: pd.DataFrame, metrics: Sequence[str] = tuple(COLUMNS)) -> pd.DataFrame:
     """Return each metric in per cent, with its interval where there is one: ``83.1 (80.2 to 85.9)``.
 
