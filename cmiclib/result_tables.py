@@ -87,7 +87,7 @@ def ingredient_table(stored: dict[str, Any]) -> pd.DataFrame:
     """Return the effects of ``data/results/ingredients.json`` for :func:`cmiclib.figures.effects`, in points."""
     table = pd.DataFrame(stored["rows"]).rename(columns={"ingredient": "name"})
     points = ["difference", "low", "high"]
-    by_seed = [[100 * value for value in values] for values in table.by_seed]
+    by_seed = table.by_seed.map(lambda values: [100 * value for value in values])
     return table.assign(**{name: 100 * table[name] for name in points}, by_seed=by_seed)
 
 

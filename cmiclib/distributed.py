@@ -1,0 +1,177 @@
+"""Several processes that train as one: started by torchrun, joined by torch.distributed.
+
+A batch is a function of seed and step, so all processes draw the same one. Each embeds its share of the photos and of
+the shapes; then all vectors are gathered, and every process computes the whole loss, so that each photo is compared
+with the shapes of all processes. Gathering has a gradient: what all processes ask of a vector, added up. As every
+process asks for the whole loss, this is the gradient times their number, and the mean over processes that
+``DistributedDataParallel`` takes is the gradient of one process with the whole batch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from .errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this one is."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def share(self, rows: int) -> slice:
+        """Return this process's part of so many rows: contiguous, and as large as the others' but for one row."""
+        return slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
+
+    def gather(self, part: Tensor, rows: int) -> Tensor:
+        """Put the shares of all processes together, with gradients.
+
+        Args:
+            part: this process's rows, ``share(rows)`` of the whole.
+            rows: of the whole.
+
+        Returns:
+            (rows, …), the same in every process.
+        """
+        if self.count == 1:
+            return part
+        parts: Tensor = _Gather.apply(part, self, rows)
+        return parts
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that torchrun has started, or be alone where it has not.
+
+    Args:
+        device: with CUDA they talk through NCCL, else through Gloo.
+
+    Raises:
+        TrainingError: they do not find each other.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    try:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (ValueError, RuntimeError) as error:
+        raise TrainingError(f"the processes do not find each other ({error})", fix="start them with torchrun") from None
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+def own_device() -> torch.device:
+    """Return this process's GPU, by torchrun's ``LOCAL_RANK``, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, processes: Processes, rows: int) -> Tensor:
+        ctx.own = processes.share(rows)
+        shares = [Processes(rank, processes.count).share(rows) for rank in range(processes.count)]
+        most = max(share.stop - share.start for share in shares)
+        padded = F.pad(part, (0, 0) * (part.ndim - 1) + (0, most - len(part))).contiguous()  # all send equally much
+        received = [torch.empty_like(padded) for _ in shares]
+        distributed.all_gather(received, padded)
+        return torch.cat([block[: share.stop - share.start] for block, share in zip(received, shares, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        total = gradient.contiguous()
+        distributed.all_reduce(total)
+        return total[ctx.own], None, None
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over processes; its gradient is the sum of what all processes ask."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        total = gradient.contiguous()
+        distributed.all_reduce(total)
+        return total
+
+
+def share_statistics(model: nn.Module, device: torch.device) -> nn.Module:
+    """Let batch normalisations that learn use the statistics of all processes; returns the model.
+
+    On GPUs they become ``torch.nn.SyncBatchNorm``, which CPUs don't have.
+    """
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+                setattr(parent, name, SharedBatchNorm.like(child))
+    return model
+
+
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over the batches of all processes, on any device; for trying things out on CPUs."""
+
+    @classmethod
+    def like(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> "SharedBatchNorm":
+        """Make one with the parameters and statistics of ``norm``, which both then share."""
+        shared = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        shared.weight, shared.bias = norm.weight, norm.bias
+        shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
+        shared.num_batches_tracked = norm.num_batches_tracked
+        return shared.train(norm.training)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.ndim not in (2, 4):
+            raise ValueError(f"expected (B, C) or (B, C, H, W), got {tuple(x.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` (B, C) or (B, C, H, W)."""
+        self._check_input_dim(x)
+        if not self.training or self.running_mean is None or self.running_var is None or self.momentum is None:
+            return super().forward(x)
+        others, columns = [i for i in range(x.ndim) if i != 1], (1, -1) + (1,) * (x.ndim - 2)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = x.new_tensor(x.numel() / x.shape[1], dtype=wide.dtype)
+        sums = _Sum.apply(torch.cat((wide.sum(others), count.view(1))))
+        total, mean = sums[-1], sums[:-1] / sums[-1]
+        centred = wide - mean.view(columns)
+        variance = _Sum.apply(centred.square().sum(others)) / total
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_((variance * total / (total - 1)).to(self.running_var), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked += 1
+        result = centred * (variance + self.eps).rsqrt().view(columns)
+        if self.affine:
+            result = result * self.weight.view(columns) + self.bias.view(columns)
+        return result.to(x.dtype)
