@@ -23,6 +23,8 @@ from .metrics import top_k
 from .model import CMIC, fused_scores, fused_weights
 
 FORMAT = "cmic-index-1"
+FEW_QUERIES, MANY_SHAPES = 4, 2_000
+"""So few queries of so many shapes are searched in one compiled pass; less is done within a millisecond either way."""
 
 
 class SearchResult(NamedTuple):
@@ -100,7 +102,12 @@ class ShapeIndex:
     @torch.no_grad()
     def scores(self, query: Tensor | np.ndarray) -> Tensor:
         """Query vectors (Q, d) → scores (Q, N)."""
-        return fused_scores(self._vectors(query), self.views, self.attention, self.fusion)
+        vectors = self._vectors(query)
+        if self.fusion == "attention" and 0 < len(vectors) <= FEW_QUERIES and len(self) >= MANY_SHAPES:
+            from .scan import scan  # compiles, so only where it pays
+
+            return scan(vectors, self.views, self.attention)
+        return fused_scores(vectors, self.views, self.attention, self.fusion)
 
     def rank(self, query: Tensor | np.ndarray, k: int = 10) -> tuple[Tensor, Tensor]:
         """Return gallery rows and scores, both (Q, k), exactly; of equal scores the lower row comes first."""
