@@ -8,7 +8,7 @@ pictures, what happens to them before they reach the frozen stages, and the code
 import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -91,19 +91,26 @@ def kept_maps(config: Config, benchmark: Benchmark, folder: Path) -> Maps:
     views = [_weights(model().view_encoder), network | {"mask": ""}, common, sha["views.npy"], sha["shapes.csv"]]
     of_photos = {name: value for name, value in augment.items() if name != "view_scale"}
     of_views = {name: value for name, value in augment.items() if name not in OF_PHOTOS}
-    seed = settings.seed
-    return Maps(
-        Copies(
-            _kept(folder, ["photos", photos, of_photos, seed, settings.copies], copied_photos)["copies"].to(device),
-            _kept(
-                folder, ["views", views, of_views, seed, settings.view_copies, settings.distractors], copied_views
-            )["copies"].to(device),
-        ),
-        StillMaps(
-            _still(folder, ["still photos", photos], lambda: query_maps(model(), benchmark.images[val], config), device),
-            _still(folder, ["still views", views], lambda: view_maps(model(), benchmark.views, config), device),
-        ),
-    )  # fmt: skip
+    seed, copies, pool = settings.seed, (settings.copies, settings.view_copies), settings.distractors
+
+    def still_photos() -> dict[str, Tensor]:
+        return _numbered(query_maps(model(), benchmark.images[val], config))
+
+    def still_views() -> dict[str, Tensor]:
+        return _numbered(view_maps(model(), benchmark.views, config))
+
+    def kept(kind: str, make: Callable[[], dict[str, Tensor]], *key: Any) -> list[Tensor]:
+        maps = _kept(folder, [kind, *key], make)
+        return [maps[name].to(device) for name in sorted(maps)]
+
+    (photo_copies,) = kept("photos", copied_photos, photos, of_photos, seed, copies[0])
+    (view_copies,) = kept("views", copied_views, views, of_views, seed, copies[1], pool)
+    still = StillMaps(kept("still photos", still_photos, photos), kept("still views", still_views, views))
+    return Maps(Copies(photo_copies, view_copies), still)
+
+
+def _numbered(maps: Iterable[Tensor]) -> dict[str, Tensor]:
+    return {f"{i:05d}": block for i, block in enumerate(maps)}
 
 
 def _present(maps: Tensor | None) -> Tensor:
@@ -116,11 +123,6 @@ def _weights(encoder: Encoder) -> str:
     for name, value in sorted(encoder.backbone.state_dict().items()):
         digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _still(folder: Path, key: list[Any], make: Callable[[], Iterator[Tensor]], device: torch.device) -> list[Tensor]:
-    blocks = _kept(folder, key, lambda: {f"{i:05d}": block for i, block in enumerate(make())})
-    return [blocks[name].to(device) for name in sorted(blocks)]
 
 
 def _kept(folder: Path, key: list[Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -92,7 +92,7 @@ def test_a_damaged_file_is_made_again(tiny_benchmark, folder, kept):
 
 
 def test_without_copies_there_is_nothing_to_keep(tiny_benchmark, tmp_path):
-    with pytest.raises(ConfigError, match="train.copies"):
+    with pytest.raises(ConfigError, match=r"train\.copies"):
         kept_maps(CONFIG.override(["train.copies=0"]), tiny_benchmark, tmp_path)
 
 
