@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .ablations import VARIANTS, Variant, answers_path
+from .ablations import FULL, VARIANTS, Variant, answers_path
 from .checkpoint import read_json
 
 SMALLEST_EFFECT = 0.01
@@ -146,6 +146,45 @@ def effect_table(
             lines.append(own | {"accuracy": float(np.mean(grid.accuracy(name, metric, seen)))} | effect._asdict())
     columns = ["variant", "name", "part", "seeds", "accuracy", "difference", "low", "high", "by_seed"]
     return pd.DataFrame(lines, columns=columns)
+
+
+SCALES: dict[str, tuple[str, dict[str, str]]] = {
+    "Views": ("views of each shape", {"1": "views-1", "3": "views-3", "6": "views-6", "12": "full"}),
+    "Batch": ("photos and shapes in a batch", {"¼": "quarter-batch", "½": "half-batch", "full": "full"}),
+    "Masks": (
+        "the photo's mask",
+        {"none": "no-mask", "corrupted": "masks-0.8", "slightly\nwrong": "masks-0.6", "exact": "full"},
+    ),
+}  # fmt: skip
+"""Title → label of the axis, and its steps with their variants."""
+
+
+def along(grid: Grid, steps: Mapping[str, str], seen: bool = True) -> list[list[float]]:
+    """Return Top-1 of each step's variant, one a seed; an empty list where it was not run or there are no photos."""
+    any_photo = bool((grid.photos.seen.to_numpy(bool) == seen).any())
+    return [grid.accuracy(name, seen=seen) if any_photo else [] for name in steps.values()]
+
+
+def lost_photos(grid: Grid, variant: str, against: str = FULL) -> pd.DataFrame:
+    """Return photos that one variant always gets right and another never, with every seed that both have.
+
+    The first photo of each such shape, in the benchmark's order, so nobody picks.
+
+    Args:
+        grid: of results.
+        variant: the one that fails.
+        against: the one that does not.
+
+    Returns:
+        ``query_id``, ``shape_id``, ``seen`` and ``found``, the shape that the variant found with its first seed.
+    """
+    seeds = [seed for seed in grid.seeds(against) if seed in grid.seeds(variant)]
+    if not seeds:
+        return grid.photos.iloc[:0].assign(found=[])
+    right, wrong = (np.stack([grid.outcomes(name, seed) for seed in seeds]) for name in (against, variant))
+    found = grid.shapes.shape_id.to_numpy()[grid.first[variant, seeds[0]]]
+    lost = grid.photos.assign(found=found)[right.all(axis=0) & ~wrong.any(axis=0)]
+    return lost.drop_duplicates("shape_id")
 
 
 @dataclass(frozen=True)

@@ -118,9 +118,7 @@ class LossConfig(_Frozen):
     @model_validator(mode="after")
     def _one_kind(self) -> "LossConfig":
         if self.symmetric and (self.instance == "triplet" or self.hard_negatives):
-            raise ValueError(
-                "loss.symmetric belongs to the plain contrastive loss: no triplets, no hard_negatives"
-            )
+            raise ValueError("loss.symmetric belongs to the plain contrastive loss: no triplets, no hard_negatives")
         if self.instance == "triplet" and self.hard_negatives:
             raise ValueError("loss.hard_negatives weighs the contrastive loss: set it to 0 for triplets")
         return self

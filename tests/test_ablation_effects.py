@@ -9,12 +9,15 @@ from scipy import stats
 
 from cmiclib.ablation_effects import (
     CLAIMS,
+    SCALES,
     SMALLEST_EFFECT,
     Claim,
     Effect,
     Grid,
+    along,
     claims_table,
     effect_table,
+    lost_photos,
     paired_effect,
     verdict,
 )
@@ -202,3 +205,22 @@ def test_no_table_and_no_rows_are_no_grid_and_a_damaged_one_is_named(tmp_path):
     (tmp_path / "ablations.json").write_text("[{")
     with pytest.raises(CheckpointError, match="ablations"):
         Grid.load(tmp_path / "ablations.json")
+
+
+def test_accuracy_along_a_scale_leaves_open_what_was_not_run(grid):
+    steps = {"one": "later", "two": "absent", "all": "full"}
+    assert along(grid, steps) == [[1.0], [], [1.0, 1.0, 1.0]]
+    assert along(grid, steps, seen=False) == [[1.0], [], [1.0, 0.5, 1.0]]
+    assert {name for _, each in SCALES.values() for name in each.values()} <= set(VARIANTS)
+
+
+def test_lost_are_the_photos_that_one_always_and_the_other_never_gets_right(grid):
+    lost = lost_photos(grid, "none")
+    assert lost.query_id.tolist() == ["q1", "q3"] and lost.found.tolist() == ["chair/b", "chair/a"]
+    assert lost_photos(grid, "triplet").query_id.tolist() == [
+        "q0",
+        "q2",
+        "q4",
+        "q6",
+    ]  # q7 was wrong once in the full one
+    assert lost_photos(grid, "absent").empty and lost_photos(grid, "later").empty
