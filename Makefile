@@ -5,6 +5,10 @@ PROFILE    ?= demo
 BENCHMARK  ?= sweethome
 CHAPTER    ?=
 PARAMETERS ?=
+JOBS       ?= 1
+VARIANT    ?=
+SEED       ?= 0
+OUTPUT     ?=
 
 BIN   := .venv/bin
 STAMP := .venv/.stamp
@@ -21,7 +25,7 @@ $(error TORCH=$(TORCH) is not known; use TORCH=cpu, TORCH=cuda or nothing)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce verify book lab prepare vendor notebooks readme test test-all lint types check format clean
+.PHONY: help setup reproduce verify ablations ablation book lab prepare vendor notebooks readme test test-all lint types check format clean
 
 help: ## explain every target
 	@echo "make reproduce, then make test; settings in brackets are given as NAME=value"
@@ -52,6 +56,12 @@ reproduce: $(STAMP) ## run what changed of the book, write the report  [PROFILE=
 
 verify: $(STAMP) ## compare outputs/demo/metrics.json with data/results/demo.json
 	@$(BIN)/cmic verify
+
+ablations: $(STAMP) ## run what is missing of every variant and seed, write data/results/ablations.json  [JOBS=2]
+	@$(BIN)/cmic ablations --jobs $(JOBS) $(BOOK)
+
+ablation: $(STAMP) ## run one variant anew beside its stored row  [VARIANT=no-category SEED=0 OUTPUT=FILE.json]
+	@$(BIN)/cmic ablation $(BOOK) --seed $(SEED) $(addprefix --output ,$(OUTPUT)) $(if $(VARIANT),$(VARIANT),"")
 
 book: $(STAMP) ## write the HTML only, from the notebooks that ran  [PROFILE]
 	@$(BIN)/cmic book --profile $(PROFILE)

@@ -103,9 +103,26 @@ class AugmentConfig(_Frozen):
         return self
 
 
+class DataConfig(_Frozen):
+    """What a run sees of the benchmark, in training and in evaluation; by default all of it, as it is."""
+
+    views: int = Field(12, ge=1, le=12, description="views of each shape, evenly spaced around it")
+    shading: Literal["gray", "none"] = Field("gray", description="'none': views are silhouettes; not in the paper")
+    mask_error: float = Field(
+        0.0, ge=0, le=1, description="how wrong each photo's mask is, always in the same way; not in the paper"
+    )
+
+
 class LossConfig(_Frozen):
     """Instance and category contrastive loss."""
 
+    instance: Literal["contrastive", "triplet"] = Field(
+        "contrastive", description="'triplet': the metric learning that the paper argues against"
+    )
+    margin: float = Field(0.2, gt=0, description="of the triplet loss")
+    hard_negatives: float = Field(
+        0.0, ge=0, description="β, by which wrong shapes that score high count more in the instance loss; 0: all alike"
+    )
     tau: float = Field(0.1, gt=0, description="temperature of both losses")
     category_weight: float = Field(0.2, ge=0, description="weight of the category loss")
     include_instance: bool = Field(
@@ -115,6 +132,14 @@ class LossConfig(_Frozen):
         "kept", description="'dropped': a category loss that rounds to 0 does not count in the mean"
     )
     symmetric: bool = Field(False, description="add the shape→photo direction of the instance loss")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "LossConfig":
+        if self.symmetric and (self.instance == "triplet" or self.hard_negatives):
+            raise ValueError("loss.symmetric belongs to the plain contrastive loss: no triplets, no hard_negatives")
+        if self.instance == "triplet" and self.hard_negatives:
+            raise ValueError("loss.hard_negatives weighs the contrastive loss: set it to 0 for triplets")
+        return self
 
 
 class TrainConfig(_Frozen):
@@ -148,9 +173,10 @@ class TrainConfig(_Frozen):
 
 
 class Config(_Frozen):
-    """Everything a run depends on besides the data and the code."""
+    """Everything a run depends on besides the benchmark and the code."""
 
     profile: str = "custom"
+    data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()

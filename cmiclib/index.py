@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .altered import altered
 from .benchmark import Benchmark
 from .checkpoint import write_atomically
 from .config import Config, Fusion, parse_config
@@ -68,11 +69,11 @@ class ShapeIndex:
 
         Args:
             model: on any device; the index itself stays on the CPU.
-            benchmark: its views are the gallery.
+            benchmark: its views are the gallery, altered as the configuration says.
             config: the run's configuration; default: fp32 and the augmentation's defaults.
         """
         config = config or Config(model=model.config)
-        views = embed_gallery(model.eval(), benchmark.views, config)
+        views = embed_gallery(model.eval(), altered(benchmark, config.data).views, config)
         attention = model.attention_weight.detach().cpu()
         return cls(views, attention, benchmark.shapes.shape_id.tolist(), model, config)
 

@@ -4,6 +4,8 @@ Rows are photos, columns are the distinct shapes of the batch. Both losses are c
 the shapes; they differ in which shapes count as right: the photo's own one, or all of its category.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,58 @@ def instance_loss(scores: Tensor, target: Tensor, tau: float) -> Tensor:
     """
     _check(scores, tau, target=target)
     return -_log_softmax(scores, tau).gather(1, target.unsqueeze(1)).mean()
+
+
+def hard_negative_loss(scores: Tensor, target: Tensor, tau: float, beta: float) -> Tensor:
+    """Return the instance loss in which wrong shapes that score high count more (Robinson et al. 2021).
+
+    With z = scores / tau, the sum over the n wrong shapes of exp(z) becomes n times their mean weighted by exp(beta z).
+    Their correction for wrong labels among the negatives is left out: other shapes are wrong here for certain.
+
+    Args:
+        scores: float (Q, N), photo by shape; half precision is computed in float32.
+        target: int64 (Q,), the column of each photo's own shape.
+        tau: temperature, above 0.
+        beta: concentration; 0 gives :func:`instance_loss`.
+
+    Returns:
+        A scalar, at least 0; log N where all scores are equal, whatever beta is.
+
+    Raises:
+        ValueError: shapes that do not fit, or tau not above 0.
+    """
+    _check(scores, tau, target=target)
+    if scores.shape[1] < 2:
+        return instance_loss(scores, target, tau)
+    scaled = _precise(scores) / tau
+    own = _one_hot(target, scores)
+    wrong = scaled.masked_fill(own, -torch.inf)
+    mean = ((1 + beta) * wrong).logsumexp(dim=1) - (beta * scaled).masked_fill(own, -torch.inf).logsumexp(dim=1)  # (Q,)
+    right = scaled.gather(1, target.unsqueeze(1)).squeeze(1)  # (Q,)
+    return (torch.logaddexp(right, mean + math.log(scores.shape[1] - 1)) - right).mean()
+
+
+def triplet_loss(scores: Tensor, target: Tensor, margin: float) -> Tensor:
+    """Return the mean of max(0, margin + wrong - right) over all triplets of photo, own and wrong shape above 0.
+
+    Triplets that are solved do not count in the mean, so that the few others are not drowned.
+
+    Args:
+        scores: float (Q, N), photo by shape; half precision is computed in float32.
+        target: int64 (Q,), the column of each photo's own shape.
+        margin: by which the own shape's score shall be larger, above 0.
+
+    Returns:
+        A scalar, at least 0; 0 where every triplet is solved.
+
+    Raises:
+        ValueError: shapes that do not fit, or a margin not above 0.
+    """
+    _check(scores, margin, target=target, name="margin")
+    scores = _precise(scores)
+    right = scores.gather(1, target.unsqueeze(1))  # (Q, 1)
+    each = (margin + scores - right).clamp(min=0).masked_fill(_one_hot(target, scores), 0)  # (Q, N)
+    return each.sum() / (each > 0).sum().clamp(min=1)
 
 
 def category_loss(
@@ -81,6 +135,8 @@ def cmic_loss(
     With `config.symmetric` the instance part is the mean of both directions. In the direction from shape to photo
     the softmax is over the photos, the positives are all photos of the shape, and shapes without one are left out.
 
+    `config.instance` and `config.hard_negatives` put another loss in the instance loss's place.
+
     Args:
         scores: float (Q, N), photo by shape.
         target: int64 (Q,), the column of each photo's own shape.
@@ -93,7 +149,12 @@ def cmic_loss(
     Raises:
         ValueError: shapes that do not fit.
     """
-    instance = instance_loss(scores, target, config.tau)
+    if config.instance == "triplet":
+        instance = triplet_loss(scores, target, config.margin)
+    elif config.hard_negatives:
+        instance = hard_negative_loss(scores, target, config.tau, config.hard_negatives)
+    else:
+        instance = instance_loss(scores, target, config.tau)
     if config.symmetric:
         reverse = _mean_over_positives(_log_softmax(scores.T, config.tau), _one_hot(target, scores).T)
         instance = (instance + reverse) / 2
@@ -104,8 +165,11 @@ def cmic_loss(
 
 
 def _log_softmax(scores: Tensor, tau: float) -> Tensor:
-    precise = torch.float64 if scores.dtype == torch.float64 else torch.float32
-    return torch.log_softmax(scores.to(precise) / tau, dim=1)
+    return torch.log_softmax(_precise(scores) / tau, dim=1)
+
+
+def _precise(scores: Tensor) -> Tensor:
+    return scores.to(torch.float64 if scores.dtype == torch.float64 else torch.float32)
 
 
 def _one_hot(target: Tensor, scores: Tensor) -> Tensor:
@@ -119,11 +183,17 @@ def _mean_over_positives(log_probability: Tensor, positive: Tensor, drop_zeros: 
     return each.sum() / counted.sum().clamp(min=1)
 
 
-def _check(scores: Tensor, tau: float, same_category: Tensor | None = None, target: Tensor | None = None) -> None:
+def _check(
+    scores: Tensor,
+    tau: float,
+    same_category: Tensor | None = None,
+    target: Tensor | None = None,
+    name: str = "tau",
+) -> None:
     if scores.ndim != 2 or not scores.is_floating_point():
         raise ValueError(f"scores are {scores.dtype} {tuple(scores.shape)}: pass floats (photos, shapes)")
     if tau <= 0:
-        raise ValueError(f"tau is {tau}: pass a temperature above 0")
+        raise ValueError(f"{name} is {tau}: pass a number above 0")
     if target is not None and (target.shape != scores.shape[:1] or target.dtype != torch.int64):
         found = f"{target.dtype} {tuple(target.shape)}"
         raise ValueError(f"target is {found}: pass int64 ({len(scores)},), one column a photo")

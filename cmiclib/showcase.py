@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from .altered import altered
 from .benchmark import Benchmark
 from .index import ShapeIndex
 from .model import fused_weights
@@ -34,6 +35,8 @@ def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int =
         k: how many shapes to show.
     """
     rows = np.asarray(rows)
+    if index.config is not None:
+        benchmark = altered(benchmark, index.config.data)
     query = index.embed(benchmark.images[rows])  # (R, d)
     columns, scores = index.rank(query, k)  # (R, k)
     relevant = benchmark.relevant(rows)  # (R, N)

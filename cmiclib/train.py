@@ -10,13 +10,14 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .altered import altered
 from .augment import augment_queries, augment_views
 from .batches import draw_batch, step_generator
 from .benchmark import Benchmark
@@ -31,9 +32,12 @@ from .model import CMIC, build_model
 from .provenance import code_digest, environment
 from .released import JittorAdam
 
+if TYPE_CHECKING:
+    from .kept_maps import Maps
+
 METHOD = (
-    "augment", "batches", "color", "copies", "damage", "embed", "encoders", "losses", "metrics", "mixing", "model",
-    "released", "train", "weights",
+    "altered", "augment", "batches", "color", "copies", "damage", "embed", "encoders", "losses", "metrics", "mixing",
+    "model", "released", "train", "weights",
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
@@ -98,6 +102,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     device: torch.device | None = None,
+    maps: "Maps | None" = None,
 ) -> Run:
     """Train on the benchmark's ``train`` photos, keep the weights that are best on its ``val`` photos.
 
@@ -108,6 +113,7 @@ def train(
         resume: go on from the folder's last state, if it has one.
         progress: show a progress bar.
         device: default: the first GPU, else the CPU.
+        maps: what the frozen stages return, where it was computed before; see :mod:`cmiclib.kept_maps`.
 
     Raises:
         TrainingError: too few shapes for the batch, no validation photos, or a loss that is not a number.
@@ -137,6 +143,7 @@ def train(
     write_json(path / "config.json", config.model_dump(mode="json"))
     write_json(path / "data.json", manifest(benchmark))
 
+    benchmark = altered(benchmark, config.data)
     data = TrainingData.load(benchmark, device, config.train.distractors)
     torch.manual_seed(config.train.seed)
     model = build_model(config.model).to(device)
@@ -150,9 +157,13 @@ def train(
     cut_log(log, state["step"])
 
     started = time.perf_counter() - state["seconds"]
-    data = data.with_copies(model.train(), config, progress)
-    keep = config.train.copies or config.train.view_copies
-    still = StillMaps.make(model, benchmark.images[val], benchmark.views, config) if keep else None
+    model.train()
+    if maps is None:
+        data = data.with_copies(model, config, progress)
+        keep = config.train.copies or config.train.view_copies
+        still = StillMaps.make(model, benchmark.images[val], benchmark.views, config) if keep else None
+    else:
+        data, still = replace(data, copies=maps.copies), maps.still
     steps = range(state["step"], config.train.steps)
     for step in tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress):
         set_learning_rate(optimizer, learning_rate(step, config.train))

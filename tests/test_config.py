@@ -103,3 +103,16 @@ def test_a_configuration_cannot_be_changed_in_place():
 def test_values_out_of_range_are_refused(cls, values):
     with pytest.raises(ValueError, match="greater than or equal"):
         cls(**values)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["loss.instance=triplet", "loss.symmetric=true"], "loss.symmetric"),
+        (["loss.hard_negatives=1", "loss.symmetric=true"], "loss.symmetric"),
+        (["loss.instance=triplet", "loss.hard_negatives=1"], "loss.hard_negatives"),
+    ],
+)
+def test_losses_that_exclude_each_other_are_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        Config().override(overrides)

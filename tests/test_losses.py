@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning.distances import CosineSimilarity
-from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
+from pytorch_metric_learning.losses import NTXentLoss, SupConLoss, TripletMarginLoss
 
 from cmiclib.config import LossConfig
-from cmiclib.losses import category_loss, cmic_loss, instance_loss
+from cmiclib.losses import category_loss, cmic_loss, hard_negative_loss, instance_loss, triplet_loss
 
 PARITY = Path(__file__).parent / "data" / "parity" / "parity_losses.npz"
 CASES = [
@@ -227,6 +227,90 @@ def test_category_loss_is_supcon_of_photos_against_shapes():
     torch.testing.assert_close(category_loss(photos @ shapes.T, same, TAU), expected)
 
 
+def slow_hard_negative_loss(scores, target, tau, beta):
+    """As Robinson et al. write it: importance weights with mean 1 on the wrong shapes' exponentials."""
+    losses = []
+    for i, row in enumerate((scores / tau).tolist()):
+        wrong = [value for j, value in enumerate(row) if j != target[i]]
+        importance = [math.exp(beta * value) for value in wrong]
+        mean = sum(importance) / len(importance)
+        total = sum(w / mean * math.exp(value) for w, value in zip(importance, wrong, strict=True))
+        right = math.exp(row[target[i]])
+        losses.append(-math.log(right / (right + total)))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("tau", [0.1, 1.0])
+def test_hard_negative_loss_matches_a_slow_loop(batch, tau, beta):
+    scores, target, _ = batch
+    expected = slow_hard_negative_loss(scores, target.tolist(), tau, beta)
+    assert hard_negative_loss(scores, target, tau, beta).item() == pytest.approx(expected, abs=1e-10)
+
+
+def test_hard_negative_loss_without_concentration_is_the_instance_loss(batch):
+    scores, target, _ = batch
+    torch.testing.assert_close(hard_negative_loss(scores, target, TAU, 0.0), instance_loss(scores, target, TAU))
+
+
+def test_hard_negative_loss_in_closed_form(batch):
+    _, target, _ = batch
+    equal = torch.full((9, 7), 0.3, dtype=torch.float64)
+    assert hard_negative_loss(equal, target, TAU, 3.0).item() == pytest.approx(math.log(7), rel=1e-12)
+    two, first = torch.tensor([[0.8, 0.1]], dtype=torch.float64), torch.tensor([0])
+    plain = instance_loss(two, first, TAU)
+    assert hard_negative_loss(two, first, TAU, 3.0).item() == pytest.approx(plain.item(), rel=1e-12)
+    assert hard_negative_loss(two[:, :1], first, TAU, 3.0).item() == 0
+
+
+def test_hard_negatives_make_the_hardest_wrong_shape_pull_more(batch):
+    scores, target, _ = batch
+    shares = []
+    for beta in (0.0, 1.0, 4.0):
+        leaf = scores.clone().requires_grad_()
+        hard_negative_loss(leaf, target, 1.0, beta).backward()
+        wrong = leaf.grad.masked_fill(torch.nn.functional.one_hot(target, 7).bool(), 0).clamp(min=0)
+        hardest = scores.scatter(1, target[:, None], -torch.inf).argmax(dim=1, keepdim=True)
+        shares.append((wrong.gather(1, hardest).squeeze(1) / wrong.sum(dim=1)).mean().item())
+    assert shares[0] < shares[1] < shares[2]
+
+
+def test_triplet_loss_matches_a_slow_loop_and_pytorch_metric_learning():
+    photos, shapes = embeddings(9, 5), embeddings(7, 6)
+    target = torch.tensor([0, 1, 1, 2, 3, 3, 3, 6, 0])
+    scores = photos @ shapes.T
+    terms = [0.4 + scores[i, j] - scores[i, target[i]] for i in range(9) for j in range(7) if j != target[i]]
+    active = [term.item() for term in terms if term > 0]
+    assert 0 < len(active) < len(terms)
+    mine = triplet_loss(scores, target, 0.4)
+    assert mine.item() == pytest.approx(sum(active) / len(active), rel=1e-12)
+    oracle = TripletMarginLoss(margin=0.4, distance=CosineSimilarity())
+    torch.testing.assert_close(mine, oracle(photos, target, ref_emb=shapes, ref_labels=torch.arange(7)))
+
+
+def test_solved_triplets_cost_nothing_and_leave_no_gradient():
+    scores = torch.tensor([[0.9, 0.1, 0.2], [0.0, 0.5, 0.1]]).requires_grad_()
+    loss = triplet_loss(scores, torch.tensor([0, 1]), 0.2)
+    loss.backward()
+    assert loss.item() == 0 and (scores.grad == 0).all()
+
+
+def test_the_total_takes_the_instance_loss_that_is_configured(batch):
+    scores, target, same = batch
+    hard = LossConfig(tau=TAU, hard_negatives=2.0)
+    triplet = LossConfig(tau=TAU, instance="triplet", margin=0.3, category_weight=0.5)
+    total, instance, category = cmic_loss(scores, target, same, triplet)
+    assert instance == triplet_loss(scores, target, 0.3) and total == instance + 0.5 * category
+    assert cmic_loss(scores, target, same, hard)[1] == hard_negative_loss(scores, target, TAU, 2.0)
+
+
+def test_gradients_of_both_alternatives_match_finite_differences(batch):
+    scores, target, same = batch
+    for config in (LossConfig(tau=0.5, hard_negatives=1.5), LossConfig(tau=0.5, instance="triplet", margin=0.37)):
+        leaf = scores.clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda s, config=config: cmic_loss(s, target, same, config), leaf)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -248,5 +332,9 @@ def test_wrong_options_name_the_cure(batch):
     scores, target, same = batch
     with pytest.raises(ValueError, match="above 0"):
         instance_loss(scores, target, 0.0)
+    with pytest.raises(ValueError, match=r"margin is 0.0: pass a number above 0"):
+        triplet_loss(scores, target, 0.0)
+    with pytest.raises(ValueError, match="one column a photo"):
+        hard_negative_loss(scores, target[:-1], TAU, 1.0)
     with pytest.raises(ValueError, match="needs target"):
         category_loss(scores, same, TAU, include_instance=False)

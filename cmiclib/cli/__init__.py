@@ -2,6 +2,7 @@
 
 import typer
 
+from .ablations import ablation, ablations
 from .book import book, readme, reproduce, vendor, verify
 from .common import Commands
 from .method import convert, evaluate, index, search, train
@@ -15,5 +16,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(prepare, name="prepare")
-for command in (train, evaluate, index, convert, search, reproduce, book, vendor, verify, readme):
+for command in (train, evaluate, index, convert, search, reproduce, ablations, ablation, book, vendor, verify, readme):
     app.command()(command)

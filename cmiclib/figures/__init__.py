@@ -1,5 +1,6 @@
 """Every figure of the book, in one style. Functions take arrays and tables and return a matplotlib figure."""
 
+from .ablations import Scale, accuracy_along, forest, wrong_without
 from .data import cameras, counts, samples, solid, views
 from .embedding import embedding_map
 from .method import attention, color_transfer, loss_matrix, training_curves
@@ -8,6 +9,8 @@ from .retrieval import attended_views, retrieval_rows
 from .style import category_colors, use_style
 
 __all__ = [
+    "Scale",
+    "accuracy_along",
     "attended_views",
     "attention",
     "cameras",
@@ -18,6 +21,7 @@ __all__ = [
     "counts",
     "effects",
     "embedding_map",
+    "forest",
     "loss_matrix",
     "margins",
     "rank_curves",
@@ -28,4 +32,5 @@ __all__ = [
     "training_curves",
     "use_style",
     "views",
+    "wrong_without",
 ]

@@ -1,0 +1,289 @@
+"""What each design choice is worth: differences paired by seed, their intervals, and verdicts on the paper's claims.
+
+All of it is computed from the two files that :func:`cmiclib.ablations.run_grid` writes.
+
+**The interval.** A difference between two variants varies for two reasons: another seed trains another model, and
+other shapes would have been photographed. Its variance is the sum of two estimates: that of the mean over seeds, from
+the spread of the seeds' differences; and that of the mean over photos, from the spread of the shapes' sums, because
+photos of one shape succeed and fail together. The interval is the difference ± a quantile of Student's t times the
+root of that sum, with Satterthwaite's degrees of freedom. What seeds and shapes share counts in both, so the interval
+is a little too wide rather than too narrow.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from .ablations import FULL, VARIANTS, Variant, answers_path
+from .checkpoint import read_json
+
+SMALLEST_EFFECT = 0.01
+"""Smallest effect of interest: one point. A smaller one would not decide how anybody builds such a system."""
+
+Verdict = Literal["supported", "not supported", "undecided", "not run"]
+
+
+class Effect(NamedTuple):
+    """A difference of two variants, each in [-1, 1]; the bounds are NaN where one seed alone was run."""
+
+    difference: float
+    low: float
+    high: float
+    by_seed: list[float]
+
+
+def paired_effect(
+    first: np.ndarray, second: np.ndarray, groups: Sequence[str] | np.ndarray, level: float = 0.95
+) -> Effect:
+    """Return mean(first) - mean(second) with its interval over seeds and shapes; see this module.
+
+    Args:
+        first: (S, Q) outcomes of the same photos, a row a seed.
+        second: (S, Q), the rows with the same seeds.
+        groups: (Q,) the shape of each photo.
+        level: probability that the interval is meant to cover.
+
+    Raises:
+        ValueError: shapes that do not fit, or photos of fewer than two shapes.
+    """
+    difference = np.asarray(first, float) - np.asarray(second, float)  # (S, Q)
+    seeds, photos = difference.shape
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    if len(codes) != photos or len(names) < 2:
+        raise ValueError(f"{len(codes)} labels of {len(names)} shapes for {photos} photos: pass two shapes at least")
+    by_seed, by_photo = difference.mean(axis=1), difference.mean(axis=0)
+    mean = float(by_photo.mean())
+    if seeds < 2:
+        return Effect(mean, np.nan, np.nan, by_seed.tolist())
+    sums = np.bincount(codes, weights=by_photo - mean)  # (G,)
+    of_shapes = len(names) / (len(names) - 1) * float((sums**2).sum()) / photos**2
+    of_seeds = float(by_seed.var(ddof=1)) / seeds
+    total = of_seeds + of_shapes
+    freedom = total**2 / (of_seeds**2 / (seeds - 1) + of_shapes**2 / (len(names) - 1)) if total else 1.0
+    half = float(stats.t.ppf((1 + level) / 2, freedom)) * total**0.5
+    return Effect(mean, mean - half, mean + half, by_seed.tolist())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of a table, with what each answered."""
+
+    rows: pd.DataFrame  # as in ablations.json
+    photos: pd.DataFrame  # query_id, shape_id, category, seen of each validation photo
+    shapes: pd.DataFrame  # shape_id, category of the gallery
+    first: dict[tuple[str, int], np.ndarray]  # (variant, seed) → (Q,) gallery row of the first shape found
+    benchmark: str  # its hash
+
+    @classmethod
+    def load(cls, table: Path) -> "Grid | None":
+        """Read a table and its answers; None where there is no table or no row.
+
+        Raises:
+            CheckpointError: a damaged file, or rows without answers.
+        """
+        if not table.is_file() or not (rows := read_json(table)):
+            return None
+        stored = read_json(answers_path(table))
+        first = {}
+        for row in rows:
+            text = stored["first"][f"{row['variant']} {row['seed']}"]
+            first[row["variant"], row["seed"]] = np.array(text.split(), int)
+        frames = (pd.DataFrame(stored[name]) for name in ("photos", "shapes"))
+        return cls(pd.DataFrame(rows), *frames, first, stored["benchmark"])
+
+    def seeds(self, variant: str) -> list[int]:
+        """Return the seeds that a variant was run with."""
+        return sorted(seed for name, seed in self.first if name == variant)
+
+    def outcomes(self, variant: str, seed: int, metric: str = "top1") -> np.ndarray:
+        """Return for each photo whether the first shape is its own (``top1``) or of its category (``category``)."""
+        found = self.shapes.iloc[self.first[variant, seed]]
+        if metric == "category":
+            return found.category.to_numpy() == self.photos.category.to_numpy()
+        pairs = zip(found.shape_id, self.photos.shape_id, strict=True)
+        return np.array([shape in own.split("|") for shape, own in pairs])
+
+    def effect(self, first: str, second: str, metric: str = "top1", seen: bool = True) -> Effect | None:
+        """Return the first variant minus the second over the seeds that both have; None where they share none.
+
+        Args:
+            first: a variant.
+            second: another one.
+            metric: ``top1`` or ``category``.
+            seen: on photos of seen shapes, or of unseen ones.
+        """
+        part = self.photos.seen.to_numpy(bool) == seen
+        seeds = [seed for seed in self.seeds(first) if seed in self.seeds(second)]
+        if not seeds or self.photos.shape_id[part].nunique() < 2:
+            return None
+        a, b = (np.stack([self.outcomes(name, seed, metric)[part] for seed in seeds]) for name in (first, second))
+        return paired_effect(a, b, self.photos.shape_id[part].to_numpy())
+
+    def accuracy(self, variant: str, metric: str = "top1", seen: bool = True) -> list[float]:
+        """Return a variant's accuracy, one a seed."""
+        part = self.photos.seen.to_numpy(bool) == seen
+        return [float(self.outcomes(variant, seed, metric)[part].mean()) for seed in self.seeds(variant)]
+
+
+def effect_table(
+    grid: Grid, metric: str = "top1", seen: bool = True, variants: Mapping[str, Variant] = VARIANTS
+) -> pd.DataFrame:
+    """Return one row a variant that was run: what it loses, in [-1, 1]; positive where the full method is better.
+
+    Columns: ``variant``, ``name``, ``part``, ``accuracy`` (mean over seeds), ``difference`` (what it is compared with
+    minus the variant), ``low``, ``high``, ``by_seed``, ``seeds``.
+    """
+    lines = []
+    for name, variant in variants.items():
+        effect = grid.effect(variant.against, name, metric, seen) if name != variant.against else None
+        if effect is not None and len(effect.by_seed):
+            own = {"variant": name, "name": variant.title, "part": variant.part, "seeds": len(effect.by_seed)}
+            lines.append(own | {"accuracy": float(np.mean(grid.accuracy(name, metric, seen)))} | effect._asdict())
+    columns = ["variant", "name", "part", "seeds", "accuracy", "difference", "low", "high", "by_seed"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+SCALES: dict[str, tuple[str, dict[str, str]]] = {
+    "Views": ("views of each shape", {"1": "views-1", "3": "views-3", "6": "views-6", "12": "full"}),
+    "Batch": ("photos and shapes in a batch", {"¼": "quarter-batch", "½": "half-batch", "full": "full"}),
+    "Masks": (
+        "the photo's mask",
+        {"none": "no-mask", "corrupted": "masks-0.8", "slightly\nwrong": "masks-0.6", "exact": "full"},
+    ),
+}  # fmt: skip
+"""Title → label of the axis, and its steps with their variants."""
+
+
+def along(grid: Grid, steps: Mapping[str, str], seen: bool = True) -> list[list[float]]:
+    """Return Top-1 of each step's variant, one a seed; an empty list where it was not run or there are no photos."""
+    any_photo = bool((grid.photos.seen.to_numpy(bool) == seen).any())
+    return [grid.accuracy(name, seen=seen) if any_photo else [] for name in steps.values()]
+
+
+def lost_photos(grid: Grid, variant: str, against: str = FULL) -> pd.DataFrame:
+    """Return photos that one variant always gets right and another never, with every seed that both have.
+
+    The first photo of each such shape, in the benchmark's order, so nobody picks.
+
+    Args:
+        grid: of results.
+        variant: the one that fails.
+        against: the one that does not.
+
+    Returns:
+        ``query_id``, ``shape_id``, ``seen`` and ``found``, the shape that the variant found with its first seed.
+    """
+    seeds = [seed for seed in grid.seeds(against) if seed in grid.seeds(variant)]
+    if not seeds:
+        return grid.photos.iloc[:0].assign(found=[])
+    right, wrong = (np.stack([grid.outcomes(name, seed) for seed in seeds]) for name in (against, variant))
+    found = grid.shapes.shape_id.to_numpy()[grid.first[variant, seeds[0]]]
+    lost = grid.photos.assign(found=found)[right.all(axis=0) & ~wrong.any(axis=0)]
+    return lost.drop_duplicates("shape_id")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim, and the variant that could refute it."""
+
+    text: str
+    source: str
+    variant: str
+    better: Literal["full", "variant"] = "full"  # which side the claim says is better
+    kind: Literal["better", "enough"] = "better"  # "enough": that side loses nothing
+    metric: str = "top1"
+
+
+PAPER, CODE, LATER, BELIEF = "the paper's abstract", "the released code", "Robinson et al. 2021", "this book"
+CLAIMS: tuple[Claim, ...] = (
+    Claim("Contrastive learning retrieves better than metric learning with triplets.", PAPER, "triplet"),
+    Claim("Contrastive learning needs strong augmentation; colour transfer is one.", PAPER, "no-colour"),
+    Claim("Colours of other photos change a photo's appearance better than random ones.", PAPER, "colour-jitter"),
+    Claim("The category loss keeps apart what is of different categories.", PAPER, "no-category", metric="category"),
+    Claim("The category loss helps to find the own shape.", PAPER, "no-category"),
+    Claim("Gray renderings say more of a shape than its outline does.", PAPER, "silhouettes"),
+    Claim("A query that weighs the views finds more than their mean.", CODE, "mean-fusion"),
+    Claim("A query that weighs the views finds more than the best view alone.", CODE, "max-fusion"),
+    Claim("Twelve views are better than six.", CODE, "views-6"),
+    Claim("Twelve views are better than three.", CODE, "views-3"),
+    Claim("Twelve views are better than one.", CODE, "views-1"),
+    Claim("The photo's mask helps.", CODE, "no-mask"),
+    Claim("A weight of 0.2 for the category loss is no worse than 1.", CODE, "category-1", kind="enough"),
+    Claim("A temperature of 0.1 is no worse than 0.05.", CODE, "tau-0.05", kind="enough"),
+    Claim("A temperature of 0.1 is no worse than 0.2.", CODE, "tau-0.2", kind="enough"),
+    Claim("The loss from photo to shape is enough without the other direction.", CODE, "symmetric", kind="enough"),
+    Claim(
+        "The colour transfer as published does no harm beside the textbook's.", CODE, "released-colour", "variant",
+        "enough",
+    ),
+    Claim("Weighting hard negatives improves contrastive learning.", LATER, "hard-negatives", "variant"),
+    Claim("A batch of more photos and shapes is better than one of half as many.", BELIEF, "half-batch"),
+    Claim("Masks must be right: corrupted ones cost accuracy.", BELIEF, "masks-0.8"),
+)  # fmt: skip
+"""What the paper says or its code relies on. The paper's text was not at hand, so no sections of it are named: the
+abstract is that of the accepted version, https://orca.cardiff.ac.uk/143849; a setting counts as a claim of the code."""
+
+
+def verdict(
+    effect: Effect | None, kind: Literal["better", "enough"] = "better", smallest: float = SMALLEST_EFFECT
+) -> Verdict:
+    """Judge a claim by its effect alone.
+
+    ``better`` is supported where the whole interval is above 0 and the difference is at least the smallest effect of
+    interest, and not supported where the whole interval is below the smallest effect. ``enough`` is supported where the
+    whole interval is above minus the smallest effect, and not supported where the whole interval is below 0 and the
+    difference at most minus the smallest effect. All else is undecided; one seed alone decides nothing.
+
+    Args:
+        effect: of the side that the claim prefers, minus the other; None: not run.
+        kind: of the claim.
+        smallest: effect of interest, above 0.
+    """
+    if effect is None:
+        return "not run"
+    if np.isnan(effect.low):
+        return "undecided"
+    if kind == "better":
+        if effect.low > 0 and effect.difference >= smallest:
+            return "supported"
+        return "not supported" if effect.high < smallest else "undecided"
+    if effect.low > -smallest:
+        return "supported"
+    return "not supported" if effect.high < 0 and effect.difference <= -smallest else "undecided"
+
+
+def claims_table(
+    grid: Grid | None,
+    claims: Sequence[Claim] = CLAIMS,
+    variants: Mapping[str, Variant] = VARIANTS,
+    smallest: float = SMALLEST_EFFECT,
+) -> pd.DataFrame:
+    """Return one row a claim: claim, source, experiment, metric, effect, from, to (points), seeds, verdict.
+
+    The effect is that of the side which the claim prefers, minus the other, on validation photos of seen shapes, as
+    the paper measures; ``unseen`` is the same difference on photos of unseen shapes, which no verdict rests on.
+    """
+    return pd.DataFrame([_judge(grid, claim, variants[claim.variant], smallest) for claim in claims])
+
+
+def _judge(grid: Grid | None, claim: Claim, variant: Variant, smallest: float) -> dict[str, Any]:
+    sides = [variant.against, claim.variant]
+    first, second = sides if claim.better == "full" else sides[::-1]
+    effects = [grid.effect(first, second, claim.metric, seen) if grid else None for seen in (True, False)]
+    effect, unseen = effects
+    shown = [100 * value for value in effect[:3]] if effect else [np.nan] * 3
+    return {
+        "claim": claim.text,
+        "source": claim.source,
+        "experiment": variant.title,
+        "metric": {"top1": "Top-1", "category": "category"}[claim.metric],
+        **dict(zip(("effect", "from", "to"), shown, strict=True)),
+        "unseen": 100 * unseen.difference if unseen else np.nan,
+        "seeds": len(effect.by_seed) if effect else 0,
+        "verdict": verdict(effect, claim.kind, smallest),
+    }

@@ -1,0 +1,314 @@
+"""Every design choice, taken away or replaced, one at a time: variants as data, runs that are kept, the stored table.
+
+A run's result is one small JSON file, named after variant, seed and a hash of what it depends on. The table
+``data/results/ablations.json`` is put together from these files and from its own rows; beside it,
+``ablation_answers.json`` holds the first shape found for every validation photo, from which
+:mod:`cmiclib.ablation_effects` makes differences with their intervals.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+
+from .altered import altered
+from .benchmark import Benchmark
+from .checkpoint import Run, read_json, write_json
+from .config import AugmentConfig, Config, ModelConfig, TrainConfig
+from .embed import default_device, finish
+from .errors import ConfigError
+from .evaluate import Scored, score_run
+from .index import ShapeIndex
+from .kept_maps import Maps, kept_maps
+from .provenance import code_digest, environment
+from .runner import locked
+from .train import METHOD, train
+
+SEEDS = (0, 1, 2, 3, 4)
+FULL = "full"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change of the full method."""
+
+    title: str
+    overrides: tuple[str, ...]
+    part: str  # of the method
+    against: str = FULL  # the variant that it is compared with
+
+
+VARIANTS: dict[str, Variant] = {
+    FULL: Variant("the full method", (), "–"),
+    "no-colour": Variant("no colour transfer", ("augment.color=none",), "augmentation"),
+    "colour-jitter": Variant("colour jitter instead", ("augment.color=jitter",), "augmentation"),
+    "released-colour": Variant("colour transfer as released", ("augment.color=reference",), "augmentation"),
+    "no-category": Variant("no category loss", ("loss.category_weight=0.0",), "loss"),
+    "category-1": Variant("category loss with weight 1", ("loss.category_weight=1.0",), "loss"),
+    "triplet": Variant(
+        "triplets, without category loss", ("loss.instance=triplet", "loss.category_weight=0.0"), "loss", "no-category"
+    ),
+    "hard-negatives": Variant("hard negatives weighted, β = 1", ("loss.hard_negatives=1.0",), "loss"),
+    "symmetric": Variant("both directions of the loss", ("loss.symmetric=true",), "loss"),
+    "tau-0.05": Variant("temperature 0.05", ("loss.tau=0.05",), "loss"),
+    "tau-0.2": Variant("temperature 0.2", ("loss.tau=0.2",), "loss"),
+    "mean-fusion": Variant("mean of the views", ("model.fusion=mean",), "fusion"),
+    "max-fusion": Variant("best view only", ("model.fusion=max",), "fusion"),
+    "views-6": Variant("6 views", ("data.views=6",), "views"),
+    "views-3": Variant("3 views", ("data.views=3",), "views"),
+    "views-1": Variant("1 view, the front", ("data.views=1",), "views"),
+    "silhouettes": Variant("silhouettes as views", ("data.shading=none",), "views"),
+    "no-mask": Variant("no mask", ("model.mask=none",), "mask"),
+    "masks-0.6": Variant("masks slightly wrong", ("data.mask_error=0.6",), "mask"),
+    "masks-0.8": Variant("masks corrupted", ("data.mask_error=0.8",), "mask"),
+    "half-batch": Variant("half the batch", ("train.batch=96",), "batch"),
+    "quarter-batch": Variant("a quarter of the batch", ("train.batch=48",), "batch"),
+}
+"""Name → what is changed. Views and masks change in training and in evaluation, see :mod:`cmiclib.altered`."""
+
+REFERENCE = Config(
+    profile="ablation",
+    model=ModelConfig(
+        query_backbone="tf_efficientnet_lite0", view_backbone="tf_efficientnet_lite0", image_size=128, mask="cutout",
+        init="imagenet", frozen=8, grid=3, shared_head=True, attention_start=5.0, dropout=0.5,
+    ),
+    augment=AugmentConfig(query_scale=(0.8, 1.0), view_scale=(0.8, 1.0)),
+    train=TrainConfig(
+        batch=192, steps=600, views=3, copies=3, view_copies=1, optimizer="adamw", lr=2e-3, betas=(0.9, 0.99),
+        weight_decay=0.05, schedule="cosine", warmup=20, precision="bf16", log_every=100, eval_every=600,
+    ),
+)  # fmt: skip
+"""The full method at the scale of the ablations. It stands here whole, so that a change of the demo leaves it alone.
+
+Validation is looked at once, at the end: the weights are the last ones, and no choice is made on the photos that the
+variants are compared on.
+"""
+
+SMALL = (
+    "model.image_size=96", "train.batch=12", "train.steps=60", "train.copies=1", "train.log_every=20",
+    "train.eval_every=60",
+)  # fmt: skip
+"""What the profile ``smoke`` changes of the reference, for its 24 shapes."""
+SMALL_BATCH = {"half-batch": ("train.batch=6",), "quarter-batch": ("train.batch=3",)}
+
+
+def for_profile(profile: str) -> tuple[Config, dict[str, Variant]]:
+    """Return the reference and the variants for a profile: small ones for ``smoke``, else those of this module."""
+    if profile != "smoke":
+        return REFERENCE, VARIANTS
+    small = {
+        name: Variant(v.title, SMALL_BATCH.get(name, v.overrides), v.part, v.against) for name, v in VARIANTS.items()
+    }
+    return REFERENCE.override(SMALL), small
+
+
+def variant_config(
+    name: str, seed: int, reference: Config = REFERENCE, variants: Mapping[str, Variant] = VARIANTS
+) -> Config:
+    """Return a variant's whole configuration.
+
+    Raises:
+        ConfigError: no such variant, or overrides that do not fit.
+    """
+    if name not in variants:
+        raise ConfigError(f"unknown variant '{name}'", fix=f"use one of: {', '.join(variants)}")
+    return reference.override([*variants[name].overrides, f"train.seed={seed}"])
+
+
+def config_hash(config: Config) -> str:
+    """Hash what a configuration sets otherwise than by default, but for its seed and its profile's name.
+
+    An option that comes later, with a default that changes nothing, leaves the hash as it is.
+    """
+    values = config.model_dump(mode="json", exclude_defaults=True, exclude={"profile": True, "train": {"seed"}})
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_variant(
+    name: str,
+    seed: int,
+    benchmark: Benchmark,
+    folder: Path,
+    *,
+    reference: Config = REFERENCE,
+    variants: Mapping[str, Variant] = VARIANTS,
+    again: bool = False,
+) -> Row:
+    """Return the result of a variant with a seed: loaded where its file is there, else trained and kept.
+
+    Args:
+        name: of ``variants``.
+        seed: of the training.
+        benchmark: as opened; its validation photos are answered from its whole gallery.
+        folder: for results, and in ``maps`` what runs share.
+        reference: the full method.
+        variants: changes of it.
+        again: train even where the result is there.
+
+    Returns:
+        ``variant``, ``seed``, ``overrides``, ``metrics`` (``top1``, ``top10``, ``category`` of photos of seen shapes,
+        ``unseen_top1``; None without such photos), ``seconds``, ``config_hash``, ``machine``, ``date``, ``benchmark``
+        and ``code`` (hashes), and ``first``: the gallery row of the first shape found for each validation photo.
+
+    Raises:
+        ConfigError, TrainingError, StorageError: as :func:`cmiclib.train.train`.
+    """
+    config = variant_config(name, seed, reference, variants)
+    path = folder / f"{name}-{seed}-{_key(config, benchmark)}.json"
+    if path.is_file() and not again:
+        return read_json(path)
+    started, made = time.perf_counter(), environment()
+    seen = altered(benchmark, config.data)
+    maps = kept_maps(config, seen, folder / "maps") if config.train.copies and config.train.view_copies else None
+    work = folder / "running" / path.stem
+    run = train(config, benchmark, work, progress=False, maps=maps)
+    scored = score_run(run, seen, "val") if maps is None else _score(run, seen, maps)
+    row = {
+        "variant": name, "seed": seed, "overrides": list(variants[name].overrides), "metrics": figures(scored),
+        "seconds": round(time.perf_counter() - started, 1), "config_hash": config_hash(config),
+        "machine": f"{made['processor']}, {made['cores']} cores, accelerator: {made['accelerator']}",
+        "date": made["date"], "benchmark": benchmark.hash, "code": code_digest(METHOD),
+        "first": " ".join(map(str, scored.scores.argmax(dim=1).tolist())),
+    }  # fmt: skip
+    write_json(path, row)
+    shutil.rmtree(work, ignore_errors=True)  # weights of a hundred runs would fill a disk, and nobody reads them
+    return row
+
+
+def _score(run: Run, benchmark: Benchmark, maps: Maps) -> Scored:
+    """Do what `score_run` does with the validation photos, without running the frozen stages once more."""
+    model, rows = run.model(default_device()), benchmark.rows("val")
+    query = finish(model.query_encoder, maps.still.queries, run.config)  # (Q, d)
+    views = finish(model.view_encoder, maps.still.views, run.config).unflatten(0, benchmark.views.shape[:2])
+    index = ShapeIndex(
+        views, model.attention_weight.detach().cpu(), benchmark.shapes.shape_id.tolist(), model, run.config
+    )
+    return Scored(index.scores(query), rows, benchmark)
+
+
+def figures(scored: Scored) -> dict[str, float | None]:
+    """Return the four figures of a row from the scores of all validation photos."""
+    seen = scored.benchmark.queries.seen.to_numpy()[scored.rows].astype(bool)
+    values = {name: value.numpy() for name, value in scored.metrics().items()}
+    mean = {name: float(values[name][seen].mean()) if seen.any() else None for name in ("top1", "top10", "category")}
+    return mean | {"unseen_top1": float(values["top1"][~seen].mean()) if not seen.all() else None}
+
+
+def run_grid(
+    benchmark: Benchmark,
+    folder: Path,
+    table: Path,
+    *,
+    names: Sequence[str] | None = None,
+    seeds: Sequence[int] = SEEDS,
+    jobs: int = 1,
+    reference: Config = REFERENCE,
+    variants: Mapping[str, Variant] = VARIANTS,
+    same_code: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Row]:
+    """Run what is missing of variants × seeds, seed by seed, and write the table after each run.
+
+    A run is finished if the table, or a file in ``folder``, holds its variant, seed, configuration and benchmark.
+
+    Args:
+        benchmark: as opened.
+        folder: as in :func:`run_variant`; one grid at a time works in it.
+        table: the JSON file to write; ``ablation_answers.json`` stands beside it.
+        names: of the variants; default: all.
+        seeds: of the trainings.
+        jobs: processes; each takes its share of the cores.
+        reference: the full method.
+        variants: changes of it; rows of the table that are of none of them, or of another configuration, go.
+        same_code: rows of another state of the method's code do not count as finished.
+        say: receives a line for each run.
+
+    Returns:
+        The table's rows.
+
+    Raises:
+        BookError: another grid is at work in this folder.
+        ConfigError, TrainingError, StorageError: as :func:`run_variant`.
+    """
+    wanted = list(names or variants)
+    hashes = {name: config_hash(variant_config(name, 0, reference, variants)) for name in {*wanted, *variants}}
+    code = code_digest(METHOD)
+    with locked(folder):
+        known = _finished(table, folder, hashes, benchmark.hash)
+        done = {at for at, row in known.items() if not same_code or row["code"] == code}
+        todo = [(name, seed) for seed in seeds for name in wanted if (name, seed) not in done]
+        say(f"{len(wanted) * len(seeds) - len(todo)} of {len(wanted) * len(seeds)} runs are there, {len(todo)} to do")
+        options = {"reference": reference, "variants": variants}
+        if jobs == 1:
+            results = (run_variant(name, seed, benchmark, folder, **options) for name, seed in todo)  # type: ignore[arg-type]
+        else:
+            threads = max(1, (os.cpu_count() or 1) // jobs)
+            work = (delayed(_job)(name, seed, benchmark.path, folder, threads, options) for name, seed in todo)
+            results = Parallel(jobs, return_as="generator_unordered", batch_size=1)(work)
+        _write(table, known, benchmark, variants)
+        for row in results:
+            known[row["variant"], row["seed"]] = row
+            _write(table, known, benchmark, variants)
+            top1 = row["metrics"]["top1"]
+            say(f"{row['variant']}, seed {row['seed']}: Top-1 {top1:.1%} in {row['seconds']:.0f} s")
+        return [row for _, row in _ordered(known, variants)]
+
+
+def _job(name: str, seed: int, path: Path, folder: Path, threads: int, options: dict[str, Any]) -> Row:
+    torch.set_num_threads(threads)
+    return run_variant(name, seed, Benchmark.open(path, verify=False), folder, **options)
+
+
+def _key(config: Config, benchmark: Benchmark) -> str:
+    text = f"{config_hash(config)} {benchmark.hash} {code_digest(METHOD)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def answers_path(table: Path) -> Path:
+    """Return where the answers of a table's runs are."""
+    return table.with_name("ablation_answers.json")
+
+
+def _finished(table: Path, folder: Path, hashes: Mapping[str, str], benchmark: str) -> dict[tuple[str, int], Row]:
+    """Return the known results by variant and seed; of several those of the present code, then the table's."""
+    stored = read_json(table) if table.is_file() else []
+    first = read_json(answers_path(table))["first"] if answers_path(table).is_file() else {}
+    rows = [row | {"first": first.get(f"{row['variant']} {row['seed']}")} for row in stored]
+    rows = [read_json(path) for path in sorted(folder.glob("*.json"))] + rows
+    code, known = code_digest(METHOD), dict[tuple[str, int], Row]()
+    for row in sorted(rows, key=lambda row: row["code"] == code):
+        if row["first"] and (row["config_hash"], row["benchmark"]) == (hashes.get(row["variant"]), benchmark):
+            known[row["variant"], row["seed"]] = row
+    return known
+
+
+def _ordered(
+    known: Mapping[tuple[str, int], Row], variants: Mapping[str, Variant]
+) -> list[tuple[tuple[str, int], Row]]:
+    place = {name: i for i, name in enumerate(variants)}
+    return sorted(known.items(), key=lambda item: (place[item[0][0]], item[0][1]))
+
+
+def _write(
+    table: Path, known: Mapping[tuple[str, int], Row], benchmark: Benchmark, variants: Mapping[str, Variant]
+) -> None:
+    """Write the answers, then the rows, so that no row is ever without its answers."""
+    rows = benchmark.rows("val")
+    photos = benchmark.queries.iloc[rows]
+    answers = {
+        "benchmark": benchmark.hash,
+        "photos": {name: photos[name].tolist() for name in ("query_id", "shape_id", "category", "seen")},
+        "shapes": {name: benchmark.shapes[name].tolist() for name in ("shape_id", "category")},
+        "first": {f"{name} {seed}": row["first"] for (name, seed), row in known.items()},
+    }
+    write_json(answers_path(table), answers)
+    write_json(table, [{k: v for k, v in row.items() if k != "first"} for _, row in _ordered(known, variants)])

@@ -1,0 +1,68 @@
+"""Commands for the ablations: the grid, and one run of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..chapters import find_root
+from .common import Profile, show, write_json
+
+Benchmark = Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")]
+
+
+def ablations(
+    jobs: Annotated[int, typer.Option(min=1, help="processes; each takes its share of the cores")] = 1,
+    seed: Annotated[list[int] | None, typer.Option(help="repeatable; default: 0 to 4")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="repeatable; default: all")] = None,
+    profile: Profile = "demo",
+    benchmark: Benchmark = "sweethome",
+    table: Annotated[Path, typer.Option(metavar="FILE", help="the table to go on with")] = Path(
+        "data/results/ablations.json"
+    ),
+    same_code: Annotated[
+        bool, typer.Option("--same-code", help="run again what another state of the code computed")
+    ] = False,
+) -> None:
+    """Run what is missing of all variants and seeds; the table is written after each run."""
+    from ..ablations import SEEDS, for_profile, run_grid
+    from ..book import open_benchmark
+
+    root = find_root(Path.cwd())
+    reference, variants = for_profile(profile)
+    opened, folder = open_benchmark(root, benchmark, profile), root / "outputs" / "ablations"
+    run_grid(
+        opened, folder, root / table, names=variant, seeds=seed or SEEDS, jobs=jobs, reference=reference,
+        variants=variants, same_code=same_code, say=typer.echo,
+    )  # fmt: skip
+    typer.echo(f"table: {table}")
+
+
+def ablation(
+    variant: Annotated[str, typer.Argument(help="such as no-category; a wrong one lists them all")],
+    seed: Annotated[int, typer.Option(help="of the training")] = 0,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="write the result here")] = None,
+    profile: Profile = "demo",
+    benchmark: Benchmark = "sweethome",
+) -> None:
+    """Train and evaluate one variant anew, whatever is stored, and compare it with the stored row."""
+    from ..ablations import for_profile, run_variant, variant_config
+    from ..book import open_benchmark
+    from ..checkpoint import read_json
+
+    root = find_root(Path.cwd())
+    reference, variants = for_profile(profile)
+    variant_config(variant, seed, reference, variants)  # a wrong name is known before anything is unpacked
+    opened, folder = open_benchmark(root, benchmark, profile), root / "outputs" / "ablations"
+    row = run_variant(variant, seed, opened, folder, reference=reference, variants=variants, again=True)
+    write_json(output, row)
+    table = root / "data/results/ablations.json"
+    same = ("variant", "seed", "config_hash", "benchmark")
+    stored = [old for old in (read_json(table) if table.is_file() else []) if all(old[k] == row[k] for k in same)]
+    before = stored[0]["metrics"] if stored else {}
+    lines = [[name, _percent(value), _percent(before.get(name))] for name, value in row["metrics"].items()]
+    show([f"{variant}, seed {seed}", "now, %", "stored, %"], lines)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"

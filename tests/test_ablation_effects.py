@@ -1,0 +1,226 @@
+"""Paired effects, their intervals, the rule for verdicts, and the table of claims."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cmiclib.ablation_effects import (
+    CLAIMS,
+    SCALES,
+    SMALLEST_EFFECT,
+    Claim,
+    Effect,
+    Grid,
+    along,
+    claims_table,
+    effect_table,
+    lost_photos,
+    paired_effect,
+    verdict,
+)
+from cmiclib.ablations import VARIANTS, Variant
+from cmiclib.errors import CheckpointError
+
+NAN = float("nan")
+
+
+def test_without_differences_between_shapes_it_is_the_t_interval_over_seeds():
+    by_seed = np.array([0.1, 0.3, 0.2, 0.5, 0.1])
+    first = np.repeat(by_seed[:, None], 12, axis=1)
+    effect = paired_effect(first, np.zeros_like(first), np.repeat(np.arange(4), 3))
+    expected = stats.ttest_1samp(by_seed, 0).confidence_interval(0.95)
+    assert (effect.low, effect.high) == pytest.approx((expected.low, expected.high))
+    assert effect.difference == pytest.approx(0.24) and effect.by_seed == pytest.approx(by_seed)
+
+
+def test_without_differences_between_seeds_it_is_the_t_interval_over_shapes():
+    by_shape = np.array([0.0, 1.0, 1.0, -1.0, 0.0, 1.0])
+    first = np.repeat(by_shape, 5)[None].repeat(3, axis=0)
+    effect = paired_effect(first, np.zeros_like(first), np.repeat(np.arange(6), 5))
+    expected = stats.ttest_1samp(by_shape, 0).confidence_interval(0.95)
+    assert (effect.low, effect.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_what_is_equal_has_an_interval_of_no_width():
+    equal = np.ones((3, 4))
+    assert paired_effect(equal, equal, list("aabb"))[:3] == (0, 0, 0)
+
+
+def test_one_seed_has_no_interval():
+    effect = paired_effect(np.ones((1, 4)), np.zeros((1, 4)), list("aabb"))
+    assert effect.difference == 1 and np.isnan(effect.low) and np.isnan(effect.high)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="two shapes"):
+        paired_effect(np.ones((2, 4)), np.ones((2, 4)), list("aaaa"))
+    with pytest.raises(ValueError, match="labels"):
+        paired_effect(np.ones((2, 4)), np.ones((2, 4)), list("aab"))
+
+
+def test_intervals_cover_the_truth_as_often_as_they_should():
+    """Seeds, shapes and single answers vary; the truth is the mean over all seeds and shapes that could have been."""
+    generator, covered = np.random.default_rng(0), []
+    groups = np.repeat(np.arange(40), 4)
+    for spread_seed, spread_shape in itertools.product((0.0, 0.05), (0.05, 0.3)):
+        hits = 0
+        for _ in range(400):
+            of_seed = spread_seed * generator.standard_normal((5, 1))
+            of_shape = (spread_shape * generator.standard_normal(40))[groups]
+            first = 0.1 + of_seed + of_shape + 0.3 * generator.standard_normal((5, 160))
+            effect = paired_effect(first, np.zeros_like(first), groups)
+            hits += effect.low < 0.1 < effect.high
+        covered.append(hits / 400)
+    assert all(0.93 <= share <= 1 for share in covered), covered
+
+
+RULE = [
+    ("better", (0.03, 0.01, 0.05), "supported"),
+    ("better", (0.01, 0.001, 0.02), "supported"),
+    ("better", (0.009, 0.001, 0.02), "undecided"),  # surely positive, but small
+    ("better", (0.005, 0.001, 0.009), "not supported"),  # surely positive, and surely small
+    ("better", (0.03, -0.001, 0.06), "undecided"),
+    ("better", (0.0, -0.02, 0.02), "undecided"),
+    ("better", (0.0, -0.009, 0.009), "not supported"),
+    ("better", (-0.03, -0.05, -0.01), "not supported"),
+    ("enough", (0.03, 0.01, 0.05), "supported"),
+    ("enough", (0.0, -0.009, 0.009), "supported"),
+    ("enough", (0.0, -0.02, 0.02), "undecided"),
+    ("enough", (-0.03, -0.05, -0.01), "not supported"),
+    ("enough", (-0.02, -0.05, 0.01), "undecided"),
+    ("enough", (-0.008, -0.015, -0.001), "undecided"),  # surely worse, but little
+    ("better", (0.9, NAN, NAN), "undecided"),
+    ("enough", (0.9, NAN, NAN), "undecided"),
+]
+
+
+@pytest.mark.parametrize(("kind", "numbers", "expected"), RULE)
+def test_the_rule(kind, numbers, expected):
+    assert SMALLEST_EFFECT == 0.01
+    assert verdict(Effect(*numbers, []), kind) == expected
+
+
+def test_nothing_is_said_of_what_was_not_run():
+    assert verdict(None) == "not run" and verdict(None, "enough") == "not run"
+
+
+def test_the_smallest_effect_moves_the_verdict():
+    effect = Effect(0.03, 0.01, 0.05, [])
+    assert [verdict(effect, smallest=s) for s in (0.01, 0.04, 0.06)] == ["supported", "undecided", "not supported"]
+
+
+SOME = {
+    "full": Variant("the full method", (), "–"),
+    "none": Variant("no category loss", (), "loss"),
+    "triplet": Variant("triplets", (), "loss", "none"),
+    "later": Variant("a later idea", (), "loss"),
+    "absent": Variant("never run", (), "loss"),
+}
+PHOTOS = [("chair/a", "chair", True)] * 2 + [("chair/b", "chair", True)] * 2 + [("sofa/c|sofa/d", "sofa", True)] * 2
+PHOTOS += [("table/e", "table", False), ("table/f", "table", False)]
+SHAPES = ["chair/a", "chair/b", "sofa/c", "sofa/d", "table/e", "table/f"]
+FIRST = {
+    "full 0": "0 0 1 1 2 3 4 5", "full 1": "0 0 1 1 2 3 4 0", "full 2": "0 0 1 1 2 3 4 5",
+    "none 0": "0 1 1 0 2 2 4 5", "none 1": "0 1 1 0 2 2 4 5",
+    "triplet 0": "1 1 0 0 0 0 5 4", "triplet 1": "1 1 0 0 0 2 5 4",
+    "later 1": "0 0 1 1 2 3 4 5",
+}  # fmt: skip
+
+
+@pytest.fixture
+def grid(tmp_path):
+    rows = [{"variant": key.split()[0], "seed": int(key.split()[1])} for key in FIRST]
+    (tmp_path / "ablations.json").write_text(json.dumps(rows))
+    columns = {name: [photo[i] for photo in PHOTOS] for i, name in enumerate(("shape_id", "category", "seen"))}
+    answers = {
+        "benchmark": "abc", "photos": columns | {"query_id": [f"q{i}" for i in range(8)]},
+        "shapes": {"shape_id": SHAPES, "category": [s.split("/")[0] for s in SHAPES]}, "first": FIRST,
+    }  # fmt: skip
+    (tmp_path / "ablation_answers.json").write_text(json.dumps(answers))
+    return Grid.load(tmp_path / "ablations.json")
+
+
+def test_a_grid_knows_what_was_right(grid):
+    assert grid.seeds("full") == [0, 1, 2] and grid.seeds("absent") == [] and grid.benchmark == "abc"
+    assert grid.outcomes("full", 1).tolist() == [True] * 7 + [False]
+    assert grid.outcomes("none", 0).tolist() == [True, False, True, False, True, True, True, True]
+    assert grid.outcomes("triplet", 1, "category").tolist() == [True] * 4 + [False, True, True, True]
+    assert grid.accuracy("triplet") == pytest.approx([0, 1 / 6])
+    assert grid.accuracy("full", seen=False) == [1, 0.5, 1]
+
+
+def test_effects_are_paired_by_the_seeds_that_both_have(grid):
+    effect = grid.effect("full", "none")
+    assert effect.by_seed == pytest.approx([1 / 3, 1 / 3]) and effect.difference == pytest.approx(1 / 3)
+    assert grid.effect("full", "later").by_seed == [0]
+    assert grid.effect("full", "absent") is None
+    assert grid.effect("full", "none", seen=False).by_seed == pytest.approx([0, -0.5])
+
+
+def test_the_table_compares_each_variant_with_its_own_reference(grid):
+    table = effect_table(grid, variants=SOME).set_index("variant")
+    assert table.index.tolist() == ["none", "triplet", "later"]
+    assert table.difference.to_dict() == pytest.approx({"none": 1 / 3, "triplet": 2 / 3 - 1 / 12, "later": 0})
+    assert table.seeds.to_dict() == {"none": 2, "triplet": 2, "later": 1}
+    assert table.accuracy["none"] == pytest.approx(2 / 3)
+
+
+def test_claims_are_judged_by_rule_in_the_direction_that_they_claim(grid):
+    claims = (
+        Claim("a", "s", "none"),
+        Claim("b", "s", "triplet", metric="category"),
+        Claim("c", "s", "later", better="variant"),
+        Claim("d", "s", "none", better="variant"),
+        Claim("e", "s", "absent"),
+    )
+    table = claims_table(grid, claims, SOME).set_index("claim")
+    assert table.effect.round(4).tolist()[:4] == [33.3333, 25.0, 0, -33.3333]
+    assert table.verdict["e"] == "not run" and table.seeds["e"] == 0 and np.isnan(table.effect["e"])
+    assert table.verdict["c"] == "undecided"  # one seed
+    for name, kind in (("a", "better"), ("d", "better")):
+        line = table.loc[name]
+        numbers = Effect(line.effect / 100, line["from"] / 100, line["to"] / 100, [])
+        assert line.verdict == verdict(numbers, kind)
+    assert table.metric.tolist()[:2] == ["Top-1", "category"]
+
+
+def test_without_a_grid_no_claim_has_a_verdict():
+    table = claims_table(None)
+    assert set(table.verdict) == {"not run"} and len(table) == len(CLAIMS)
+
+
+def test_each_claim_names_a_variant_and_the_papers_parts_are_all_there():
+    assert all(claim.variant in VARIANTS for claim in CLAIMS)
+    assert len({(claim.variant, claim.metric) for claim in CLAIMS}) == len(CLAIMS)
+    assert {VARIANTS[claim.variant].part for claim in CLAIMS} == {v.part for v in VARIANTS.values()} - {"–"}
+
+
+def test_no_table_and_no_rows_are_no_grid_and_a_damaged_one_is_named(tmp_path):
+    assert Grid.load(tmp_path / "ablations.json") is None
+    (tmp_path / "ablations.json").write_text("[]")
+    assert Grid.load(tmp_path / "ablations.json") is None
+    (tmp_path / "ablations.json").write_text("[{")
+    with pytest.raises(CheckpointError, match="ablations"):
+        Grid.load(tmp_path / "ablations.json")
+
+
+def test_accuracy_along_a_scale_leaves_open_what_was_not_run(grid):
+    steps = {"one": "later", "two": "absent", "all": "full"}
+    assert along(grid, steps) == [[1.0], [], [1.0, 1.0, 1.0]]
+    assert along(grid, steps, seen=False) == [[1.0], [], [1.0, 0.5, 1.0]]
+    assert {name for _, each in SCALES.values() for name in each.values()} <= set(VARIANTS)
+
+
+def test_lost_are_the_photos_that_one_always_and_the_other_never_gets_right(grid):
+    lost = lost_photos(grid, "none")
+    assert lost.query_id.tolist() == ["q1", "q3"] and lost.found.tolist() == ["chair/b", "chair/a"]
+    assert lost_photos(grid, "triplet").query_id.tolist() == [
+        "q0",
+        "q2",
+        "q4",
+        "q6",
+    ]  # q7 was wrong once in the full one
+    assert lost_photos(grid, "absent").empty and lost_photos(grid, "later").empty
