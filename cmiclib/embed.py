@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from .augment import prepare_queries, prepare_views
 from .config import Config
+from .distributed import Processes
 from .encoders import Encoder
 from .model import CMIC
 
@@ -50,6 +51,12 @@ def embed_gallery(model: CMIC, views: np.ndarray, config: Config, batch: int = 3
         (N, V, d) float32 on the CPU, last axis of length 1.
     """
     return finish(model.view_encoder, view_maps(model, views, config, batch), config).unflatten(0, views.shape[:2])
+
+
+def embed_in_shares(model: CMIC, views: np.ndarray, config: Config, processes: Processes) -> Tensor:
+    """Embed a gallery together: each process its share of the shapes; returns all of them (N, V, d) in each process."""
+    own = embed_gallery(model, views[processes.share(len(views))], config)
+    return processes.gather(own.to(next(model.parameters()).device), len(views)).cpu()
 
 
 @torch.no_grad()

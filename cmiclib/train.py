@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from .altered import altered
@@ -24,7 +25,8 @@ from .benchmark import Benchmark
 from .checkpoint import Run, clear, load_state, save_state, save_weights, write_json
 from .config import Config, TrainConfig
 from .copies import Copies, StillMaps, draw_photos, draw_views, make_copies
-from .embed import autocast, default_device, embed_gallery, embed_queries, finish
+from .distributed import ALONE, Processes, share_statistics
+from .embed import autocast, default_device, embed_in_shares, embed_queries, finish
 from .errors import CheckpointError, StorageError, TrainingError
 from .losses import cmic_loss
 from .metrics import retrieval_metrics
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     from .kept_maps import Maps
 
 METHOD = (
-    "altered", "augment", "batches", "color", "copies", "damage", "embed", "encoders", "losses", "metrics", "mixing",
-    "model", "released", "train", "weights",
+    "altered", "augment", "batches", "color", "copies", "damage", "distributed", "embed", "encoders", "losses",
+    "metrics", "mixing", "model", "released", "train", "weights",
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
@@ -103,6 +105,7 @@ def train(
     progress: bool = True,
     device: torch.device | None = None,
     maps: "Maps | None" = None,
+    processes: Processes = ALONE,
 ) -> Run:
     """Train on the benchmark's ``train`` photos, keep the weights that are best on its ``val`` photos.
 
@@ -114,6 +117,7 @@ def train(
         progress: show a progress bar.
         device: default: the first GPU, else the CPU.
         maps: what the frozen stages return, where it was computed before; see :mod:`cmiclib.kept_maps`.
+        processes: train with several, see :mod:`cmiclib.distributed`; only the first one writes.
 
     Raises:
         TrainingError: too few shapes for the batch, no validation photos, or a loss that is not a number.
@@ -138,10 +142,12 @@ def train(
                 path=state_file,
                 fix="give the same ones again, another run folder, or start anew without --resume",
             )
-    else:
-        clear(path)
-    write_json(path / "config.json", config.model_dump(mode="json"))
-    write_json(path / "data.json", manifest(benchmark))
+    processes.wait()  # nobody clears what another one still has to read
+    if processes.first:
+        if state["step"] == 0:
+            clear(path)
+        write_json(path / "config.json", config.model_dump(mode="json"))
+        write_json(path / "data.json", manifest(benchmark))
 
     benchmark = altered(benchmark, config.data)
     data = TrainingData.load(benchmark, device, config.train.distractors)
@@ -149,12 +155,15 @@ def train(
     model = build_model(config.model).to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    if processes.count > 1:
+        share_statistics(model, device)
     optimizer = make_optimizer(model, config.train)
     if state["step"] > 0:
         model.load_state_dict(state.pop("model"))
         optimizer.load_state_dict(state.pop("optimizer"))
-    log = path / "log.jsonl"
-    cut_log(log, state["step"])
+    log, progress = path / "log.jsonl", progress and processes.first
+    if processes.first:
+        cut_log(log, state["step"])
 
     started = time.perf_counter() - state["seconds"]
     model.train()
@@ -164,10 +173,11 @@ def train(
         still = StillMaps.make(model, benchmark.images[val], benchmark.views, config) if keep else None
     else:
         data, still = replace(data, copies=maps.copies), maps.still
+    step_model = DistributedDataParallel(model) if processes.count > 1 else model
     steps = range(state["step"], config.train.steps)
     for step in tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress):
         set_learning_rate(optimizer, learning_rate(step, config.train))
-        total, instance, category = training_loss(model, data, config, step)
+        total, instance, category = training_loss(step_model, data, config, step, processes)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
@@ -178,41 +188,58 @@ def train(
             line = {"step": done, "loss": total.item(), "instance": instance.item(), "category": category.item()}
             if not math.isfinite(line["loss"]):
                 raise TrainingError(f"the loss of step {done} is not a number", path=path, fix=DIVERGED)
-            append_log(log, line | {"lr": learning_rate(step, config.train), "seconds": time.perf_counter() - started})
+            line |= {"lr": learning_rate(step, config.train), "seconds": time.perf_counter() - started}
+            if processes.first:
+                append_log(log, line)
         if look:
-            scores = validate(model, benchmark, val, config, still)
+            scores = validate(model, benchmark, val, config, still, processes)
+            if not processes.first:
+                continue
             append_log(log, {"step": done, "val": scores, "seconds": time.perf_counter() - started})
             if scores["mrr"] > state["best"]:
                 state["best"] = scores["mrr"]
                 save_weights(path / "model.safetensors", model)
             state |= {"step": done, "seconds": time.perf_counter() - started}
             save_state(state_file, state | {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
-    write_json(path / "environment.json", environment() | {"seconds": round(state["seconds"], 1)})
+    if processes.first:
+        write_json(path / "environment.json", environment() | {"seconds": round(state["seconds"], 1)})
+    processes.wait()
     return Run.open(path)
 
 
-def training_loss(model: CMIC, data: TrainingData, config: Config, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss of one step: total, instance and category term, each a scalar on the device."""
+def training_loss(
+    model: CMIC | DistributedDataParallel, data: TrainingData, config: Config, step: int, processes: Processes = ALONE
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of one step: total, instance and category term, each a scalar on the device.
+
+    Every process draws and augments the whole batch, embeds its share and computes the whole loss.
+    """
     device, size, settings = data.photos.device, config.model.image_size, config.train
     batch = draw_batch(data.photo_shape, len(data.views), settings.batch, settings.seed, step, settings.shapes)
     generator = step_generator(settings.seed, step, "augment")
-    torch.manual_seed(step_generator(settings.seed, step, "dropout").initial_seed())
+    purpose = "dropout" if processes.first else f"dropout {processes.rank}"
+    torch.manual_seed(step_generator(settings.seed, step, purpose).initial_seed())
     rows, shapes, target = batch.photos.to(device), batch.shapes.to(device), batch.target.to(device)
     chosen = torch.rand(len(shapes), data.views.shape[1], generator=generator).argsort(1)[:, : settings.views]
     chosen = chosen.to(device)  # (C, V)
     with autocast(config, device):
-        if data.copies.photos is None:
-            photos = augment_queries(data.photos[rows], config.augment, size, generator)  # (B, 4, size, size)
-            query = model.embed_queries(photos)  # (B, d)
-        else:
-            query = model.query_encoder.finish(draw_photos(data.copies.photos, rows, generator))
-        if data.copies.views is None:
-            views = augment_views(data.views[shapes[:, None], chosen], config.augment, size, generator)
-            gallery = model.embed_views(views)  # (C, V, d)
-        else:
-            maps = draw_views(data.copies.views, shapes, chosen, generator)  # (C, V, …)
-            gallery = model.view_encoder.finish(maps.flatten(0, 1)).unflatten(0, chosen.shape)
-    scores = model.score(query, gallery)  # (B, C)
+        photos = (
+            augment_queries(data.photos[rows], config.augment, size, generator)  # (B, 4, size, size)
+            if data.copies.photos is None
+            else draw_photos(data.copies.photos, rows, generator)
+        )
+        views = (
+            augment_views(data.views[shapes[:, None], chosen], config.augment, size, generator)
+            if data.copies.views is None
+            else draw_views(data.copies.views, shapes, chosen, generator)
+        )  # (C, V, …)
+        query, gallery = model(
+            photos[processes.share(len(photos))], views[processes.share(len(views))],
+            photos_begun=data.copies.photos is not None, views_begun=data.copies.views is not None,
+        )  # fmt: skip
+    query, gallery = processes.gather(query, len(rows)), processes.gather(gallery, len(shapes))  # (B, d), (C, V, d)
+    whole: CMIC = model.module if isinstance(model, DistributedDataParallel) else model
+    scores = whole.score(query, gallery)  # (B, C)
     category = data.category[shapes]
     same = category[target][:, None] == category[None, :]  # (B, C)
     return cmic_loss(scores, target, same, config.loss)
@@ -220,15 +247,18 @@ def training_loss(model: CMIC, data: TrainingData, config: Config, step: int) ->
 
 @torch.inference_mode()
 def validate(
-    model: CMIC, benchmark: Benchmark, rows: np.ndarray, config: Config, still: StillMaps | None = None
+    model: CMIC,
+    benchmark: Benchmark,
+    rows: np.ndarray,
+    config: Config,
+    still: StillMaps | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Retrieval metrics of photos ``rows`` over the whole gallery; leaves the model in training mode."""
     model.eval()
     if still is None:
-        query, views = (
-            embed_queries(model, benchmark.images[rows], config),
-            embed_gallery(model, benchmark.views, config),
-        )
+        query = embed_queries(model, benchmark.images[rows], config)
+        views = embed_in_shares(model, benchmark.views, config, processes)
     else:
         query = finish(model.query_encoder, still.queries, config)
         views = finish(model.view_encoder, still.views, config).unflatten(0, benchmark.views.shape[:2])

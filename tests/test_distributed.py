@@ -6,9 +6,14 @@ import socket
 import pytest
 import torch
 from torch import multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from cmiclib.benchmark import Benchmark
+from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.distributed import ALONE, Processes, SharedBatchNorm, joined, share_statistics
 from cmiclib.errors import TrainingError
+from cmiclib.model import build_model
+from cmiclib.train import TrainingData, train, training_loss
 
 CPU = torch.device("cpu")
 
@@ -88,6 +93,56 @@ def test_every_normalisation_of_a_model_is_replaced_and_keeps_its_names():
     assert not any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in shared.modules())
     assert list(shared.state_dict()) == names
     assert all(a is b for a, b in zip(shared.parameters(), parameters, strict=True))
+
+
+CONFIG = Config(
+    profile="test",
+    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random"),
+    train=TrainConfig(batch=5, shapes=7, steps=4, views=3, lr=1e-3, log_every=1, eval_every=2),
+)
+
+
+def first_step(processes, folder):
+    benchmark, model = Benchmark.open(folder), build_model_of(CONFIG)
+    model = model if processes.count == 1 else share_statistics(model, CPU)
+    data = TrainingData.load(benchmark, CPU)
+    wrapped = model if processes.count == 1 else DistributedDataParallel(model)
+    losses = training_loss(wrapped, data, CONFIG, 0, processes)
+    losses[0].backward()
+    return torch.stack(losses).detach(), {name: p.grad for name, p in model.named_parameters()}
+
+
+def build_model_of(config):
+    torch.manual_seed(config.train.seed)
+    return build_model(config.model).train()
+
+
+def test_a_step_of_two_processes_has_loss_and_gradients_of_one(tiny_benchmark):
+    losses, gradients = first_step(ALONE, tiny_benchmark.path)
+    for theirs, of_theirs in in_processes(first_step, tiny_benchmark.path):
+        torch.testing.assert_close(theirs, losses, atol=1e-5, rtol=0)
+        assert of_theirs.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            largest = max(1.0, gradient.abs().max().item())
+            assert (of_theirs[name] - gradient).abs().max().item() <= 1e-5 * largest, name
+
+
+def whole_run(processes, folder, path, resume):
+    run = train(CONFIG, Benchmark.open(folder), path, resume=resume, progress=False, device=CPU, processes=processes)
+    return run.log.drop(columns="seconds").to_dict("list"), run.model().state_dict()
+
+
+def test_two_processes_train_alike_and_resume(tiny_benchmark, tmp_path):
+    log, _ = whole_run(ALONE, tiny_benchmark.path, tmp_path / "one", False)
+    results = in_processes(whole_run, tiny_benchmark.path, tmp_path / "two", False)
+    for theirs, of_theirs in results:
+        assert theirs["step"] == log["step"]
+        assert theirs["loss"][0] == pytest.approx(log["loss"][0], abs=1e-4)
+        assert theirs["loss"][1] == pytest.approx(log["loss"][1], rel=0.01)  # Adam magnifies what is rounded otherwise
+        assert all(torch.equal(value, results[0][1][name]) for name, value in of_theirs.items())
+    (tmp_path / "two" / "environment.json").unlink()
+    again, _ = in_processes(whole_run, tiny_benchmark.path, tmp_path / "two", True)[0]
+    assert again["step"] == log["step"]
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):

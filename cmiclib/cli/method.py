@@ -20,11 +20,14 @@ def train(
     """Train on a prepared benchmark; KEY=VALUE changes the profile, as in loss.tau=0.05."""
     from ..benchmark import Benchmark
     from ..config import profile as profile_config
+    from ..distributed import joined, own_device
     from ..train import train
 
-    config = profile_config(profile, overrides or [], preset)
-    run = train(config, Benchmark.open(benchmark), output, resume=resume)
-    typer.echo(f"run: {run.path}")
+    config, device = profile_config(profile, overrides or [], preset), own_device()
+    with joined(device) as processes:
+        run = train(config, Benchmark.open(benchmark), output, resume=resume, device=device, processes=processes)
+        if processes.first:
+            typer.echo(f"run: {run.path}")
 
 
 def evaluate(
