@@ -320,7 +320,7 @@ def test_a_run_is_named_by_configuration_data_and_code(tiny_benchmark, tmp_path,
 
 
 def test_every_module_that_training_uses_is_part_of_the_name():
-    beside = {"config", "benchmark", "checkpoint", "errors", "jittor", "provenance"}  # hashed by value, or no influence
+    beside = {"config", "benchmark", "checkpoint", "errors", "jittor", "kept_maps", "provenance"}  # hashed, or harmless
     for module in training.METHOD:
         tree = ast.parse((provenance.PACKAGE / f"{module}.py").read_text())
         used = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1}
@@ -332,11 +332,11 @@ def test_train_or_load_trains_once_and_finishes_what_was_interrupted(tiny_benchm
     original = training.training_loss
     steps = []
 
-    def counted(model, data, config, step):
+    def counted(model, data, config, step, processes):
         steps.append(step)
         if len(steps) == 2:
             raise KeyboardInterrupt
-        return original(model, data, config, step)
+        return original(model, data, config, step, processes)
 
     monkeypatch.setattr(training, "training_loss", counted)
     with pytest.raises(KeyboardInterrupt):
