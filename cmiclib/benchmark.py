@@ -14,19 +14,19 @@ The last five lines are optional. `cmiclib.benchmark_writer` makes such a folder
 """
 
 import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from .benchmark_checks import SPLITS, check_tables, check_views, damaged
+from .benchmark_checks import FIX, SPLITS, check_tables, check_views, damaged
 from .errors import BenchmarkError, MissingArrayError
+from .files import check_inside, map_array, read_json, read_table, shown
 from .render import ViewProtocol
 
 FORMAT = 1
@@ -148,6 +148,7 @@ class Benchmark:
             raise MissingArrayError(
                 f"no mesh of shape '{shape_id}'", path=path, fix="prepare the benchmark again from meshes"
             )
+        check_inside(path, self.path, BenchmarkError)
         return path
 
     @cached_property
@@ -202,33 +203,50 @@ def file_sha256(path: Path) -> str:
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    if not (path / "benchmark.json").is_file():
+    file = path / "benchmark.json"
+    if not file.is_file():
         raise BenchmarkError(
             "no prepared benchmark here (benchmark.json is missing)",
             path=path,
             fix="make one with `cmic prepare SOURCE --output DIR`, or correct the path",
         )
+    meta = read_json(file, BenchmarkError, FIX)
     try:
-        meta = json.loads((path / "benchmark.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
-            raise damaged(path / "benchmark.json", f"format {meta['format']}, this version reads {FORMAT}")
+            raise damaged(file, f"format {shown(meta['format'])}, this version reads {FORMAT}")
         ViewProtocol(**meta["protocol"])
-        int(meta["size"]), int(meta["shapes"]), int(meta["queries"]), str(meta["name"]), dict(meta["sha256"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise damaged(path / "benchmark.json", f"cannot be read ({type(error).__name__}: {error})") from None
+        _Facts.model_validate(meta)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(file, f"cannot be read ({type(error).__name__}: {error!s:.300})") from None
+    if unknown := set(meta["sha256"]) - {*TABLES, *array_specs(0, 0, 0, 0)}:
+        raise damaged(file, f"lists the file {shown(min(unknown))}, which is none of a benchmark's")
     return meta
+
+
+class _Facts(BaseModel):
+    """The entries of ``benchmark.json`` that every benchmark has."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    source: str
+    licence: str
+    size: Annotated[int, Field(ge=1, le=4096)]
+    shapes: Annotated[int, Field(ge=0, le=10**8)]
+    queries: Annotated[int, Field(ge=0, le=10**8)]
+    sha256: dict[str, str]
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise damaged(path, "is missing")
+    check_inside(path, path.parent, BenchmarkError)
+    table = read_table(path, list(TABLES[path.name]), BenchmarkError, FIX)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        table = table[list(TABLES[path.name])]
         for column in set(FLAG_COLUMNS) & set(table):
             table[column] = [{"True": True, "False": False}[text] for text in table[column]]
-    except (ValueError, KeyError) as error:
-        raise damaged(path, f"cannot be read ({type(error).__name__}: {error})") from None
+    except KeyError as error:
+        raise damaged(path, f"cannot be read ({error} is neither True nor False)") from None
     return table
 
 
@@ -240,10 +258,8 @@ def _open_arrays(path: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
             continue
         if not (path / name).is_file():
             raise damaged(path / name, "is missing")
-        try:
-            array = np.load(path / name, mmap_mode="r" if np.prod(shape) else None)
-        except (ValueError, EOFError) as error:
-            raise damaged(path / name, f"is truncated or no array ({error})") from None
+        check_inside(path / name, path, BenchmarkError)
+        array = map_array(path / name, BenchmarkError, FIX)
         if array.shape != shape or array.dtype != dtype:
             raise damaged(path / name, f"is {array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}")
         arrays[name] = array
@@ -255,6 +271,7 @@ def _check_hashes(path: Path, expected: dict[str, str]) -> None:
     for file in files:
         if not file.is_file():
             raise damaged(file, "is missing")
+        check_inside(file, path, BenchmarkError)
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         for file, digest in zip(files, pool.map(file_sha256, files), strict=True):
             if digest != expected[file.name]:

@@ -25,6 +25,8 @@ from safetensors.torch import load_file, save_file
 from .benchmark import file_sha256
 from .config import Config, ModelConfig, parse_config, profile
 from .errors import CheckpointError, StorageError
+from .files import JSON_LIMIT, check_regular, check_stored, parse_json, read_limited
+from .files import read_json as read_json_file
 from .jittor import read_jittor
 from .model import CMIC
 
@@ -59,13 +61,17 @@ class Run:
             CheckpointError: a damaged file, or weights of another architecture.
         """
         file = self.path / "model.safetensors"
-        model = CMIC(self.config.model)
+        check_regular(file, CheckpointError)
         try:
             state = {
                 name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()
             }
+            dim = self.config.model.dim
+            if "attention_weight" not in state or state["attention_weight"].shape != (dim, dim):
+                raise RuntimeError(f"they have no attention_weight of {dim} × {dim} numbers")
+            model = CMIC(self.config.model)
             model.load_state_dict(state)
-        except (SafetensorError, RuntimeError) as error:
+        except (OSError, SafetensorError, RuntimeError) as error:
             raise CheckpointError(
                 f"the weights cannot be used: {error}", path=file, fix="train again, or copy the run folder again"
             ) from None
@@ -74,8 +80,12 @@ class Run:
     @property
     def log(self) -> pd.DataFrame:
         """The training log: step, loss, instance, category, lr, seconds; NaN where a line has no such value."""
-        lines = (self.path / "log.jsonl").read_text().splitlines()
-        return pd.json_normalize([json.loads(line) for line in lines])
+        path, fix = self.path / "log.jsonl", "train again or copy the run again"
+        lines = read_limited(path, JSON_LIMIT, CheckpointError).splitlines()
+        entries = [parse_json(line, path, CheckpointError, fix) for line in lines]
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise CheckpointError("a line of the log is no entry", path=path, fix=fix)
+        return pd.json_normalize(entries)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -165,12 +175,7 @@ def read_json(path: Path) -> Any:
     Raises:
         CheckpointError: missing or damaged.
     """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"not readable as JSON ({error})", path=path, fix="train again or copy the run again"
-        ) from None
+    return read_json_file(path, CheckpointError, fix="train again or copy the run again")
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -225,7 +230,11 @@ def load_state(path: Path) -> dict[str, Any]:
         CheckpointError: missing or damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        check_stored(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError("it holds no table")
+        return state
     except Exception as error:
         raise CheckpointError(
             f"the resume state cannot be read ({type(error).__name__})", path=path, fix="start again without --resume"

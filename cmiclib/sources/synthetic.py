@@ -2,21 +2,20 @@
 
 import contextlib
 import hashlib
-import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trimesh
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import SourceError
+from ..files import read_json
+from ..mesh_files import read_scene
 from ..synthetic import Pose, render_photo
-from ..unpickle import read_limited
 from .crops import copy_gallery
 from .pix3d_records import JSON_LIMIT
 
@@ -90,7 +89,7 @@ def prepare_synthetic(
 
 def photograph(path: Path, shape_id: str, poses: np.ndarray | None, photos: int, size: int, seed: int) -> np.ndarray:
     """Return photos of one mesh, uint8 (photos, 4, size, size); each depends on seed, shape and its number only."""
-    mesh = trimesh.load_scene(path).to_mesh()
+    mesh = read_scene(path, process=True).to_mesh()
     images = []
     for k in range(photos):
         rng = np.random.default_rng(
@@ -124,10 +123,10 @@ def read_poses(path: Path) -> Poses:
     """
     poses: dict[str, list[tuple[float, float, float]]] = {}
     try:
-        for entry in json.loads(read_limited(path, JSON_LIMIT, SourceError)):
+        for entry in read_json(path, SourceError, "give Pix3D's annotation", JSON_LIMIT):
             if pose := _pose(entry):
                 poses.setdefault(str(entry["category"]), []).append(pose)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise SourceError(f"this is no list of records ({error})", path=path, fix="give Pix3D's annotation") from None
     if not poses:
         raise SourceError("no record has a pose", path=path, fix="give an annotation with cam_position or azimuth_deg")
