@@ -34,19 +34,22 @@ def read_limited(path: Path, limit: int, error: Error) -> bytes:
     Raises:
         CMICError: of class ``error``: missing, unreadable, larger, or no regular file.
     """
-    check_regular(path, error, limit)
+    size = check_regular(path, error, limit)
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            data = file.read(size + 1)  # never more than it had, should it grow; Python claims this memory at once
     except OSError as problem:
         raise error(f"cannot be read ({problem})", path=path, fix="check the path") from None
-    if len(data) > limit:
-        raise _too_large(path, len(data), error)
+    if len(data) > size:
+        raise error("the file grows while it is read", path=path, fix="wait until it is complete")
     return data
 
 
-def check_regular(path: Path, error: Error, limit: int | None = None, fix: str = "check the path") -> None:
+def check_regular(path: Path, error: Error, limit: int | None = None, fix: str = "check the path") -> int:
     """Refuse what is no file with an end: a folder, a pipe, a device; and a file of more than ``limit`` bytes.
+
+    Returns:
+        The file's size in bytes.
 
     Raises:
         CMICError: of class ``error``.
@@ -59,6 +62,7 @@ def check_regular(path: Path, error: Error, limit: int | None = None, fix: str =
         raise error("this is not a regular file", path=path, fix=fix)
     if limit is not None and found.st_size > limit:
         raise _too_large(path, found.st_size, error)
+    return found.st_size
 
 
 def _too_large(path: Path, size: int, error: Error) -> CMICError:
@@ -205,6 +209,8 @@ def check_stored(path: Path) -> None:
     Raises:
         ValueError: it is compressed, or no zip.
     """
+    if not path.is_file():
+        raise ValueError("no regular file")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
