@@ -15,7 +15,7 @@ The last five lines are optional. `cmiclib.benchmark_writer` makes such a folder
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +35,8 @@ VOXELS = 128
 SHAPE_COLUMNS = ("shape_id", "category", "name", "creator", "licence", "source", "group")
 FLAG_COLUMNS = ("seen", "truncated", "occluded", "slightly_occluded")
 QUERY_COLUMNS = ("query_id", "shape_id", "category", "split", *FLAG_COLUMNS, "photo", "source")
+HIDDEN = "|hidden"
+"""Stands for the shape and the category of a test photo in what training gets; no shape has such an id."""
 TABLES = {"shapes.csv": SHAPE_COLUMNS, "queries.csv": QUERY_COLUMNS}
 
 
@@ -170,11 +172,30 @@ class Benchmark:
             keep = keep & (self.queries["seen"].to_numpy() == seen)
         return np.flatnonzero(keep)
 
+    @cached_property
+    def photographed(self) -> np.ndarray:
+        """Whether any photo of any split shows the shape, bool (N,)."""
+        shown = self.queries["shape_id"].str.split("|").explode()
+        return self.shapes["shape_id"].isin(shown).to_numpy()
+
+    def without_test_labels(self) -> "Benchmark":
+        """Return the benchmark as training gets it: what the test photos show, shape and category, is not in it.
+
+        Which shapes have photos at all stays known, so that a shape of a test photo passes for no distractor.
+        """
+        queries = self.queries.copy()
+        queries.loc[queries["split"] == "test", ["shape_id", "category"]] = HIDDEN
+        blind = replace(self, queries=queries)
+        blind.__dict__.update(photographed=self.photographed, categories=self.categories)  # found on the whole table
+        return blind
+
     def relevant(self, rows: np.ndarray) -> np.ndarray:
         """Return bool (len(rows), N): the shape is the query's own (or any of several joined by ``|``)."""
         index = {shape_id: i for i, shape_id in enumerate(self.shapes["shape_id"])}
         out = np.zeros((len(rows), len(self.shapes)), bool)
         for i, ids in enumerate(self.queries["shape_id"].to_numpy()[rows]):
+            if ids == HIDDEN:
+                raise BenchmarkError("training asks what a test photo shows", path=self.path, fix="use train and val")
             out[i, [index[shape_id] for shape_id in ids.split("|")]] = True
         return out
 

@@ -6,11 +6,13 @@
 ``model.safetensors``  the weights that were best on the validation photos
 ``metrics.json``     what :mod:`cmiclib.evaluate` measured; no dates, so that equal runs have equal files
 ``environment.json`` machine, versions, date and duration
-``checkpoint/``      the state to resume from
+``checkpoint/``      the state to resume from, and the one before it
+``failed.json``      the photos of a batch whose loss was not a number
 """
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -197,6 +199,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
         with suppress(OSError):
             temporary.unlink()
@@ -205,9 +208,20 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         ) from None
 
 
+def sync_folder(path: Path) -> None:
+    """Make a renaming last through a loss of power, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def clear(path: Path) -> None:
     """Remove what an earlier training left in a run folder, so that nothing of it passes for the next one's."""
-    for name in ("checkpoint/state.pt", "environment.json", "metrics.json", "model.safetensors", "log.jsonl"):
+    states = ("checkpoint/state.pt", f"checkpoint/{BEFORE}")
+    for name in (*states, "environment.json", "failed.json", "metrics.json", "model.safetensors", "log.jsonl"):
         (path / name).unlink(missing_ok=True)
 
 
@@ -218,17 +232,51 @@ def save_weights(path: Path, model: CMIC) -> None:
     write_atomically(path, lambda temporary: save_file(state, temporary))
 
 
+BEFORE = "state-before.pt"
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a resume state (tensors, numbers, strings) atomically."""
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    """Write a resume state (tensors, numbers, strings) atomically; the one before stays beside it.
+
+    Raises:
+        StorageError: the disk is full; the states that are there stay.
+    """
+
+    def write(temporary: Path) -> None:
+        torch.save(state, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        if path.is_file():  # from here to the renaming there is only the one before
+            path.replace(path.with_name(BEFORE))
+
+    write_atomically(path, write)
+
+
+def has_state(path: Path) -> bool:
+    """Tell whether there is a resume state, or the one before it."""
+    return path.is_file() or path.with_name(BEFORE).is_file()
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read a resume state; only tensors and plain containers are ever built from the file.
 
+    Where the newest one is damaged or missing, the one before it is read, with a warning.
+
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: both are missing or damaged.
     """
+    before = path.with_name(BEFORE)
+    try:
+        return _load_state(path)
+    except CheckpointError as error:
+        if not before.is_file():
+            raise
+        state = _load_state(before)
+        warnings.warn(f"{error.problem}; training goes on from the state before it, {before}", stacklevel=2)
+        return state
+
+
+def _load_state(path: Path) -> dict[str, Any]:
     try:
         check_stored(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
