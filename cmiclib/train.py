@@ -20,11 +20,12 @@ from tqdm import tqdm
 from .augment import augment_queries, augment_views
 from .batches import draw_batch, step_generator
 from .benchmark import Benchmark
-from .checkpoint import Run, clear, load_state, save_state, save_weights, write_json
+from .checkpoint import Run, clear, has_state, load_state, save_state, save_weights, write_json
 from .config import Config, TrainConfig
 from .copies import Copies, StillMaps, make_copies
 from .embed import autocast, default_device, embed_gallery, embed_queries, finish
 from .errors import CheckpointError, StorageError, TrainingError
+from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn_if_collapsed
 from .losses import cmic_loss
 from .metrics import retrieval_metrics
 from .model import CMIC, build_model
@@ -36,8 +37,6 @@ METHOD = (
     "train", "weights",
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
-
-DIVERGED = "lower train.lr or set train.precision=fp32, then run again"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class TrainingData:
         """Read the training part of a benchmark."""
         rows = benchmark.rows("train")
         own = benchmark.relevant(rows).argmax(axis=1)  # (P,) gallery row of each photo's shape
-        without_photo = np.flatnonzero(~benchmark.shapes.shape_id.isin(benchmark.queries.shape_id))
+        without_photo = np.flatnonzero(~benchmark.photographed)
         shapes = np.union1d(own, without_photo) if distractors else np.unique(own)
         return cls(
             photos=torch.from_numpy(benchmark.images[rows]).to(device),
@@ -97,6 +96,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     device: torch.device | None = None,
+    save_seconds: float = SAVE_SECONDS,
 ) -> Run:
     """Train on the benchmark's ``train`` photos, keep the weights that are best on its ``val`` photos.
 
@@ -107,13 +107,21 @@ def train(
         resume: go on from the folder's last state, if it has one.
         progress: show a progress bar.
         device: default: the first GPU, else the CPU.
+        save_seconds: a state is written after so long, besides those at each look at the validation photos.
 
     Raises:
         TrainingError: too few shapes for the batch, no validation photos, or a loss that is not a number.
         CheckpointError: initial weights or a resume state that cannot be read.
         StorageError: the disk is full.
     """
-    path, device = Path(path), device or default_device()
+    with Pace(save_seconds) as pace:
+        blind = benchmark.without_test_labels()
+        return _train(config, blind, Path(path), resume, progress, device or default_device(), pace)
+
+
+def _train(
+    config: Config, benchmark: Benchmark, path: Path, resume: bool, progress: bool, device: torch.device, pace: Pace
+) -> Run:
     val = benchmark.rows("val")
     if len(val) == 0:
         raise TrainingError(
@@ -123,7 +131,7 @@ def train(
         )
     state_file, identity = path / "checkpoint" / "state.pt", f"{config.digest()} {benchmark.hash}"
     state: dict[str, Any] = {"run": identity, "step": 0, "best": -1.0, "seconds": 0.0}
-    if resume and state_file.is_file():
+    if resume and has_state(state_file):
         state = load_state(state_file)
         if state["run"] != identity:
             raise CheckpointError(
@@ -158,13 +166,12 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
+        check_loss(total.item(), step, (data.photo_shape, len(data.views)), config.train, benchmark, path)
 
         done = step + 1
         look = done % config.train.eval_every == 0 or done == config.train.steps
         if look or done % config.train.log_every == 0:
             line = {"step": done, "loss": total.item(), "instance": instance.item(), "category": category.item()}
-            if not math.isfinite(line["loss"]):
-                raise TrainingError(f"the loss of step {done} is not a number", path=path, fix=DIVERGED)
             append_log(log, line | {"lr": learning_rate(step, config.train), "seconds": time.perf_counter() - started})
         if look:
             scores = validate(model, benchmark, val, config, still)
@@ -172,8 +179,11 @@ def train(
             if scores["mrr"] > state["best"]:
                 state["best"] = scores["mrr"]
                 save_weights(path / "model.safetensors", model)
+        if pace.due() or look:
+            check_weights(model, done, path)
             state |= {"step": done, "seconds": time.perf_counter() - started}
             save_state(state_file, state | {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+            pace.written(done)
     write_json(path / "environment.json", environment() | {"seconds": round(state["seconds"], 1)})
     return Run.open(path)
 
@@ -216,6 +226,7 @@ def validate(
     else:
         query = finish(model.query_encoder, still.queries, config)
         views = finish(model.view_encoder, still.views, config).unflatten(0, benchmark.views.shape[:2])
+    warn_if_collapsed(query, views)
     device = model.attention_weight.device
     scores = model.score(query.to(device), views.to(device)).cpu()
     model.train()
