@@ -9,8 +9,10 @@ JOBS       ?= 1
 VARIANT    ?=
 SEED       ?= 0
 OUTPUT     ?=
+SHORT      ?=
 
 BIN   := .venv/bin
+AUDIT := pip-audit==2.10.1
 STAMP := .venv/.stamp
 BOOK  := --profile $(PROFILE) --benchmark $(BENCHMARK)
 
@@ -25,7 +27,7 @@ $(error TORCH=$(TORCH) is not known; use TORCH=cpu, TORCH=cuda or nothing)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce verify ablations ablation book lab prepare vendor notebooks readme test test-all lint types check format clean
+.PHONY: help setup reproduce verify ablations ablation book lab prepare vendor notebooks readme test test-all fuzz kill-test audit lint types check format clean
 
 help: ## explain every target
 	@echo "make reproduce, then make test; settings in brackets are given as NAME=value"
@@ -86,6 +88,17 @@ test: $(STAMP) ## the tests, a few minutes
 
 test-all: $(STAMP) ## every test: slow ones, browser, GPU
 	@$(BIN)/pytest -q
+
+fuzz: $(STAMP) ## damage files in thousands of ways and read them  [SHORT=1]
+	@$(BIN)/python tools/fuzz.py $(if $(SHORT),--short)
+
+kill-test: $(STAMP) ## kill trainings and preparations, go on, compare  [SHORT=1]
+	@$(BIN)/python tools/kill_test.py $(if $(SHORT),--short)
+
+audit: $(STAMP) ## ask PyPI whether weaknesses of the pinned packages are known
+	@$(PYTHON) -m venv .venv/audit
+	@.venv/audit/bin/python -m pip install -q --disable-pip-version-check $(AUDIT)
+	@.venv/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 lint: $(STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -14,19 +14,19 @@ The last five lines are optional. `cmiclib.benchmark_writer` makes such a folder
 """
 
 import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from .benchmark_checks import SPLITS, check_tables, check_views, damaged
+from .benchmark_checks import FIX, SPLITS, check_tables, check_views, damaged
 from .errors import BenchmarkError, MissingArrayError
+from .files import check_inside, map_array, read_json, read_table, shown
 from .render import ViewProtocol
 
 FORMAT = 1
@@ -35,6 +35,8 @@ VOXELS = 128
 SHAPE_COLUMNS = ("shape_id", "category", "name", "creator", "licence", "source", "group")
 FLAG_COLUMNS = ("seen", "truncated", "occluded", "slightly_occluded")
 QUERY_COLUMNS = ("query_id", "shape_id", "category", "split", *FLAG_COLUMNS, "photo", "source")
+HIDDEN = "|hidden"
+"""Stands for the shape and the category of a test photo in what training gets; no shape has such an id."""
 TABLES = {"shapes.csv": SHAPE_COLUMNS, "queries.csv": QUERY_COLUMNS}
 
 
@@ -148,6 +150,7 @@ class Benchmark:
             raise MissingArrayError(
                 f"no mesh of shape '{shape_id}'", path=path, fix="prepare the benchmark again from meshes"
             )
+        check_inside(path, self.path, BenchmarkError)
         return path
 
     @cached_property
@@ -169,11 +172,30 @@ class Benchmark:
             keep = keep & (self.queries["seen"].to_numpy() == seen)
         return np.flatnonzero(keep)
 
+    @cached_property
+    def photographed(self) -> np.ndarray:
+        """Whether any photo of any split shows the shape, bool (N,)."""
+        shown = self.queries["shape_id"].str.split("|").explode()
+        return self.shapes["shape_id"].isin(shown).to_numpy()
+
+    def without_test_labels(self) -> "Benchmark":
+        """Return the benchmark as training gets it: what the test photos show, shape and category, is not in it.
+
+        Which shapes have photos at all stays known, so that a shape of a test photo passes for no distractor.
+        """
+        queries = self.queries.copy()
+        queries.loc[queries["split"] == "test", ["shape_id", "category"]] = HIDDEN
+        blind = replace(self, queries=queries)
+        blind.__dict__.update(photographed=self.photographed, categories=self.categories)  # found on the whole table
+        return blind
+
     def relevant(self, rows: np.ndarray) -> np.ndarray:
         """Return bool (len(rows), N): the shape is the query's own (or any of several joined by ``|``)."""
         index = {shape_id: i for i, shape_id in enumerate(self.shapes["shape_id"])}
         out = np.zeros((len(rows), len(self.shapes)), bool)
         for i, ids in enumerate(self.queries["shape_id"].to_numpy()[rows]):
+            if ids == HIDDEN:
+                raise BenchmarkError("training asks what a test photo shows", path=self.path, fix="use train and val")
             out[i, [index[shape_id] for shape_id in ids.split("|")]] = True
         return out
 
@@ -202,33 +224,50 @@ def file_sha256(path: Path) -> str:
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    if not (path / "benchmark.json").is_file():
+    file = path / "benchmark.json"
+    if not file.is_file():
         raise BenchmarkError(
             "no prepared benchmark here (benchmark.json is missing)",
             path=path,
             fix="make one with `cmic prepare SOURCE --output DIR`, or correct the path",
         )
+    meta = read_json(file, BenchmarkError, FIX)
     try:
-        meta = json.loads((path / "benchmark.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
-            raise damaged(path / "benchmark.json", f"format {meta['format']}, this version reads {FORMAT}")
+            raise damaged(file, f"format {shown(meta['format'])}, this version reads {FORMAT}")
         ViewProtocol(**meta["protocol"])
-        int(meta["size"]), int(meta["shapes"]), int(meta["queries"]), str(meta["name"]), dict(meta["sha256"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise damaged(path / "benchmark.json", f"cannot be read ({type(error).__name__}: {error})") from None
+        _Facts.model_validate(meta)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(file, f"cannot be read ({type(error).__name__}: {error!s:.300})") from None
+    if unknown := set(meta["sha256"]) - {*TABLES, *array_specs(0, 0, 0, 0)}:
+        raise damaged(file, f"lists the file {shown(min(unknown))}, which is none of a benchmark's")
     return meta
+
+
+class _Facts(BaseModel):
+    """The entries of ``benchmark.json`` that every benchmark has."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    source: str
+    licence: str
+    size: Annotated[int, Field(ge=1, le=4096)]
+    shapes: Annotated[int, Field(ge=0, le=10**8)]
+    queries: Annotated[int, Field(ge=0, le=10**8)]
+    sha256: dict[str, str]
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise damaged(path, "is missing")
+    check_inside(path, path.parent, BenchmarkError)
+    table = read_table(path, list(TABLES[path.name]), BenchmarkError, FIX)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        table = table[list(TABLES[path.name])]
         for column in set(FLAG_COLUMNS) & set(table):
             table[column] = [{"True": True, "False": False}[text] for text in table[column]]
-    except (ValueError, KeyError) as error:
-        raise damaged(path, f"cannot be read ({type(error).__name__}: {error})") from None
+    except KeyError as error:
+        raise damaged(path, f"cannot be read ({error} is neither True nor False)") from None
     return table
 
 
@@ -240,10 +279,8 @@ def _open_arrays(path: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
             continue
         if not (path / name).is_file():
             raise damaged(path / name, "is missing")
-        try:
-            array = np.load(path / name, mmap_mode="r" if np.prod(shape) else None)
-        except (ValueError, EOFError) as error:
-            raise damaged(path / name, f"is truncated or no array ({error})") from None
+        check_inside(path / name, path, BenchmarkError)
+        array = map_array(path / name, BenchmarkError, FIX)
         if array.shape != shape or array.dtype != dtype:
             raise damaged(path / name, f"is {array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}")
         arrays[name] = array
@@ -255,6 +292,7 @@ def _check_hashes(path: Path, expected: dict[str, str]) -> None:
     for file in files:
         if not file.is_file():
             raise damaged(file, "is missing")
+        check_inside(file, path, BenchmarkError)
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         for file, digest in zip(files, pool.map(file_sha256, files), strict=True):
             if digest != expected[file.name]:

@@ -8,6 +8,7 @@ import pandas as pd
 from .errors import BenchmarkError
 
 SPLITS = ("train", "val", "test")
+FIX = "prepare the benchmark again"
 
 
 def check_views(views: np.ndarray, shape_id: str, path: Path | None = None) -> None:
@@ -24,16 +25,24 @@ def check_views(views: np.ndarray, shape_id: str, path: Path | None = None) -> N
         )
 
 
+def usable_id(shape_id: str) -> bool:
+    """Tell whether a shape id can be a path below ``meshes/`` on every system, and be joined to others by ``|``."""
+    parts = shape_id.split("/")
+    return all(parts) and not {".", ".."} & set(parts) and not any(c in shape_id for c in "|\\\0\n")
+
+
 def check_tables(shapes: pd.DataFrame, queries: pd.DataFrame, path: Path) -> None:
     """Check ids and splits of the two tables against each other.
 
     Raises:
-        BenchmarkError: repeated ids, queries of shapes that are not in the gallery, unknown splits, training
-            photos of a shape (or of a variant in its group) that is called unseen, photos on two sides.
+        BenchmarkError: repeated or unusable ids, queries of shapes that are not in the gallery, unknown splits,
+            training photos of a shape (or of a variant in its group) that is called unseen, photos on two sides.
     """
     for table, column in ((shapes, "shape_id"), (queries, "query_id")):
         if table[column].duplicated().any():
             raise damaged(path, f"{column} '{table[column][table[column].duplicated()].iloc[0]}' occurs twice")
+    if unusable := [shape_id for shape_id in shapes["shape_id"] if not usable_id(shape_id)]:
+        raise damaged(path / "shapes.csv", f"'{unusable[0]:.60}' cannot be a shape id")
     if unknown := set(queries["split"]) - set(SPLITS):
         raise damaged(path / "queries.csv", f"unknown split '{min(unknown)}'")
 
@@ -58,4 +67,4 @@ def check_tables(shapes: pd.DataFrame, queries: pd.DataFrame, path: Path) -> Non
 
 def damaged(path: Path, problem: str) -> BenchmarkError:
     """Return the error of a benchmark that cannot be used as it is."""
-    return BenchmarkError(problem, path=path, fix="prepare the benchmark again")
+    return BenchmarkError(problem, path=path, fix=FIX)

@@ -21,7 +21,7 @@ from .benchmark import (
     array_specs,
     file_sha256,
 )
-from .benchmark_checks import SPLITS, check_views
+from .benchmark_checks import SPLITS, check_views, usable_id
 from .errors import BenchmarkError, StorageError
 from .render import ViewProtocol
 
@@ -130,8 +130,7 @@ class BenchmarkWriter:
             BenchmarkError: a repeated or unusable id, arrays of another shape, views that are all alike.
             StorageError: the write failed; nothing of the benchmark stays.
         """
-        parts = shape_id.split("/")
-        if not all(parts) or {".", ".."} & set(parts) or any(c in shape_id for c in "|\\\0\n"):
+        if not usable_id(shape_id):
             raise BenchmarkError(f"'{shape_id}' cannot be a shape id", fix="use names such as chair/my-chair")
         if shape_id in self._shapes:
             raise BenchmarkError(f"shape '{shape_id}' was added before", fix="shape ids must be unique")

@@ -6,11 +6,13 @@
 ``model.safetensors``  the weights that were best on the validation photos
 ``metrics.json``     what :mod:`cmiclib.evaluate` measured; no dates, so that equal runs have equal files
 ``environment.json`` machine, versions, date and duration
-``checkpoint/``      the state to resume from
+``checkpoint/``      the state to resume from, and the one before it
+``failed.json``      the photos of a batch whose loss was not a number
 """
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from safetensors.torch import load_file, save_file
 from .benchmark import file_sha256
 from .config import Config, ModelConfig, parse_config, profile
 from .errors import CheckpointError, StorageError
+from .files import JSON_LIMIT, check_regular, check_stored, parse_json, read_limited
+from .files import read_json as read_json_file
 from .jittor import read_jittor
 from .model import CMIC
 
@@ -59,13 +63,17 @@ class Run:
             CheckpointError: a damaged file, or weights of another architecture.
         """
         file = self.path / "model.safetensors"
-        model = CMIC(self.config.model)
+        check_regular(file, CheckpointError)
         try:
             state = {
                 name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()
             }
+            dim = self.config.model.dim
+            if "attention_weight" not in state or state["attention_weight"].shape != (dim, dim):
+                raise RuntimeError(f"they have no attention_weight of {dim} × {dim} numbers")
+            model = CMIC(self.config.model)
             model.load_state_dict(state)
-        except (SafetensorError, RuntimeError) as error:
+        except (OSError, SafetensorError, RuntimeError) as error:
             raise CheckpointError(
                 f"the weights cannot be used: {error}", path=file, fix="train again, or copy the run folder again"
             ) from None
@@ -74,8 +82,12 @@ class Run:
     @property
     def log(self) -> pd.DataFrame:
         """The training log: step, loss, instance, category, lr, seconds; NaN where a line has no such value."""
-        lines = (self.path / "log.jsonl").read_text().splitlines()
-        return pd.json_normalize([json.loads(line) for line in lines])
+        path, fix = self.path / "log.jsonl", "train again or copy the run again"
+        lines = read_limited(path, JSON_LIMIT, CheckpointError).splitlines()
+        entries = [parse_json(line, path, CheckpointError, fix) for line in lines]
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise CheckpointError("a line of the log is no entry", path=path, fix=fix)
+        return pd.json_normalize(entries)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -165,12 +177,7 @@ def read_json(path: Path) -> Any:
     Raises:
         CheckpointError: missing or damaged.
     """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"not readable as JSON ({error})", path=path, fix="train again or copy the run again"
-        ) from None
+    return read_json_file(path, CheckpointError, fix="train again or copy the run again")
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -192,6 +199,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
         with suppress(OSError):
             temporary.unlink()
@@ -200,9 +208,20 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         ) from None
 
 
+def sync_folder(path: Path) -> None:
+    """Make a renaming last through a loss of power, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def clear(path: Path) -> None:
     """Remove what an earlier training left in a run folder, so that nothing of it passes for the next one's."""
-    for name in ("checkpoint/state.pt", "environment.json", "metrics.json", "model.safetensors", "log.jsonl"):
+    states = ("checkpoint/state.pt", f"checkpoint/{BEFORE}")
+    for name in (*states, "environment.json", "failed.json", "metrics.json", "model.safetensors", "log.jsonl"):
         (path / name).unlink(missing_ok=True)
 
 
@@ -213,19 +232,57 @@ def save_weights(path: Path, model: CMIC) -> None:
     write_atomically(path, lambda temporary: save_file(state, temporary))
 
 
+BEFORE = "state-before.pt"
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a resume state (tensors, numbers, strings) atomically."""
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    """Write a resume state (tensors, numbers, strings) atomically; the one before stays beside it.
+
+    Raises:
+        StorageError: the disk is full; the states that are there stay.
+    """
+
+    def write(temporary: Path) -> None:
+        torch.save(state, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        if path.is_file():  # from here to the renaming there is only the one before
+            path.replace(path.with_name(BEFORE))
+
+    write_atomically(path, write)
+
+
+def has_state(path: Path) -> bool:
+    """Tell whether there is a resume state, or the one before it."""
+    return path.is_file() or path.with_name(BEFORE).is_file()
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read a resume state; only tensors and plain containers are ever built from the file.
 
+    Where the newest one is damaged or missing, the one before it is read, with a warning.
+
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: both are missing or damaged.
     """
+    before = path.with_name(BEFORE)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _load_state(path)
+    except CheckpointError as error:
+        if not before.is_file():
+            raise
+        state = _load_state(before)
+        warnings.warn(f"{error.problem}; training goes on from the state before it, {before}", stacklevel=2)
+        return state
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    try:
+        check_stored(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError("it holds no table")
+        return state
     except Exception as error:
         raise CheckpointError(
             f"the resume state cannot be read ({type(error).__name__})", path=path, fix="start again without --resume"

@@ -13,6 +13,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from .errors import MeshError
+from .mesh_files import read_scene
 
 VOXELS = 128
 GAMMA = 2.2  # of colours on a screen
@@ -37,11 +38,10 @@ def load_mesh(path: str | Path, up: str = "+y", front: str = "+z") -> trimesh.Tr
     """
     path = Path(path)
     rotation = frame_rotation(up, front)
-    if not path.is_file():
-        raise MeshError("no such file", path=path, fix="correct the path")
+    scene = read_scene(path)
     try:
-        mesh = _join(trimesh.load_scene(path, process=False))
-    except Exception as error:  # each of trimesh's readers fails in its own way
+        mesh = _join(scene)
+    except Exception as error:  # parts that do not fit together fail in many ways
         raise MeshError(
             f"cannot be read as a mesh ({type(error).__name__}: {error})",
             path=path,
@@ -80,7 +80,8 @@ def face_colors(part: trimesh.Trimesh) -> np.ndarray:
     if isinstance(material, trimesh.visual.material.PBRMaterial):  # glTF's factors are linear light
         color = np.rint(255 * (color / 255) ** (1 / GAMMA))
     if image := getattr(material, "image", None) or getattr(material, "baseColorTexture", None):
-        with contextlib.suppress(OSError):  # a damaged texture spoils no geometry
+        with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            # A damaged texture spoils no geometry.
             color = image.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
     return np.tile(np.array([*color, 255], np.uint8), (len(part.faces), 1))
 

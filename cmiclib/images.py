@@ -1,14 +1,21 @@
 """Photos and masks from files of every kind, and the square crop around the object that a query is."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from .errors import ImageError, StorageError
+from .files import check_regular
 
 MAX_PIXELS = 80_000_000  # more than any camera of today; a small file can claim far more and fill the memory
+MAX_BYTES = 1 << 29
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""What photos come as; Pillow's other readers, of which one starts another program, are never asked."""
 _FIX = "save it again as JPEG or PNG"
+EpsImagePlugin.gs_binary = False  # trimesh opens textures with all readers: nothing shall start Ghostscript
 
 
 def read_photo(path: str | Path, upright: bool = True) -> np.ndarray:
@@ -24,12 +31,7 @@ def read_photo(path: str | Path, upright: bool = True) -> np.ndarray:
     Raises:
         ImageError: no such file, no image, cut off, or more than 80 million pixels.
     """
-    image = _upright(_read(Path(path))) if upright else _read(Path(path))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.asarray(_eight_bit(image).convert("RGB"))
+    return _decoded(Path(path), lambda image: _rgb(_upright(image) if upright else image))
 
 
 def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray:
@@ -45,12 +47,7 @@ def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray
     Raises:
         ImageError: as `read_photo`, or the photo has another size.
     """
-    image = _upright(_read(Path(path)))
-    if image.has_transparency_data:
-        gray = np.asarray(image.convert("RGBA"))[..., 3]
-        gray = gray if gray.min() < 255 else np.asarray(image.convert("RGBA").convert("L"))
-    else:
-        gray = np.asarray(_eight_bit(image).convert("L")) if image.mode != "P" else _palette_mask(image)
+    gray = _decoded(Path(path), lambda image: _gray(_upright(image)))
     mask = gray >= 128 if gray.max() > 1 else gray > 0
     if size_of is not None and mask.shape != size_of.shape[:2]:
         raise ImageError(
@@ -139,11 +136,18 @@ def clip_box(box: tuple[float, float, float, float], height: int, width: int) ->
     return x0, y0, x1, y1
 
 
-def _read(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise ImageError("no such file", path=path, fix="correct the path")
+def decode_image(file: Path | BinaryIO, path: Path) -> Image.Image:
+    """Open an image of one of `FORMATS` and read its first frame.
+
+    Args:
+        file: the file, or its bytes where it is part of an archive.
+        path: its name, for the message.
+
+    Raises:
+        ImageError: no image, cut off, or more than 80 million pixels.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
                     f"{image.width}×{image.height} pixels are more than {MAX_PIXELS // 1_000_000} million",
@@ -152,10 +156,40 @@ def _read(path: Path) -> Image.Image:
                 )
             image.load()
             return image
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise ImageError(str(error), path=path, fix="make it smaller") from None
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's readers raise all three for damaged files
+    except Exception as error:  # Pillow's readers of damaged files raise nearly everything
         raise ImageError(f"cannot be read as an image ({error})", path=path, fix=_FIX) from None
+
+
+def _decoded(path: Path, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    if not path.is_file():
+        raise ImageError("no such file", path=path, fix="correct the path")
+    check_regular(path, ImageError, MAX_BYTES)
+    image = decode_image(path, path)
+    try:
+        return convert(image)
+    except (ValueError, OSError, MemoryError) as error:  # colours that Pillow does not convert, such as Lab
+        raise ImageError(f"cannot be read as an image ({error})", path=path, fix=_FIX) from None
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """Pixels as uint8 (H, W, 3), transparency over white."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.asarray(_eight_bit(image).convert("RGB"))
+
+
+def _gray(image: Image.Image) -> np.ndarray:
+    """Opacity where there is any, else gray values, uint8 (H, W)."""
+    if image.has_transparency_data:
+        opacity = np.asarray(image.convert("RGBA"))[..., 3]
+        return opacity if opacity.min() < 255 else np.asarray(image.convert("RGBA").convert("L"))
+    return np.asarray(_eight_bit(image).convert("L")) if image.mode != "P" else _palette_mask(image)
 
 
 def _upright(image: Image.Image) -> Image.Image:

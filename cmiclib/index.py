@@ -20,6 +20,7 @@ from .checkpoint import write_atomically
 from .config import Config, Fusion, parse_config
 from .embed import embed_gallery, embed_queries
 from .errors import CheckpointError
+from .files import check_regular
 from .metrics import top_k
 from .model import CMIC, fused_scores, fused_weights
 
@@ -148,23 +149,35 @@ class ShapeIndex:
         Raises:
             CheckpointError: missing, damaged or not an index.
         """
+        check_regular(Path(path), CheckpointError, fix="make one with `cmic index`")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     raise CheckpointError("this is not an index file", path=path, fix="make one with `cmic index`")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, RuntimeError) as error:
             raise CheckpointError(
                 f"the index cannot be read ({error})", path=path, fix="make it again with `cmic index`"
             ) from None
-        ids = json.loads(metadata["shape_ids"])
-        views, attention = tensors.pop("views"), tensors.pop("attention")
-        if not metadata["config"]:
-            return cls(views, attention, ids)
-        config = parse_config(json.loads(metadata["config"]), path=str(path))
-        model = CMIC(config.model)
-        prefix = "query_encoder."
-        model.query_encoder.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
-        model.attention_weight.data = attention
-        return cls(views, attention, ids, model.eval(), config)
+        try:
+            ids = json.loads(metadata["shape_ids"])
+            if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+                raise ValueError("its ids are no list of names")
+            views, attention = tensors.pop("views"), tensors.pop("attention")
+            if not metadata["config"]:
+                return cls(views, attention, ids)
+            config = parse_config(json.loads(metadata["config"]), path=str(path))
+            if config.model.dim != len(attention):
+                raise ValueError(f"its vectors have {len(attention)} numbers, its encoder's {config.model.dim}")
+            model = CMIC(config.model)
+            prefix = "query_encoder."
+            model.query_encoder.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
+            model.attention_weight.data = attention
+            return cls(views, attention, ids, model.eval(), config)
+        except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+            raise CheckpointError(
+                f"the index does not hold what one holds ({type(error).__name__}: {error!s:.300})",
+                path=path,
+                fix="make it again with `cmic index`",
+            ) from None

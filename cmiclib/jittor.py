@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError
-from .unpickle import load_pickle, read_limited, sha1
+from .files import check_stored, read_limited
+from .unpickle import load_pickle, sha1
 
 MAGIC = b"HCAJSLHD"
 LIMIT = 4 << 30
@@ -57,6 +58,7 @@ VARIABLE = {("jittor", "jittor_core.Var"): _same, ("jittor.jittor_core", "Var"):
 
 def _read_zip(path: Path) -> Any:
     try:
+        check_stored(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # torch raises many kinds of errors for damaged and for forged files
         reason = str(problem).split("\n")[0]
@@ -67,8 +69,11 @@ def _tensors(values: Any, path: Path) -> dict[str, Tensor]:
     wrong = "it does not hold a table of named arrays"
     if not isinstance(values, dict) or not values or not all(isinstance(name, str) for name in values):
         raise CheckpointError(wrong, path=path, fix="give the file of a trained model")
-    tensors = {}
+    tensors, size = {}, 0
     for name, value in values.items():
+        size += value.nbytes if isinstance(value, np.ndarray) else 0
+        if size > LIMIT:  # one array under many names is small in the file only
+            raise CheckpointError("it unpacks to more than it can hold", path=path, fix="download it again")
         if isinstance(value, np.ndarray):
             value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
         if not isinstance(value, Tensor):

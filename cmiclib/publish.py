@@ -161,7 +161,8 @@ def unpack(package: Package, archive: Path, target: Path) -> None:
     with tarfile.open(archive) as tar:
         for member in tar:
             inner = member.name.removeprefix(package.source)
-            if member.name.startswith(package.source) and any(fnmatch(inner, pattern) for pattern in package.files):
+            wanted = member.name.startswith(package.source) and any(fnmatch(inner, p) for p in package.files)
+            if wanted and member.isfile() and ".." not in inner:
                 content = tar.extractfile(member)
                 assert content is not None  # a regular file
                 (target / inner).parent.mkdir(parents=True, exist_ok=True)

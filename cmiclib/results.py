@@ -4,11 +4,11 @@
 name → the largest difference that counts as agreement), and the date, machine and hashes of the run they come from.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import BookError
+from .files import read_json
 
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 ROWS = {
@@ -42,12 +42,9 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
         BookError: it is missing or not JSON.
     """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise BookError("this file of results does not exist", path=path, fix="run `make reproduce` first") from None
-    except json.JSONDecodeError as error:
-        raise BookError(f"this is not JSON ({error})", path=path, fix="run `make reproduce` again") from None
+    if not path.is_file():
+        raise BookError("this file of results does not exist", path=path, fix="run `make reproduce` first")
+    return read_json(path, BookError, fix="run `make reproduce` again")
 
 
 def compare(measured: dict[str, Any], stored: dict[str, Any]) -> list[Comparison]:

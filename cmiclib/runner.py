@@ -23,7 +23,8 @@ from typing import Any
 
 from .chapters import Chapter, check_parameters, read_book, selected
 from .config import profile as profile_config
-from .errors import BookError
+from .errors import BookError, StorageError
+from .files import read_json
 from .notebooks import derive
 
 KERNEL_ENVIRONMENT = {
@@ -160,6 +161,7 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
     """
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     target.parent.mkdir(parents=True, exist_ok=True)
     for name, value in KERNEL_ENVIRONMENT.items():  # the kernel inherits it
@@ -177,7 +179,19 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
         )
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
+    except DeadKernelError:
+        return "DeadKernelError: its process was killed, most often for want of memory"
+    except OSError as error:
+        raise _storage(error, target) from None
     return ""
+
+
+def _storage(error: OSError, path: Path) -> StorageError:
+    return StorageError(
+        f"could not be written ({error.strerror or error})",
+        path=path,
+        fix="make room on the disk, then run again: chapters that are done are not repeated",
+    )
 
 
 @contextlib.contextmanager
@@ -204,16 +218,34 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return ``provenance.json`` of a profile's outputs, or an empty record."""
+    """Return ``provenance.json`` of a profile's outputs, or an empty record.
+
+    Raises:
+        BookError: it is damaged.
+    """
     path = folder / "provenance.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    record = read_json(path, BookError, fix="remove it, then run again")
+    if not isinstance(record, dict):
+        raise BookError("this is no record of a run", path=path, fix="remove it, then run again")
+    return record
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Replace ``provenance.json`` in one step."""
+    """Replace ``provenance.json`` in one step.
+
+    Raises:
+        StorageError: the disk is full; the record stays as it was.
+    """
     temporary = folder / "provenance.json.part"
-    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    temporary.replace(folder / "provenance.json")
+    try:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        temporary.replace(folder / "provenance.json")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise _storage(error, folder / "provenance.json") from None
 
 
 def commit(root: Path) -> str | None:

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from .benchmark_checks import SPLITS
 from .errors import SourceError
+from .files import read_table
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "splits"
 OUT = "none"
@@ -28,11 +27,8 @@ def read_split(name: str | Path) -> dict[str, str]:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.csv")))
         raise SourceError("no such list of photos", path=path, fix=f"use one of: {known}; or the path of a CSV file")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        names, parts = table["name"], table["split"]
-    except (ValueError, KeyError) as error:
-        raise SourceError(f"cannot be read ({error})", path=path, fix="give the columns name and split") from None
+    table = read_table(path, ["name", "split"], SourceError, fix="give the columns name and split")
+    names, parts = table["name"], table["split"]
     if unknown := sorted(set(parts) - {*SPLITS, OUT}):
         raise SourceError(f"unknown part '{unknown[0]}'", path=path, fix=f"use {', '.join([*SPLITS, OUT])}")
     if repeated := sorted(names[names.duplicated()]):

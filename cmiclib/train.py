@@ -22,12 +22,13 @@ from .altered import altered
 from .augment import augment_queries, augment_views
 from .batches import draw_batch, step_generator
 from .benchmark import Benchmark
-from .checkpoint import Run, clear, load_state, save_state, save_weights, write_json
+from .checkpoint import Run, clear, has_state, load_state, save_state, save_weights, write_json
 from .config import Config, TrainConfig
 from .copies import Copies, StillMaps, draw_photos, draw_views, make_copies
 from .distributed import ALONE, Processes, share_statistics
 from .embed import autocast, default_device, embed_in_shares, embed_queries, finish
 from .errors import CheckpointError, StorageError, TrainingError
+from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn_if_collapsed
 from .losses import cmic_loss
 from .metrics import retrieval_metrics
 from .model import CMIC, build_model
@@ -44,7 +45,6 @@ METHOD = (
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
 NO_COPIES = Copies(photos=None, views=None)
-DIVERGED = "lower train.lr or set train.precision=fp32, then run again"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TrainingData:
         """Read the training part of a benchmark."""
         rows = benchmark.rows("train")
         own = benchmark.relevant(rows).argmax(axis=1)  # (P,) gallery row of each photo's shape
-        without_photo = np.flatnonzero(~benchmark.shapes.shape_id.isin(benchmark.queries.shape_id))
+        without_photo = np.flatnonzero(~benchmark.photographed)
         shapes = np.union1d(own, without_photo) if distractors else np.unique(own)
         return cls(
             photos=torch.from_numpy(benchmark.images[rows]).to(device),
@@ -106,6 +106,7 @@ def train(
     device: torch.device | None = None,
     maps: "Maps | None" = None,
     processes: Processes = ALONE,
+    save_seconds: float = SAVE_SECONDS,
 ) -> Run:
     """Train on the benchmark's ``train`` photos, keep the weights that are best on its ``val`` photos.
 
@@ -118,6 +119,7 @@ def train(
         device: default: the first GPU, else the CPU.
         maps: what the frozen stages return, where it was computed before; see :mod:`cmiclib.kept_maps`.
         processes: train with several, see :mod:`cmiclib.distributed`; only the first one writes.
+        save_seconds: a state is written after so long, besides those at each look at the validation photos.
 
     Raises:
         TrainingError: too few shapes for the batch, no validation photos, or a loss that is not a number.
@@ -125,6 +127,7 @@ def train(
         StorageError: the disk is full.
     """
     path, device = Path(path), device or default_device()
+    benchmark = altered(benchmark.without_test_labels(), config.data)
     val = benchmark.rows("val")
     if len(val) == 0:
         raise TrainingError(
@@ -134,7 +137,7 @@ def train(
         )
     state_file, identity = path / "checkpoint" / "state.pt", f"{config.digest()} {benchmark.hash}"
     state: dict[str, Any] = {"run": identity, "step": 0, "best": -1.0, "seconds": 0.0}
-    if resume and state_file.is_file():
+    if resume and has_state(state_file):
         state = load_state(state_file)
         if state["run"] != identity:
             raise CheckpointError(
@@ -149,7 +152,6 @@ def train(
         write_json(path / "config.json", config.model_dump(mode="json"))
         write_json(path / "data.json", manifest(benchmark))
 
-    benchmark = altered(benchmark, config.data)
     data = TrainingData.load(benchmark, device, config.train.distractors)
     torch.manual_seed(config.train.seed)
     model = build_model(config.model).to(device)
@@ -175,32 +177,38 @@ def train(
         data, still = replace(data, copies=maps.copies), maps.still
     step_model = DistributedDataParallel(model) if processes.count > 1 else model
     steps = range(state["step"], config.train.steps)
-    for step in tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress):
-        set_learning_rate(optimizer, learning_rate(step, config.train))
-        total, instance, category = training_loss(step_model, data, config, step, processes)
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
+    bar = tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress)
+    with Pace(save_seconds) as pace:
+        for step in bar:
+            set_learning_rate(optimizer, learning_rate(step, config.train))
+            total, instance, category = training_loss(step_model, data, config, step, processes)
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            optimizer.step()
 
-        done = step + 1
-        look = done % config.train.eval_every == 0 or done == config.train.steps
-        if look or done % config.train.log_every == 0:
-            line = {"step": done, "loss": total.item(), "instance": instance.item(), "category": category.item()}
-            if not math.isfinite(line["loss"]):
-                raise TrainingError(f"the loss of step {done} is not a number", path=path, fix=DIVERGED)
-            line |= {"lr": learning_rate(step, config.train), "seconds": time.perf_counter() - started}
-            if processes.first:
-                append_log(log, line)
-        if look:
-            scores = validate(model, benchmark, val, config, still, processes)
-            if not processes.first:
-                continue
-            append_log(log, {"step": done, "val": scores, "seconds": time.perf_counter() - started})
-            if scores["mrr"] > state["best"]:
-                state["best"] = scores["mrr"]
-                save_weights(path / "model.safetensors", model)
-            state |= {"step": done, "seconds": time.perf_counter() - started}
-            save_state(state_file, state | {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+            done = step + 1
+            look = done % config.train.eval_every == 0 or done == config.train.steps
+            note = look or done % config.train.log_every == 0
+            if note or device.type == "cpu":  # to read a number makes the host wait for a GPU
+                check_loss(total.item(), step, (data.photo_shape, len(data.views)), config.train, benchmark, path)
+            if note and processes.first:
+                line = {"step": done, "loss": total.item(), "instance": instance.item(), "category": category.item()}
+                seconds = time.perf_counter() - started
+                append_log(log, line | {"lr": learning_rate(step, config.train), "seconds": seconds})
+            if look:
+                scores = validate(model, benchmark, val, config, still, processes)
+                if processes.first:
+                    append_log(log, {"step": done, "val": scores, "seconds": time.perf_counter() - started})
+                if processes.first and scores["mrr"] > state["best"]:
+                    state["best"] = scores["mrr"]
+                    save_weights(path / "model.safetensors", model)
+            if pace.due() or look:
+                check_weights(model, done, path)
+                state |= {"step": done, "seconds": time.perf_counter() - started}
+                if processes.first:
+                    whole = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                    save_state(state_file, state | whole)
+                pace.written(done)
     if processes.first:
         write_json(path / "environment.json", environment() | {"seconds": round(state["seconds"], 1)})
     processes.wait()
@@ -262,6 +270,7 @@ def validate(
     else:
         query = finish(model.query_encoder, still.queries, config)
         views = finish(model.view_encoder, still.views, config).unflatten(0, benchmark.views.shape[:2])
+    warn_if_collapsed(query, views)
     device = model.attention_weight.device
     scores = model.score(query.to(device), views.to(device)).cpu()
     model.train()

@@ -8,6 +8,7 @@ so that not even numpy's own constructors are called with a stranger's arguments
 import hashlib
 import io
 import pickle
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from .errors import CMICError
+from .files import read_limited as read_limited  # readers of pickles take it from here
 
 KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 """Types of numbers that an array may hold: no objects, no strings."""
@@ -62,7 +64,46 @@ class SafeUnpickler(_PythonUnpickler):
             raise pickle.UnpicklingError("it gives a state to something that has none")
         self.stack[-1].set_state(state)
 
-    dispatch: ClassVar[dict[int, Any]] = {**_PythonUnpickler.dispatch, pickle.BUILD[0]: load_build}
+    def load_bytearray8(self) -> None:
+        """Read a bytearray; the usual way claims its memory before it looks whether so much is there."""
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(length)))
+
+    def load_setitem(self) -> None:
+        """Put one entry into a dictionary, with a checked key."""
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Put entries into a dictionary, with checked keys."""
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """Make a dictionary of entries with checked keys."""
+        _check_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_set(self) -> None:
+        """Refuse sets: no file that is read here has any, and they hash what they hold."""
+        raise pickle.UnpicklingError("it holds a set")
+
+    dispatch: ClassVar[dict[int, Any]] = _PythonUnpickler.dispatch | {
+        pickle.BUILD[0]: load_build,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.EMPTY_SET[0]: load_set,
+        pickle.FROZENSET[0]: load_set,
+    }
+
+
+def _check_keys(keys: list[Any]) -> None:
+    """Refuse containers as keys: to hash a tuple that holds one tuple twice, and so on forty times, takes for ever."""
+    for key in keys:
+        if not isinstance(key, str | bytes | int | float | None):
+            raise pickle.UnpicklingError(f"it has a {type(key).__name__} as a key")
 
 
 def load_pickle(
@@ -80,7 +121,9 @@ def load_pickle(
         CMICError: of class ``error``: damaged, or it wants something that is not data.
     """
     try:
-        value = SafeUnpickler(io.BytesIO(data), {**ARRAYS, **(allowed or {})}).load()
+        names = {**ARRAYS, **(allowed or {})}
+        names["_codecs", "encode"] = _Encoder(len(data))
+        value = SafeUnpickler(io.BytesIO(data), names).load()
         return _finish(value)
     except Exception as problem:  # a forged pickle can fail anywhere in the unpickler
         reason = str(problem) or type(problem).__name__
@@ -116,7 +159,7 @@ class _Array(StandIn):
     def fill(self, data: Any, kind: Any, shape: Any, order: Literal["C", "F"]) -> None:
         if not isinstance(kind, _Type) or not isinstance(data, bytes | bytearray):
             raise pickle.UnpicklingError("it holds an array of objects, not of numbers")
-        self.value = np.frombuffer(bytes(data), kind.numpy()).reshape(shape, order=order)
+        self.value = np.frombuffer(data, kind.numpy()).reshape(shape, order=order)
 
 
 def _new_array(*_: Any) -> _Array:
@@ -129,11 +172,19 @@ def _array_of_bytes(data: Any, kind: Any, shape: Any, order: Any = "C", *_: Any)
     return array
 
 
-def _encode(text: Any, codec: Any = "latin1") -> bytes:
-    """Make bytes as protocols before 3 do."""
-    if not isinstance(text, str) or codec != "latin1":
-        raise pickle.UnpicklingError("it encodes text")
-    return text.encode("latin1")
+class _Encoder:
+    """Make bytes as protocols before 3 do, at most as many as the file has: it may ask for one text again and again."""
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def __call__(self, text: Any, codec: Any = "latin1") -> bytes:
+        if not isinstance(text, str) or codec != "latin1":
+            raise pickle.UnpicklingError("it encodes text")
+        self.left -= len(text)
+        if self.left < 0:
+            raise pickle.UnpicklingError("it unpacks to more than it holds")
+        return text.encode("latin1")
 
 
 def _refuse(*_: Any) -> Any:
@@ -147,7 +198,6 @@ ARRAYS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _Type,
     ("numpy.core.numeric", "_frombuffer"): _array_of_bytes,
     ("numpy._core.numeric", "_frombuffer"): _array_of_bytes,
-    ("_codecs", "encode"): _encode,
 }
 
 
@@ -156,6 +206,9 @@ def _finish(value: Any) -> Any:
     holder = [value]
     waiting: list[Any] = [holder]
     seen: set[int] = set()
+    lists: dict[
+        int, tuple[Any, list[Any]]
+    ] = {}  # of each tuple one list, however often it occurs; the tuple stays alive
     while waiting:
         container = waiting.pop()
         if id(container) in seen:
@@ -167,28 +220,11 @@ def _finish(value: Any) -> Any:
                     raise pickle.UnpicklingError("it holds an array without numbers")
                 container[key] = item.value
             elif isinstance(item, tuple):
-                container[key] = item = list(item)
-                waiting.append(item)
+                _, container[key] = lists.setdefault(id(item), (item, list(item)))
+                waiting.append(container[key])
             elif isinstance(item, dict | list):
                 waiting.append(item)
     return holder[0]
-
-
-def read_limited(path: Path, limit: int, error: type[CMICError]) -> bytes:
-    """Read a whole file of at most ``limit`` bytes.
-
-    Raises:
-        CMICError: of class ``error``: missing, unreadable or larger.
-    """
-    try:
-        size = path.stat().st_size
-        if size > limit:
-            raise error(
-                f"the file has {size / 1e9:.1f} GB, more than such a file can have", path=path, fix="check the path"
-            )
-        return path.read_bytes()
-    except OSError as problem:
-        raise error(f"cannot be read ({problem})", path=path, fix="check the path") from None
 
 
 def sha1(data: bytes) -> bytes:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError
+from .files import check_regular
 from .jittor import read_jittor
 
 PACKAGED = "tf_efficientnet_lite0"
@@ -94,6 +95,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix in (".pkl", ".pt"):
         return read_jittor(path)
+    check_regular(path, CheckpointError, fix="check the path in model.init")
     try:
         return load_file(path)
     except Exception as error:

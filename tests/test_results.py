@@ -48,7 +48,7 @@ def test_missing_and_broken_files_say_what_to_do(tmp_path) -> None:
     with pytest.raises(BookError, match="make reproduce"):
         results.read_results(tmp_path / "metrics.json")
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(BookError, match="not JSON"):
+    with pytest.raises(BookError, match="cannot be read as JSON"):
         results.read_results(tmp_path / "metrics.json")
 
 

@@ -1,5 +1,6 @@
 """What the commands share: errors as messages, tables, JSON files, the types of options."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import CMICError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Commands(TyperGroup):
@@ -19,6 +22,12 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except CMICError as error:
             typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"error: {where}{error.strerror}\n  How to fix: make room on the disk, then run again", err=True)
             raise typer.Exit(2) from None
 
 

@@ -38,17 +38,21 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "test",
     mode: Annotated[str | None, typer.Option(help="as the released test script: simple, full or shapenet")] = None,
+    changed: Annotated[bool, typer.Option("--changed", help="also where the benchmark has changed since")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure a run on a prepared benchmark, in its own gallery or in one that lacks the photos' shapes."""
     from ..benchmark import Benchmark
     from ..checkpoint import Run
     from ..evaluate import check_protocols, report, score_index
+    from ..guard import check_unchanged
     from ..index import ShapeIndex
     from ..modes import TOTAL, released_table
     from ..unseen import evaluate_unseen
 
     opened, trained = Benchmark.open(benchmark), Run.open(run)
+    if not changed:
+        check_unchanged(trained, opened)
     searched = Benchmark.open(gallery) if gallery else None
     if searched is not None:
         check_protocols(opened, searched)  # before the gallery is embedded, which can take long

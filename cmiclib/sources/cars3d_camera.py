@@ -28,6 +28,7 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 
 from ..errors import SourceError
+from ..files import shown
 from ..unpickle import load_pickle, read_limited
 
 WIDTH = 300
@@ -79,7 +80,7 @@ def read_poses(path: Path) -> dict[str, Pose]:
             poses[_checked_name(name)] = _pose(record)
         except (KeyError, TypeError, ValueError) as error:
             said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-            raise SourceError(f"the record of {name!r} cannot be used: {said}", path=path, fix=_FIX) from None
+            raise SourceError(f"the record of {shown(name)} cannot be used: {said}", path=path, fix=_FIX) from None
     return poses
 
 
@@ -108,13 +109,13 @@ def check_model_id(model_id: Any) -> str:
         ValueError: it is something else.
     """
     if not isinstance(model_id, str) or not re.fullmatch(r"[\w-]+", model_id):
-        raise ValueError(f"{model_id!r} is not the name of a model")
+        raise ValueError(f"{shown(model_id)} is not the name of a model")
     return model_id
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} = {value!r} is not a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise ValueError(f"{name} = {shown(value)} is not a finite number")
     return float(value)
 
 

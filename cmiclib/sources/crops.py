@@ -5,7 +5,6 @@ is below the list's folder. Any of the ids counts as right; they may stand with 
 ``chair/IKEA_POANG_2``.
 """
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,9 @@ from typing import Any
 
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
-from ..errors import SourceError
+from ..errors import BenchmarkError, SourceError
+from ..files import check_inside, read_json, read_limited
+from ..mesh_files import MESH_LIMIT
 from .folder import Prepared
 from .listings import inside
 from .meshes import listed
@@ -91,10 +92,7 @@ def read_crops(path: Path, root: Path) -> list[PhotoFile]:
         SourceError: not a list of such entries, paths that leave the root, missing files; all are listed.
     """
     fix = 'write a list of {"img": …, "category": …, "model_ids": [ … ]}'
-    try:
-        entries = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"this list cannot be read ({error})", path=path, fix=fix) from None
+    entries = read_json(path, SourceError, fix)
     if not isinstance(entries, list) or not entries:
         raise SourceError("this is not a list of photos", path=path, fix=fix)
     found, problems, used = [], [], Counter[str]()
@@ -122,12 +120,13 @@ def copy_gallery(writer: BenchmarkWriter, gallery: Benchmark) -> None:
         name = str(shape["shape_id"])
         if not writer.has_shape(name):
             mesh = gallery.path / "meshes" / f"{name}.glb"
+            check_inside(mesh, gallery.path, BenchmarkError)
             writer.add_shape(
                 **{str(column): str(text) for column, text in shape.items()},
                 views=gallery.views[row],
                 points=gallery.points[row] if "points.npy" in gallery.arrays else None,
                 voxels=gallery.voxels[row] if "voxels.npy" in gallery.arrays else None,
-                mesh=mesh.read_bytes() if mesh.is_file() else None,
+                mesh=read_limited(mesh, MESH_LIMIT, BenchmarkError) if mesh.is_file() else None,
             )
 
 

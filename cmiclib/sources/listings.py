@@ -2,10 +2,14 @@
 
 import csv
 import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import SourceError
+from ..files import check_inside, read_limited
+
+LIMIT = 64 << 20
 
 
 def read_listing(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -22,12 +26,12 @@ def read_listing(path: Path, needed: Sequence[str], optional: Sequence[str] = ()
     Raises:
         SourceError: unreadable, other columns, or rows of another length; all of these are named.
     """
+    data = read_limited(path, LIMIT, SourceError)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
-    except (OSError, ValueError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SourceError(f"this table cannot be read ({reason})", path=path, fix="save it as CSV in UTF-8") from None
+        file = io.StringIO(data.decode("utf-8-sig"), newline="")
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
+    except (ValueError, csv.Error) as error:
+        raise SourceError(f"this table cannot be read ({error})", path=path, fix="save it as CSV in UTF-8") from None
     header = rows[0] if rows else []
     if not set(needed) <= set(header) <= {*needed, *optional} or len(set(header)) < len(header):
         raise SourceError(
@@ -55,11 +59,16 @@ def inside(root: Path, relative: str, file: Path, of: str = "the folder") -> Pat
         of: what the folder is, for the message.
 
     Raises:
-        SourceError: the path is absolute or has a ``..``.
+        SourceError: the path is absolute, has a ``..``, or leads out of the folder by a link.
     """
     path = PurePosixPath(relative)
-    if path.is_absolute() or ".." in path.parts:
-        raise SourceError(f"'{relative}' leads out of {of}", path=file, fix=f"use paths below {of}'s root")
+    try:
+        check_inside(root / path, root, SourceError)
+        leaves = path.is_absolute() or ".." in path.parts
+    except SourceError:
+        leaves = True
+    if leaves:
+        raise SourceError(f"'{relative:.200}' leads out of {of}", path=file, fix=f"use paths below {of}'s root")
     return root / path
 
 

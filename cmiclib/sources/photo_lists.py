@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ..benchmark_checks import SPLITS
 from ..errors import SourceError
+from ..files import check_inside
 from .listings import hash_share, inside, read_listing
 from .meshes import listed
 from .photos import PhotoFile
@@ -90,13 +91,19 @@ def visible_files(root: Path, endings: tuple[str, ...]) -> list[PurePosixPath]:
     """Return the files below a folder with one of these endings, in any case, as sorted relative paths.
 
     Names that begin with a dot are left out: systems hide files of their own there.
+
+    Raises:
+        SourceError: one of them is a link that leads out of the folder.
     """
     paths = (PurePosixPath(path.relative_to(root).as_posix()) for path in root.rglob("*") if path.is_file())
-    return sorted(
+    found = sorted(
         path
         for path in paths
         if path.suffix.lower() in endings and not any(part.startswith(".") for part in path.parts)
     )
+    for path in found:
+        check_inside(root / path, root, SourceError)
+    return found
 
 
 def _folder_rows(root: Path) -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ from PIL import Image
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
+from ..files import check_inside, leads_inside
 from ..images import read_mask, read_photo, square_crop
 from ..splits import OUT, read_split
 from .meshes import MeshFile, add_meshes, listed
@@ -110,12 +111,14 @@ def find_shapes(root: Path, categories: Iterable[str], meshes: Meshes = "first")
     """Return the gallery, shape id → OBJ file: every folder of ``model`` that holds one.
 
     Raises:
-        SourceError: there is none.
+        SourceError: there is none, or one is a link out of the folder.
     """
     shapes: dict[str, MeshFile] = {}
     for category in categories:
         for folder in sorted((root / "model" / category).glob("*/")):
             files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".obj")
+            for path in files:
+                check_inside(path, root, SourceError)
             for path in files[:1] if meshes == "first" else files:
                 group = f"{category}/{folder.name}"
                 shape_id = group if meshes == "first" or len(files) == 1 else f"{group}/{path.stem}"
@@ -145,6 +148,8 @@ def _missing(root: Path, record: Record, shapes: Mapping[str, MeshFile], parts: 
     for kind, path in (("photo", record.img), ("mask", record.mask)):
         if not (root / path).is_file():
             return f"no {kind} ({path})"
+        if not leads_inside(root / path, root):
+            return f"its {kind} is a link out of the folder ({path})"
     return "" if record.name in parts else "in no part of the split"
 
 

@@ -4,6 +4,10 @@ And what a mesh is when its file is torn: some copies of the models were simplif
 legs and covers gone. Their voxel files still hold the whole shape.
 """
 
+import io
+import math
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,16 @@ import trimesh
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from scipy import ndimage
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
+from scipy.io import loadmat, whosmat
 from skimage.measure import marching_cubes
 
 from ..errors import SourceError
+from ..files import read_limited
 from ..geometry import load_mesh, voxelise
 
+MAT_LIMIT = 64 << 20
+"""Bytes of a voxel file, packed and unpacked: 128³ numbers of eight bytes are a quarter of it."""
+COMPRESSED = 15  # MATLAB's number for a part that zlib packed
 SENSOR = 32.0  # mm; the annotated focal lengths belong to a sensor of this width
 SAMPLES = 2  # rays a pixel and axis
 TORN = 0.6  # of the voxel file's volume: a surface that encloses less has fallen apart
@@ -69,13 +76,36 @@ def read_voxels(path: Path) -> np.ndarray:
     Raises:
         SourceError: no such file, or it holds no grid.
     """
+    data = read_limited(path, MAT_LIMIT, SourceError)
     try:
-        grid = np.asarray(loadmat(path)["voxel"]).astype(bool)
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:
+        _check_mat(data)
+        found = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(data))}
+        shape, kind = found["voxel"]
+        if math.prod(shape) > MAT_LIMIT or kind in ("cell", "struct", "object", "sparse", "function", "opaque"):
+            raise ValueError(f"a {kind} of {shape}")
+        grid = np.asarray(loadmat(io.BytesIO(data), variable_names=["voxel"])["voxel"]).astype(bool)
+    except Exception as error:  # scipy's reader fails in many ways on damaged files
         raise SourceError(f"no voxels can be read ({error})", path=path, fix="unpack Pix3D again") from None
     if grid.ndim != 3 or len(set(grid.shape)) != 1:
         raise SourceError(f"a grid of {grid.shape} is no cube", path=path, fix="unpack Pix3D again")
     return grid.transpose(0, 2, 1)[::-1]
+
+
+def _check_mat(data: bytes) -> None:
+    """Refuse a file of MATLAB 5 whose parts unpack to more than `MAT_LIMIT` bytes.
+
+    Raises:
+        ValueError, zlib.error, struct.error: it does, or is damaged.
+    """
+    order = "<" if data[126:128] == b"IM" else ">"
+    place, left = 128, MAT_LIMIT
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, place)
+        if kind == COMPRESSED:
+            left -= len(zlib.decompressobj().decompress(data[place + 8 : place + 8 + size], left))
+            if left <= 0:
+                raise ValueError(f"it unpacks to more than {MAT_LIMIT} bytes")
+        place += 8 + size
 
 
 def fitted_grid(mesh: trimesh.Trimesh) -> np.ndarray:

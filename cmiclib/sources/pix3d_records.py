@@ -1,6 +1,5 @@
 """Pix3D's annotation: a list of records, read, checked and selected."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import SourceError
-from ..unpickle import read_limited
+from ..files import read_json, shown
 from .meshes import listed
 
 CATEGORIES = ("bed", "bookcase", "chair", "desk", "misc", "sofa", "table", "tool", "wardrobe")
@@ -67,17 +66,14 @@ def read_records(path: Path) -> list[Record]:
         SourceError: no such file, no list of records, or records that lack a field or repeat a photo; all are listed.
     """
     fix = "unpack pix3d.json again, or name another file with --annotation"
-    try:
-        entries = json.loads(read_limited(path, JSON_LIMIT, SourceError))
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"this is no JSON ({error})", path=path, fix=fix) from None
+    entries = read_json(path, SourceError, fix, JSON_LIMIT)
     if not isinstance(entries, list) or not entries:
         raise SourceError("this is no list of records", path=path, fix=fix)
     records, problems = [], []
     for number, entry in enumerate(entries):
         try:
             records.append(_record(entry))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             name = entry.get("img", "") if isinstance(entry, dict) else ""
             problems.append(f"record {number} {name}: {_reason(error)}")
     names = Counter(record.name for record in records)
@@ -118,7 +114,7 @@ def _relative(path: str) -> str:
 def _truth(flag: str, value: Any) -> bool:
     value = value.strip().lower() if isinstance(value, str) else value
     if not isinstance(value, bool | str | int) or value not in _TRUTH:
-        raise ValueError(f"{flag} is {value!r}, neither true nor false")
+        raise ValueError(f"{flag} is {shown(value)}, neither true nor false")
     return _TRUTH[value]
 
 

@@ -12,7 +12,6 @@ renderings, as in the released evaluation. The archive has no validation photos:
 by the hash of their names, is taken for it.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -23,8 +22,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..benchmark import Benchmark
+from ..benchmark_checks import usable_id
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import SourceError
+from ..files import check_inside, read_array, read_json, shown
 from ..geometry import pack_voxels
 from ..images import read_mask, read_photo, square_crop
 from ..unpickle import StandIn, load_pickle, read_limited
@@ -103,7 +104,7 @@ class _Picture(StandIn):
     def set_state(self, state: Any) -> None:
         _, mode, (width, height), _, data = state[:5]
         if mode != "L" or not isinstance(data, bytes) or len(data) != width * height:
-            raise ValueError(f"it holds a picture of mode {mode!r}; views are gray")
+            raise ValueError(f"it holds a picture of mode {shown(mode)}; views are gray")
         self.array = np.frombuffer(data, np.uint8).reshape(height, width)
 
 
@@ -143,8 +144,13 @@ def read_renderings(path: Path) -> dict[str, list[np.ndarray]]:
             except TypeError:
                 arrays = []
             if len(arrays) != VIEWS or any(a.ndim != 2 or a.dtype != np.uint8 or a.size == 0 for a in arrays):
-                raise SourceError(f"{category}/{instance} does not have {VIEWS} gray views", path=path, fix=fix)
-            gallery[f"{category}/{instance}"] = arrays
+                raise SourceError(
+                    f"{shown(category)}, {shown(instance)} does not have {VIEWS} gray views", path=path, fix=fix
+                )
+            name = f"{category}/{instance}" if isinstance(category, str) and isinstance(instance, str) else ""
+            if not usable_id(name):
+                raise SourceError(f"{shown(category)} and {shown(instance)} are no names of shapes", path=path, fix=fix)
+            gallery[name] = arrays
     return gallery
 
 
@@ -167,7 +173,7 @@ def _only(root: Path, pattern: str) -> Path:
 def _photos(root: Path, name: str, split: str, file: Path, val: float) -> list[dict[str, Any]]:
     """Return the entries of one list with absolute paths, ids and split."""
     try:
-        records = json.loads(read_limited(file, JSON_LIMIT, SourceError))
+        records = read_json(file, SourceError, "unpack the archive again", JSON_LIMIT)
         entries: list[dict[str, Any]] = [
             {key: str(record[key]) for key in ("img", "mask", "category", "model")} for record in records
         ]
@@ -211,10 +217,8 @@ def _points(root: Path, shape_id: str) -> np.ndarray | None:
     if not folder.is_dir():
         return None
     path = folder / f"{shape_id}.npy"
-    try:
-        points = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise SourceError(f"these points cannot be read ({error})", path=path, fix="sample them again") from None
+    check_inside(path, root, SourceError)
+    points = read_array(path, SourceError, fix="sample them again")
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < POINTS or not np.isfinite(points).all():
         raise SourceError(
             f"points {points.shape} are given; at least {POINTS} × 3 numbers are needed", path=path, fix="sample again"
@@ -224,4 +228,7 @@ def _points(root: Path, shape_id: str) -> np.ndarray | None:
 
 def _voxels(root: Path, shape_id: str) -> np.ndarray | None:
     folder = root / "model_std_bin128"
-    return pack_voxels(read_binvox(folder / f"{shape_id}.binvox")) if folder.is_dir() else None
+    if not folder.is_dir():
+        return None
+    check_inside(folder / f"{shape_id}.binvox", root, SourceError)
+    return pack_voxels(read_binvox(folder / f"{shape_id}.binvox"))

@@ -10,7 +10,6 @@ A synset is a number of eight digits, such as 03001627 for chairs. ShapeNet is f
 shapenet.org; nothing of it is shipped here.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from pathlib import Path
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import SourceError
+from ..files import leads_inside, read_json
 from ..geometry import frame_rotation
-from ..unpickle import read_limited
 from .meshes import MeshFile, add_meshes, listed
 
 SYNSETS = {"bed": "02818832", "chair": "03001627", "sofa": "04256520", "table": "04379243", "car": "02958343"}
@@ -153,7 +152,7 @@ def read_taxonomy(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        nodes = json.loads(read_limited(path, TAXONOMY_LIMIT, SourceError))
+        nodes = read_json(path, SourceError, "unpack it again, or remove it", TAXONOMY_LIMIT)
         # Some nodes occur twice (04591713, the wine bottle), below two parents, with the same name.
         return {str(node["synsetId"]): str(node["name"]).partition(",")[0].strip() for node in nodes}
     except (ValueError, KeyError, TypeError) as error:
@@ -187,7 +186,9 @@ def find_meshes(models: dict[str, list[Path]], version: str, up: str, front: str
     for category, folders in models.items():
         for model in folders:
             path = model / LAYOUTS[version].file
-            if path.is_file():
+            if path.is_file() and not leads_inside(path, model):
+                missing.append(f"{path}: a link out of the model's folder")
+            elif path.is_file():
                 source = f"ShapeNetCore {version}"
                 shape_id = f"{category}/{model.name}"
                 found.append(MeshFile(shape_id, category, path, up, front, source=source, group=model.name))

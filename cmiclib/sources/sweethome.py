@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import trimesh
 from PIL import Image
 from tqdm import tqdm
 
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
-from ..geometry import sample_points
+from ..files import parse_table, read_member, read_table
+from ..geometry import check_mesh, sample_points
+from ..images import decode_image
+from ..mesh_files import parse_scene
 from .workers import results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +32,9 @@ PREPARED = ROOT / "data" / "prepared"
 UNSEEN_SHARE = 0.15
 SUBSET_CATEGORIES = ("bed", "chair", "sofa", "table")  # the paper's four
 Archive = dict[str, zipfile.ZipFile]  # file name → the zip that holds it
+FIX = "check out data/sweethome of the repository again"
+SHIPPED_COLUMNS = ("shape_id", "category", "name", "creator", "licence", "source", "group", "distractor")
+MEMBER_LIMIT = 64 << 20  # bytes of one file in an archive, unpacked
 _VERSION = 1  # raise it when the same archives shall be unpacked in another way
 
 
@@ -86,15 +91,13 @@ def prepare_sweethome(
     """
     source = source or SHIPPED
     try:
-        table = pd.read_csv(source / "shapes.csv", dtype=str, keep_default_na=False)
+        if not (source / "shapes.csv").is_file():
+            raise FileNotFoundError("there is no shapes.csv")
+        table = read_table(source / "shapes.csv", SHIPPED_COLUMNS, SourceError, FIX)
         archives = {kind: _members(source / "shapes", kind) for kind in ("views", "meshes", "voxels")}
         photos, records = _members(source / "photos", "photos"), _records(source / "photos")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise SourceError(
-            f"the shipped archives are missing or damaged ({error})",
-            path=source,
-            fix="check out data/sweethome of the repository again",
-        ) from None
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise SourceError(f"the shipped archives are missing or damaged ({error})", path=source, fix=FIX) from None
     unseen = unseen_groups(table)
     if shapes is not None:
         table = _subset(table, unseen, shapes)
@@ -139,7 +142,7 @@ def _add_photos(
         flags = {name: record[name] in ("True", "true", "1") for name in ("truncated", "occluded", "slightly_occluded")}
         writer.add_query(
             query_id, shape_id, record["category"], np.concatenate([rgb, mask[None]]), amodal=amodal,
-            split=split_of(int(query_id.rpartition("__")[2]), seen[shape_id]), seen=seen[shape_id], **flags,
+            split=split_of(_number(query_id), seen[shape_id]), seen=seen[shape_id], **flags,
             photo=f"{query_id}.jpg", source="rendered",
         )  # fmt: skip
 
@@ -190,20 +193,31 @@ def _by_hash(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
 
 
+def _number(query_id: str) -> int:
+    try:
+        return int(query_id.rpartition("__")[2])
+    except ValueError:
+        raise SourceError(f"'{query_id:.60}' does not end with the number of a photo", fix=FIX) from None
+
+
 def _unpack_shape(
     row: Mapping[Any, Any], archives: Mapping[str, Archive], size: int
 ) -> tuple[np.ndarray, np.ndarray, bytes]:
-    glb = _read(archives["meshes"], f"{row['shape_id']}.glb")
-    views = np.asarray(Image.open(io.BytesIO(_read(archives["views"], f"{row['shape_id']}.png"))))
+    shape_id, glb = row["shape_id"], _read(archives["meshes"], f"{row['shape_id']}.glb")
+    strip = _read(archives["views"], f"{shape_id}.png")
+    views = np.asarray(decode_image(io.BytesIO(strip), Path(f"{shape_id}.png")))
+    if views.ndim != 2 or views.dtype != np.uint8 or views.shape[0] % views.shape[1]:
+        raise SourceError(f"the views of '{shape_id}' are no column of gray squares", fix=FIX)
     views = views.reshape(-1, views.shape[1], views.shape[1])  # (12, S, S)
     if views.shape[1] != size:
         views = np.stack([_resized(Image.fromarray(view), size) for view in views])
-    mesh = trimesh.load_scene(io.BytesIO(glb), file_type="glb").to_mesh()
+    mesh = parse_scene(glb, Path(f"{shape_id}.glb"), process=True).to_mesh()
+    check_mesh(mesh, f"{shape_id}.glb")
     return views, sample_points(mesh), glb
 
 
 def _image(archive: Archive, name: str, mode: str, size: int) -> np.ndarray:
-    return _resized(Image.open(io.BytesIO(_read(archive, name))).convert(mode), size)
+    return _resized(decode_image(io.BytesIO(_read(archive, name)), Path(name)).convert(mode), size)
 
 
 def _resized(image: Image.Image, size: int) -> np.ndarray:
@@ -229,15 +243,13 @@ def _records(folder: Path) -> pd.DataFrame:
     if not (paths := sorted(folder.glob("photos-*.zip"))):
         raise ValueError("there is no archive of photos")
     for path in paths:
-        with zipfile.ZipFile(path) as archive, archive.open("records.csv") as file:
-            tables.append(pd.read_csv(file, dtype=str, keep_default_na=False)[columns])
+        with zipfile.ZipFile(path) as archive:
+            records = read_member(archive, "records.csv", MEMBER_LIMIT, SourceError, FIX)
+        tables.append(parse_table(records, path, columns, SourceError, FIX))
     return pd.concat(tables).drop_duplicates("query_id", keep="last")
 
 
 def _read(archive: Archive, name: str) -> bytes:
     if name not in archive:
-        raise SourceError(f"'{name}' is in none of the shipped archives", fix="check out data/sweethome again")
-    try:
-        return archive[name].read(name)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise SourceError(f"'{name}' cannot be unpacked ({error})", fix="check out data/sweethome again") from None
+        raise SourceError(f"'{name}' is in none of the shipped archives", fix=FIX)
+    return read_member(archive[name], name, MEMBER_LIMIT, SourceError, FIX)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from .sweethome import SHIPPED
+from ..errors import SourceError
+from ..files import parse_table, read_member
+from .sweethome import FIX, MEMBER_LIMIT, SHIPPED
 
 NUMBERS = ["azimuth", "elevation", "focal", "visible_share"]
 
@@ -24,7 +26,8 @@ def photo_facts(source: Path | None = None) -> pd.DataFrame:
     """
     tables = [pd.DataFrame(columns=["query_id", *NUMBERS, "restyled"], dtype=str)]
     for path in sorted(((source or SHIPPED) / "photos").glob("photos-*.zip")):
-        with zipfile.ZipFile(path) as archive, archive.open("records.csv") as file:
-            tables.append(pd.read_csv(file, dtype=str, keep_default_na=False)[tables[0].columns])
+        with zipfile.ZipFile(path) as archive:
+            records = read_member(archive, "records.csv", MEMBER_LIMIT, SourceError, FIX)
+        tables.append(parse_table(records, path, list(tables[0].columns), SourceError, FIX))
     facts = pd.concat(tables).drop_duplicates("query_id", keep="last").set_index("query_id")
     return facts.astype(dict.fromkeys(NUMBERS, float)).assign(restyled=facts["restyled"] == "true")

@@ -1,19 +1,18 @@
 """A gallery without photos to a benchmark with rendered ones: `cmiclib.synthetic` takes pictures of every shape."""
 
 import hashlib
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import trimesh
 
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
+from ..files import read_json
+from ..mesh_files import read_scene
 from ..synthetic import Pose, render_photo
-from ..unpickle import read_limited
 from .crops import copy_gallery
 from .pix3d_records import JSON_LIMIT
 from .workers import results
@@ -96,7 +95,7 @@ class Subject(NamedTuple):
 
 def photograph(subject: Subject, photos: int, size: int, seed: int) -> np.ndarray:
     """Return photos of a shape, uint8 (photos, 4, size, size); each depends on seed, shape and its number only."""
-    mesh = trimesh.load_scene(subject.mesh).to_mesh()
+    mesh = read_scene(subject.mesh, process=True).to_mesh()
     images = []
     for k in range(photos):
         rng = np.random.default_rng(
@@ -130,10 +129,10 @@ def read_poses(path: Path) -> Poses:
     """
     poses: dict[str, list[tuple[float, float, float]]] = {}
     try:
-        for entry in json.loads(read_limited(path, JSON_LIMIT, SourceError)):
+        for entry in read_json(path, SourceError, "give Pix3D's annotation", JSON_LIMIT):
             if pose := _pose(entry):
                 poses.setdefault(str(entry["category"]), []).append(pose)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise SourceError(f"this is no list of records ({error})", path=path, fix="give Pix3D's annotation") from None
     if not poses:
         raise SourceError("no record has a pose", path=path, fix="give an annotation with cam_position or azimuth_deg")

@@ -98,7 +98,8 @@ def test_drawn_poses_stay_near_annotated_ones() -> None:
 def test_wrong_input(tiny_benchmark: Benchmark, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="1 photos a shape are too few"):
         prepare_synthetic(tiny_benchmark.path, tmp_path / "out", photos=1)
-    for text, message in (("{", "no list of records"), ("[1]", "no list of records"), ("[]", "no record has a pose")):
+    wrong = {"{": "cannot be read as JSON", "[1]": "no list of records", "[]": "no record has a pose"}
+    for text, message in wrong.items():
         (tmp_path / "poses.json").write_text(text)
         with pytest.raises(SourceError, match=message):
             read_poses(tmp_path / "poses.json")

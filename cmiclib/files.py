@@ -1,0 +1,231 @@
+"""Read files from strangers: only regular files, up to a limit, and nothing outside the folder that they belong to.
+
+A folder that somebody else packed may hold links, pipes, files that claim to be far larger than they are, and lists of
+names that lead elsewhere. What is read here is data of a known size, or one error that names the file.
+"""
+
+import io
+import json
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .errors import CMICError
+
+Error = type[CMICError]
+
+JSON_LIMIT = 64 << 20
+TABLE_LIMIT = 1 << 30
+ARRAY_LIMIT = 1 << 30
+NUMBERS = "biuf"
+"""Kinds of an array's type that are numbers; no objects, texts or records."""
+
+
+def read_limited(path: Path, limit: int, error: Error) -> bytes:
+    """Read a whole file of at most ``limit`` bytes.
+
+    Raises:
+        CMICError: of class ``error``: missing, unreadable, larger, or no regular file.
+    """
+    size = check_regular(path, error, limit)
+    try:
+        with path.open("rb") as file:
+            data = file.read(size + 1)  # never more than it had, should it grow; Python claims this memory at once
+    except OSError as problem:
+        raise error(f"cannot be read ({problem})", path=path, fix="check the path") from None
+    if len(data) > size:
+        raise error("the file grows while it is read", path=path, fix="wait until it is complete")
+    return data
+
+
+def check_regular(path: Path, error: Error, limit: int | None = None, fix: str = "check the path") -> int:
+    """Refuse what is no file with an end: a folder, a pipe, a device; and a file of more than ``limit`` bytes.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        CMICError: of class ``error``.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as problem:  # ValueError: a name with a zero byte
+        raise error(f"cannot be read ({problem})", path=path, fix=fix) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise error("this is not a regular file", path=path, fix=fix)
+    if limit is not None and found.st_size > limit:
+        raise _too_large(path, found.st_size, error)
+    return found.st_size
+
+
+def _too_large(path: Path, size: int, error: Error) -> CMICError:
+    return error(f"the file has {size / 1e9:.2g} GB, more than such a file can have", path=path, fix="check the path")
+
+
+def check_inside(path: Path, root: Path, error: Error) -> None:
+    """Refuse a path that leads out of ``root``, by ``..`` or by a link; the root itself may be a link.
+
+    Raises:
+        CMICError: of class ``error``.
+    """
+    if not leads_inside(path, root):
+        raise error(f"leads out of {root}", path=path, fix="put the file itself there, without links and '..'")
+
+
+def leads_inside(path: Path, root: Path) -> bool:
+    """Tell whether a path, links followed, lies below ``root``, which may be a link itself."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name with a zero byte, links that go round in circles
+        return False
+
+
+def parse_json(data: bytes | str, path: Path, error: Error, fix: str) -> Any:
+    """Read JSON, however deep it claims to nest.
+
+    Raises:
+        CMICError: of class ``error``: it is none.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as problem:
+        raise error(f"cannot be read as JSON ({problem})", path=path, fix=fix) from None
+
+
+def read_json(path: Path, error: Error, fix: str, limit: int = JSON_LIMIT) -> Any:
+    """Read a JSON file of at most ``limit`` bytes.
+
+    Raises:
+        CMICError: of class ``error``: missing, larger or no JSON.
+    """
+    return parse_json(read_limited(path, limit, error), path, error, fix)
+
+
+def read_table(path: Path, columns: Sequence[str], error: Error, fix: str, limit: int = TABLE_LIMIT) -> pd.DataFrame:
+    """Read these columns of a CSV file, all values as text.
+
+    Raises:
+        CMICError: of class ``error``: missing, larger, no CSV, or a column is missing.
+    """
+    return parse_table(read_limited(path, limit, error), path, columns, error, fix)
+
+
+def parse_table(data: bytes, path: Path, columns: Sequence[str], error: Error, fix: str) -> pd.DataFrame:
+    """Read these columns of CSV, all values as text; see :func:`read_table`."""
+    try:
+        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8")
+        if missing := [name for name in columns if name not in table]:
+            raise ValueError(f"the column {missing[0]} is missing")
+        table = table[list(columns)]
+    except (ValueError, OverflowError, MemoryError, RecursionError) as problem:
+        raise error(f"this table cannot be read ({problem})", path=path, fix=fix) from None
+    if not all(isinstance(text, str) for name in columns for text in table[name]):
+        raise error("this table has rows of different lengths", path=path, fix=fix)
+    return table
+
+
+def array_header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype, bool]:
+    """Read the header of an ``.npy`` file: shape, type, and whether the first axis is the fastest.
+
+    Raises:
+        ValueError: it has none, or holds something else than numbers.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+    except Exception as problem:  # the header is Python's notation, and fails in as many ways
+        raise ValueError(f"no header of an array ({type(problem).__name__})") from None
+    if dtype.kind not in NUMBERS or any(not isinstance(side, int) or side < 0 for side in shape):
+        raise ValueError(f"it holds {dtype} {shape}, not an array of numbers")
+    return tuple(map(int, shape)), dtype, bool(fortran)
+
+
+def read_array(path: Path, error: Error, fix: str, limit: int = ARRAY_LIMIT) -> np.ndarray:
+    """Read an array of numbers from an ``.npy`` file; what its header claims must be what it holds.
+
+    Raises:
+        CMICError: of class ``error``: missing, larger, damaged, or no numbers.
+    """
+    file = io.BytesIO(read_limited(path, limit, error))
+    try:
+        shape, dtype, fortran = array_header(file)
+        body = file.read()
+        if math.prod(shape) * dtype.itemsize != len(body):
+            raise ValueError(f"{len(body)} bytes are not {dtype} {shape}")
+        return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+    except ValueError as problem:
+        raise error(f"this array cannot be read ({problem})", path=path, fix=fix) from None
+
+
+def map_array(path: Path, error: Error, fix: str) -> np.ndarray:
+    """Map an array of numbers in an ``.npy`` file into memory, read-only.
+
+    Raises:
+        CMICError: of class ``error``: missing, cut off, or no numbers.
+    """
+    check_regular(path, error)
+    try:
+        with path.open("rb") as file:
+            shape, dtype, fortran = array_header(file)
+            start, order = file.tell(), "F" if fortran else "C"
+            if math.prod(shape) == 0:
+                return np.zeros(shape, dtype)
+            if os.fstat(file.fileno()).st_size < start + math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"it is too short for {dtype} {shape}")
+            return np.memmap(file, dtype, "r", start, shape, order)  # type: ignore[call-overload, no-any-return]
+    except (OSError, ValueError, OverflowError) as problem:
+        raise error(f"is truncated or no array ({problem})", path=path, fix=fix) from None
+
+
+def read_member(archive: zipfile.ZipFile, name: str, limit: int, error: Error, fix: str) -> bytes:
+    """Read one file of a zip, of at most ``limit`` bytes unpacked.
+
+    Raises:
+        CMICError: of class ``error``: missing, larger or damaged.
+    """
+    path = Path(archive.filename or "")
+    try:
+        claimed = archive.getinfo(name).file_size
+        if claimed > limit:
+            raise error(f"'{name}' unpacks to {claimed / 1e6:.0f} MB, more than it can have", path=path, fix=fix)
+        return archive.read(name)  # never more than the zip's list claims
+    except CMICError:
+        raise
+    except Exception as problem:  # damaged zips fail in many ways: zlib.error, struct.error, NotImplementedError, …
+        raise error(f"'{name}' cannot be unpacked ({problem})", path=path, fix=fix) from None
+
+
+def check_stored(path: Path) -> None:
+    """Refuse a zip with compressed content: what torch writes is not compressed, and cannot grow while it is read.
+
+    Raises:
+        ValueError: it is compressed, or no zip.
+    """
+    if not path.is_file():
+        raise ValueError("no regular file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as problem:  # damaged zips fail in many ways
+        raise ValueError(f"no zip ({problem})") from None
+    if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > member.compress_size for member in members):
+        raise ValueError("its content is compressed")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError("its content overlaps")
+
+
+def shown(value: Any) -> str:
+    """Return a value from a file as a message can show it: short, and only its kind where it is no number or text."""
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 64):
+        return repr(value)
+    if isinstance(value, str | bytes):
+        return repr(value[:60])
+    return f"a {type(value).__name__}"

@@ -1,0 +1,151 @@
+"""What keeps a training of days from being lost, and from ending in numbers that lie.
+
+A state is written at every look at the validation photos, every few minutes, and when the process is told to stop. A
+loss or weights that are not numbers stop the training before they are kept; an embedding that collapsed is said aloud;
+a run knows whether the benchmark it is measured on is still the one that it was trained on.
+"""
+
+import json
+import math
+import signal
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .batches import draw_batch
+from .benchmark import Benchmark
+from .checkpoint import Run, write_atomically
+from .config import TrainConfig
+from .errors import BenchmarkError, TrainingError
+
+SAVE_SECONDS = 300.0
+"""Seconds of training that a machine may lose."""
+LEAST_VARIANCE = 1e-3
+"""Of unit vectors around their mean, in [0, 1]; below, all pictures have nearly one vector."""
+DIVERGED = "lower train.lr or set train.precision=fp32, then run again with --resume"
+
+
+class Pace:
+    """Says when a state is due, and lets a process that is told to stop write one more.
+
+    The first SIGTERM or Ctrl-C waits for the end of the step, a second one does not. Only a program's main thread
+    receives signals; in another one they keep their meaning.
+
+    Args:
+        seconds: between two states.
+    """
+
+    def __init__(self, seconds: float = SAVE_SECONDS):
+        self.seconds, self.saved, self.caught, self.began = seconds, time.monotonic(), 0, False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Pace":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before = {}
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        if self.caught or not self.began:  # before the first step there is nothing to write
+            self._leave(number)
+        self.caught = number
+
+    def due(self) -> bool:
+        """Tell whether a state is to be written after this step, though no look is; call it after every step."""
+        self.began = True
+        return bool(self.caught) or time.monotonic() - self.saved >= self.seconds
+
+    def written(self, step: int) -> None:
+        """Take note of a written state; where the process was told to stop, it does now."""
+        self.saved = time.monotonic()
+        if self.caught:
+            name = signal.Signals(self.caught).name
+            print(f"{name}: stopped after step {step}, from which --resume goes on", file=sys.stderr, flush=True)
+            self._leave(self.caught)
+
+    def _leave(self, number: int) -> None:
+        self.__exit__(None, None, None)
+        signal.raise_signal(number)
+        raise SystemExit(128 + number)  # where somebody else's handler did nothing
+
+
+def check_loss(loss: float, step: int, rows: Any, settings: TrainConfig, benchmark: Benchmark, path: Path) -> None:
+    """Stop at a loss that is not a number, and say which photos were in the batch.
+
+    Args:
+        loss: of the step.
+        step: from 0.
+        rows: shape of each training photo, and how many shapes there are, as `draw_batch` takes them.
+        settings: batch size and seed.
+        benchmark: names the photos.
+        path: the run folder; ``failed.json`` is written into it.
+
+    Raises:
+        TrainingError: the loss is NaN or infinite.
+    """
+    if math.isfinite(loss):
+        return
+    photo_shape, shapes = rows
+    batch = draw_batch(photo_shape, shapes, settings.batch, settings.seed, step)
+    names = benchmark.queries.query_id.to_numpy()[benchmark.rows("train")[batch.photos.numpy()]].tolist()
+    text = json.dumps({"step": step + 1, "loss": str(loss), "photos": names}, indent=1) + "\n"
+    write_atomically(path / "failed.json", lambda temporary: temporary.write_text(text))
+    raise TrainingError(
+        f"the loss of step {step + 1} is not a number; its batch: {', '.join(names[:8])}"
+        f"{', … (all in failed.json)' if len(names) > 8 else ''}; the last good state is kept",
+        path=path,
+        fix=DIVERGED,
+    )
+
+
+def check_weights(model: nn.Module, step: int, path: Path) -> None:
+    """Refuse to keep weights that are not numbers.
+
+    Raises:
+        TrainingError: one is NaN or infinite.
+    """
+    values = [value for value in model.state_dict().values() if value.is_floating_point()]
+    if not bool(torch.stack([value.isfinite().all() for value in values]).all()):
+        raise TrainingError(
+            f"the weights after step {step} are not numbers; the last good state is kept", path=path, fix=DIVERGED
+        )
+
+
+def warn_if_collapsed(photos: Tensor, views: Tensor) -> None:
+    """Warn where nearly one vector stands for all photos (Q, d) or all views (N, V, d), whatever they show."""
+    for name, vectors in (("photos", photos), ("views", views.flatten(0, -2))):
+        variance = float(1 - vectors.float().mean(dim=0).square().sum())  # of unit vectors
+        if len(vectors) > 1 and variance < LEAST_VARIANCE:
+            warnings.warn(
+                f"the embedding of {name} has collapsed: its variance is {variance:.1e}, below {LEAST_VARIANCE}",
+                stacklevel=2,
+            )
+
+
+def check_unchanged(run: Run, benchmark: Benchmark) -> None:
+    """Refuse to measure a run on a benchmark of the name that it was trained on, but of other content.
+
+    Raises:
+        BenchmarkError: it was changed, or prepared in another way, since the training.
+    """
+    if not (run.path / "data.json").is_file():  # a converted checkpoint
+        return
+    trained = run.manifest
+    if trained.get("benchmark") == benchmark.name and trained.get("hash") != benchmark.hash:
+        raise BenchmarkError(
+            f"'{benchmark.name}' has changed since the run was trained on it: its hash is {benchmark.hash[:12]}…, "
+            f"then it was {str(trained.get('hash'))[:12]}…; photos may have moved from training to test",
+            path=benchmark.path,
+            fix="prepare it as it was, train again, or pass --changed to measure all the same",
+        )

@@ -1,0 +1,99 @@
+"""Open mesh files from strangers: five formats, limits, and no file but the mesh's own folder.
+
+trimesh reads many more formats, archives among them, by a file's ending. A few bytes can claim a mesh that fills the
+memory: a GLB may place one mesh thousands of times, or name numbers that it does not hold.
+"""
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import trimesh
+
+from .errors import MeshError
+from .files import check_inside, check_regular, read_limited
+
+FORMATS = (".obj", ".glb", ".ply", ".stl", ".off")
+MESH_LIMIT = 1 << 30
+"""Bytes of a mesh, and of a texture."""
+MOST_FACES = 20_000_000
+MOST_NODES = 10_000
+_FIX = "convert it to OBJ, GLB, PLY, STL or OFF"
+
+
+def read_scene(path: Path, process: bool = False) -> trimesh.Scene:
+    """Read a mesh file; materials and textures may lie beside it or below, others are as if they were missing.
+
+    Args:
+        path: OBJ, GLB, PLY, STL or OFF.
+        process: merge vertices that coincide.
+
+    Raises:
+        MeshError: no such file, unreadable, of another format, or larger than a mesh can be.
+    """
+    if not path.is_file():
+        raise MeshError("no such file", path=path, fix="correct the path")
+    if path.suffix.lower() not in FORMATS:
+        raise MeshError(f"'{path.suffix}' is not the ending of a mesh that is read here", path=path, fix=_FIX)
+    data = read_limited(path, MESH_LIMIT, MeshError)
+    return parse_scene(data, path, process, _Beside(str(path)))
+
+
+def parse_scene(data: bytes, path: Path, process: bool = False, resolver: Any = None) -> trimesh.Scene:
+    """Read a mesh from the content of a file.
+
+    Args:
+        data: the content.
+        path: its name; the ending says how to read it.
+        process: merge vertices that coincide.
+        resolver: finds materials and textures; default: none are found.
+
+    Raises:
+        MeshError: as :func:`read_scene`.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    try:
+        if kind == "glb":
+            _check_glb(data)
+        scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, resolver=resolver, process=process)
+        faces = sum(
+            len(getattr(scene.geometry[scene.graph[node][1]], "faces", ())) for node in scene.graph.nodes_geometry
+        )
+    except MemoryError:
+        raise MeshError("the mesh is larger than the memory", path=path, fix="simplify it") from None
+    except Exception as error:  # each of trimesh's readers fails in its own way
+        reason = f"{type(error).__name__}: {error!s:.300}"
+        raise MeshError(f"cannot be read as a mesh ({reason})", path=path, fix=_FIX) from None
+    if faces > MOST_FACES:
+        raise MeshError(f"the mesh has {faces} faces, more than {MOST_FACES}", path=path, fix="simplify it")
+    return scene
+
+
+class _Beside(trimesh.resolvers.FilePathResolver):
+    """Finds regular files in a mesh's folder and below, of a limited size."""
+
+    def get(self, name: str) -> bytes:
+        path, folder = Path(self.parent) / name.strip().replace("\\", "/"), Path(self.parent)
+        check_inside(path, folder, MeshError)
+        check_regular(path, MeshError)
+        return read_limited(path, MESH_LIMIT, MeshError)
+
+
+def _check_glb(data: bytes) -> None:
+    """Refuse a GLB that claims more numbers than it holds bytes, or nodes without end.
+
+    Raises:
+        ValueError: it does.
+    """
+    (length,) = struct.unpack_from("<I", data, 12)
+    header = json.loads(data[20 : 20 + length])
+    counts = [accessor["count"] for accessor in header.get("accessors", [])]
+    if any(not isinstance(count, int) or not 0 <= count <= len(data) for count in counts) or sum(counts) > len(data):
+        raise ValueError("it claims more numbers than it holds")
+    if len(header.get("nodes", [])) > MOST_NODES:
+        raise ValueError(f"it has more than {MOST_NODES} nodes")
+    parts = [part for mesh in header.get("meshes", []) for part in mesh["primitives"]]
+    if sum(counts[part.get("indices", part["attributes"]["POSITION"])] for part in parts) > 3 * MOST_FACES:
+        raise ValueError(f"it has more than {MOST_FACES} faces")

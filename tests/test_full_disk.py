@@ -1,0 +1,135 @@
+"""A disk that fills up: one clear error, what was there before stays, and the work goes on once there is room."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_tiny_benchmark
+from safetensors.torch import load_file
+from toybook import make_book, write_chapter
+
+from cmiclib import runner
+from cmiclib import train as training
+from cmiclib.benchmark import Benchmark
+from cmiclib.checkpoint import load_state
+from cmiclib.config import Config, ModelConfig, TrainConfig
+from cmiclib.errors import StorageError
+from cmiclib.index import ShapeIndex
+from cmiclib.model import build_model
+from cmiclib.train import train
+
+MODEL = ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=8, image_size=32, init="random")
+CONFIG = Config(model=MODEL, train=TrainConfig(batch=4, steps=4, views=2, log_every=1, eval_every=2))
+
+
+class Disk:
+    """A small disk that can be filled and emptied again."""
+
+    def __init__(self, root: Path):
+        self.root, self.ballast = root, root / "ballast"
+
+    def fill(self, leave: int = 0) -> None:
+        with self.ballast.open("wb", buffering=0) as file:
+            for block in (1 << 20, 1 << 12, 1):
+                try:
+                    while True:
+                        file.write(bytes(block))
+                except OSError:
+                    pass
+            file.truncate(max(0, file.tell() - leave))
+
+    def make_room(self) -> None:
+        self.ballast.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path):
+    root = tmp_path / "disk"
+    root.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(root)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield Disk(root)
+    subprocess.run(["umount", "-l", str(root)], check=True)
+
+
+def test_prepare(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path) -> None:
+    (disk.root / "earlier").write_text("earlier")
+    disk.fill(leave=1 << 20)
+    with pytest.raises(
+        StorageError, match=r"tiny: cannot be written \(No space left on device\)[\s\S]*free some space"
+    ):
+        write_tiny_benchmark(disk.root / "tiny")
+    assert {path.name for path in disk.root.iterdir()} == {"earlier", "ballast"}
+    assert (disk.root / "earlier").read_text() == "earlier"
+    disk.make_room()
+    assert write_tiny_benchmark(disk.root / "tiny").hash == tiny_benchmark.hash
+
+
+def test_train(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = train(CONFIG, tiny_benchmark, tmp_path / "undisturbed", progress=False)
+    original, run = training.save_state, disk.root / "run"
+
+    def late(path, state):
+        if state["step"] == 4:
+            disk.fill()
+        original(path, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_state", late)
+        with pytest.raises(StorageError, match=r"state\.pt: could not be written[\s\S]*make room"):
+            train(CONFIG, tiny_benchmark, run, progress=False)
+    assert load_state(run / "checkpoint/state.pt")["step"] == 2
+    assert sorted(path.name for path in (run / "checkpoint").iterdir()) == ["state.pt"]
+    disk.make_room()
+    resumed = train(CONFIG, tiny_benchmark, run, resume=True, progress=False)
+    a, b = (load_file(folder / "model.safetensors") for folder in (undisturbed.path, resumed.path))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_index(disk: Disk, tiny_benchmark: Benchmark) -> None:
+    index = ShapeIndex.build(build_model(MODEL), tiny_benchmark)
+    index.save(disk.root / "x.index")
+    earlier = (disk.root / "x.index").read_bytes()
+    disk.fill(leave=10_000)
+    with pytest.raises(StorageError, match=r"x\.index: could not be written"):
+        index.save(disk.root / "x.index")
+    assert (disk.root / "x.index").read_bytes() == earlier
+    assert {path.name for path in disk.root.iterdir()} == {"x.index", "ballast"}
+    disk.make_room()
+    index.save(disk.root / "x.index")
+    assert ShapeIndex.load(disk.root / "x.index").shape_ids == index.shape_ids
+
+
+def test_reproduce(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "library_hash", lambda: "library")
+    root = make_book(disk.root)
+    write_chapter(root, "second", "\n# %%\nprint('x' * 100_000)\n", needs="first")
+
+    def reproduce(say) -> runner.Result:
+        return runner.reproduce(root, profile="smoke", benchmark_hash=lambda: "hash", say=say)
+
+    def fill_at_second(line: str) -> None:
+        if "second" in line:
+            disk.fill(leave=20_000)
+
+    with pytest.raises(StorageError, match=r"could not be written \(No space left on device\)[\s\S]*make room"):
+        reproduce(fill_at_second)
+    assert runner.read_record(root / "outputs/smoke")["chapters"]["first"]["status"] == "ok"
+    disk.make_room()
+    result = reproduce(print)
+    assert (result.current, result.ran, result.failed) == (["first"], ["second", "third"], [])
+
+
+def test_the_command_line_says_it_without_a_traceback(disk: Disk, tiny_benchmark: Benchmark) -> None:
+    disk.fill()
+    command = ["prepare", "folder", "--input", str(tiny_benchmark.path / "meshes"), "--output", str(disk.root / "b")]
+    code = "from cmiclib.cli import app; app()"
+    done = subprocess.run([sys.executable, "-c", code, *command, "--jobs", "1"], capture_output=True, text=True)
+    assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,34 @@
+"""What comes from elsewhere comes by exact version and checksum."""
+
+import base64
+import re
+
+import pytest
+from toybook import REPOSITORY
+
+from cmiclib import publish
+from cmiclib.weights import WEIGHTS_PACKAGE, WEIGHTS_SHA256
+
+VERSION = re.compile(r"\d+(\.\d+)+([a-z.]+\d+)?")
+
+
+@pytest.mark.parametrize("package", publish.VENDOR, ids=lambda package: package.name)
+def test_scripts_of_the_report_have_an_exact_version_and_a_checksum(package) -> None:
+    assert VERSION.fullmatch(package.version)
+    method, _, digest = package.integrity.partition("-")
+    assert method == "sha512" and len(base64.b64decode(digest, validate=True)) == 64
+
+
+def test_what_is_installed_by_name_in_code_has_an_exact_version() -> None:
+    audit = re.search(r"^AUDIT := (\S+)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert audit
+    for pin in (audit[1], publish.NODE, WEIGHTS_PACKAGE):
+        assert VERSION.fullmatch(pin.partition("==")[2]), pin
+    assert re.fullmatch("[0-9a-f]{64}", WEIGHTS_SHA256)
+
+
+def test_every_pin_is_exact() -> None:
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    pins = [line.partition(";")[0].strip() for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 200
+    assert [pin for pin in pins if not VERSION.fullmatch(pin.partition("==")[2])] == []
