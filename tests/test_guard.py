@@ -44,11 +44,11 @@ def test_a_signal_lets_the_step_end_writes_a_state_and_stops(
 ):
     original, steps = training.training_loss, []
 
-    def loss(model, data, config, step):
+    def loss(model, data, config, step, processes):
         steps.append(step)
         if step == 2:
             os.kill(os.getpid(), number)
-        return original(model, data, config, step)
+        return original(model, data, config, step, processes)
 
     class Stopped(BaseException):
         pass
@@ -113,8 +113,8 @@ def test_a_loss_that_is_no_number_keeps_the_last_state_and_names_its_batch(
 ):
     original, seen = training.training_loss, []
 
-    def spoiled(model, data, config, step):
-        total, *parts = original(model, data, config, step)
+    def spoiled(model, data, config, step, processes):
+        total, *parts = original(model, data, config, step, processes)
         batch = training.draw_batch(data.photo_shape, len(data.views), 4, config.train.seed, step)
         seen.append(tiny_benchmark.queries.query_id.to_numpy()[tiny_benchmark.rows("train")[batch.photos]].tolist())
         return total * value if step == 3 else total, *parts
@@ -130,8 +130,8 @@ def test_a_loss_that_is_no_number_keeps_the_last_state_and_names_its_batch(
 def test_weights_that_are_no_numbers_are_not_kept(tiny_benchmark, tmp_path, monkeypatch):
     original = training.training_loss
 
-    def spoiled(model, data, config, step):
-        total, *parts = original(model, data, config, step)
+    def spoiled(model, data, config, step, processes):
+        total, *parts = original(model, data, config, step, processes)
         return total + (0 * model.attention_weight).sqrt().sum() * (step == 1), *parts  # a gradient of 0 · ∞
 
     monkeypatch.setattr(training, "training_loss", spoiled)
