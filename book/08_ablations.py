@@ -62,10 +62,8 @@ listed.assign(part=[v.part for v in variants.values()], against=[variants[v.agai
 # opened here.
 
 # %%
-shown = {
-    "image": reference.model.image_size,
-    **reference.train.model_dump(include={"batch", "steps", "views", "copies"}),
-}
+shown = {"image size": reference.model.image_size}
+shown |= reference.train.model_dump(include={"batch", "steps", "views", "copies", "view_copies"})
 Markdown(f"{', '.join(f'{name} {value}' for name, value in shown.items())}; seeds {', '.join(map(str, SEEDS))}.")
 
 # %% [markdown]
@@ -97,9 +95,8 @@ def metrics_of(rows):
 columns = ["top1", "top10", "category", "unseen_top1"]
 here = metrics_of(computed.rows)
 beside = metrics_of(stored.rows).reindex(here.index) if of_this else here[columns] * float("nan")
-pair = pd.concat({"now": 100 * here[columns], "stored": 100 * beside[columns]}, axis=1)
-about = here[["seconds", "machine", "date"]]
-pair.join(about.set_axis([("now", name) for name in about], axis=1)).round(1)
+measured = (100 * here[columns]).round(1).join(here[["seconds", "machine", "date"]])
+pd.concat({"now": measured, "stored": (100 * beside[columns]).round(1)}, axis=1)
 
 # %%
 gap = (here.top1 - beside.top1).abs().max()
@@ -152,8 +149,8 @@ figures.forest([seen, unseen], ["Seen shapes", "Unseen shapes"], SMALLEST_EFFECT
 # %%
 numbers = ["accuracy", "difference", "low", "high"]
 tables = {name: 100 * part.set_index("name")[numbers] for name, part in (("seen", seen), ("unseen", unseen))}
-both = pd.concat(tables, axis=1).join(seen.set_index("name").seeds.rename(("", "seeds")))
-both.style.format("{:.1f}", subset=[c for c in both if c[1] != "seeds"], na_rep="–").set_caption(f"per cent, {origin}")
+both = pd.concat(tables | {"runs": seen.set_index("name")[["seeds"]]}, axis=1)
+both.style.format("{:.1f}", subset=list(tables), na_rep="–").set_caption(f"per cent, {origin}")
 
 # %% [markdown]
 # ## Views, batch, masks
