@@ -78,7 +78,8 @@ settings[differs]
 # - **A short run.** A few hundred steps need a larger step size, a warm-up and a decay to zero, larger batches and
 #   milder crops, which keep training and evaluation at nearly one scale.
 #
-# These were choices, made on validation photos; no ablation has measured their effects one by one yet.
+# These were choices, made on validation photos. [Ablations](08_ablations.ipynb) measures the paper's own choices one by
+# one, not these.
 #
 # Everything else is the same:
 

@@ -93,8 +93,8 @@ class Grid:
         for row in rows:
             text = stored["first"][f"{row['variant']} {row['seed']}"]
             first[row["variant"], row["seed"]] = np.array(text.split(), int)
-        frames = (pd.DataFrame(stored[name]) for name in ("photos", "shapes"))
-        return cls(pd.DataFrame(rows), *frames, first, stored["benchmark"])
+        photos, shapes = pd.DataFrame(stored["photos"]), pd.DataFrame(stored["shapes"])
+        return cls(pd.DataFrame(rows), photos, shapes, first, stored["benchmark"])
 
     def seeds(self, variant: str) -> list[int]:
         """Return the seeds that a variant was run with."""
@@ -183,8 +183,8 @@ def lost_photos(grid: Grid, variant: str, against: str = FULL) -> pd.DataFrame:
         return grid.photos.iloc[:0].assign(found=[])
     right, wrong = (np.stack([grid.outcomes(name, seed) for seed in seeds]) for name in (against, variant))
     found = grid.shapes.shape_id.to_numpy()[grid.first[variant, seeds[0]]]
-    lost = grid.photos.assign(found=found)[right.all(axis=0) & ~wrong.any(axis=0)]
-    return lost.drop_duplicates("shape_id")
+    lost = np.flatnonzero(right.all(axis=0) & ~wrong.any(axis=0))
+    return grid.photos.assign(found=found).iloc[lost].drop_duplicates("shape_id")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from toybook import make_book
+from typer.testing import CliRunner
 
 from cmiclib import ablations as module
 from cmiclib.ablations import (
@@ -26,6 +29,7 @@ from cmiclib.ablations import (
     variant_config,
 )
 from cmiclib.altered import altered
+from cmiclib.cli import app
 from cmiclib.config import Config, ModelConfig, TrainConfig, profile
 from cmiclib.errors import BookError, ConfigError
 from cmiclib.evaluate import score_run
@@ -261,6 +265,22 @@ def test_a_damaged_result_is_named(undisturbed, tiny_benchmark, tmp_path):
     victim.write_text(victim.read_text()[:40])
     with pytest.raises(Exception, match=victim.name):
         grid(tiny_benchmark, folder)
+
+
+def test_commands_run_the_grid_and_one_run_of_it(undisturbed, tiny_benchmark, tmp_path, monkeypatch):
+    root = make_book(tmp_path)
+    for kind, place in (("runs", "outputs/ablations"), ("results", "data/results")):
+        shutil.copytree(undisturbed[0] / kind, root / place)
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(module, "for_profile", lambda profile: (TINY, FEW))
+    common = ["--benchmark", str(tiny_benchmark.path)]
+    result = CliRunner().invoke(app, ["ablations", *common, "--seed", "0", "--seed", "1", "--jobs", "1"])
+    assert result.exit_code == 0 and "6 of 6 runs are there" in result.output, result.output
+    result = CliRunner().invoke(app, ["ablation", "mean", "--seed", "1", "--output", "row.json", *common])
+    assert result.exit_code == 0 and "stored, %" in result.output, result.output
+    assert json.loads(Path("row.json").read_text())["metrics"] == undisturbed[1][3]["metrics"]
+    result = CliRunner().invoke(app, ["ablation", "nothing", *common])
+    assert result.exit_code == 2 and "use one of: full, mean, views" in result.stderr
 
 
 SCRIPT = """

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: floa
     names = list(dict.fromkeys(name for table in tables for name in table.name))
     place = {name: y for y, name in enumerate(names)}
     with new_figure(1.3 + 0.3 * len(names)) as figure:
-        axes = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+        axes = figure.subplots(1, len(tables), sharex=True, sharey=True, squeeze=False)[0]
         for ax, table, title in zip(axes, tables, titles, strict=True):
             ax.axvspan(-100 * smallest, 100 * smallest, color=GRID, linewidth=0, gid="band")
             ax.axvline(0, color=FAINT, linewidth=1)
@@ -39,15 +40,19 @@ def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: floa
     return figure
 
 
-def _effect(ax: Axes, y: int, row: dict[str, object]) -> None:
-    difference, low, high = (100 * float(row[name]) for name in ("difference", "low", "high"))  # type: ignore[arg-type]
+def _effect(ax: Axes, y: int, row: dict[Any, Any]) -> None:
+    difference, low, high = (100 * row[name] for name in ("difference", "low", "high"))
     clear = low > 0 or high < 0
     color = (RIGHT if difference > 0 else WRONG) if clear else BLUE
     if not np.isnan(low):
         ax.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt", gid="interval")
-    by_seed = [100 * value for value in row["by_seed"]]  # type: ignore[attr-defined]
+    by_seed = [100 * value for value in row["by_seed"]]
     ax.plot(by_seed, [y] * len(by_seed), "|", color=color, markersize=9, gid="seed")
     ax.plot(difference, y, "o", color=color, markersize=6, gid="point")
+
+
+NAME = 20
+"""Letters of a shape's name that fit below a picture."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,8 @@ def wrong_without(
         for block, photo, right, wrong, title, shape in zip(blocks, photos, own, found, titles, shapes, strict=False):
             left, middle, last = block.subplots(1, 3)
             block.suptitle(title, fontsize=9, x=0.02, ha="left")
-            for ax, picture, label in ((left, photo, "photo"), (middle, right, "✓ full method"), (last, wrong, shape)):
+            short = shape if len(shape) <= NAME else f"{shape[: NAME - 1]}…"
+            for ax, picture, label in ((left, photo, "photo"), (middle, right, "✓ full method"), (last, wrong, short)):
                 show_image(ax, picture, mask=True)
                 ax.set_xlabel(label, fontsize=7.5, labelpad=2)
             frame(middle, RIGHT)
