@@ -24,7 +24,12 @@ def read_photo(path: str | Path, upright: bool = True) -> np.ndarray:
     Raises:
         ImageError: no such file, no image, cut off, or more than 80 million pixels.
     """
-    image = _upright(_read(Path(path))) if upright else _read(Path(path))
+    return photo_pixels(_read(Path(path)), upright)
+
+
+def photo_pixels(image: Image.Image, upright: bool = True) -> np.ndarray:
+    """Bring an image that Pillow has loaded to uint8 RGB (H, W, 3), as :func:`read_photo` says."""
+    image = _upright(image) if upright else image
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -45,13 +50,7 @@ def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray
     Raises:
         ImageError: as `read_photo`, or the photo has another size.
     """
-    image = _upright(_read(Path(path)))
-    if image.has_transparency_data:
-        gray = np.asarray(image.convert("RGBA"))[..., 3]
-        gray = gray if gray.min() < 255 else np.asarray(image.convert("RGBA").convert("L"))
-    else:
-        gray = np.asarray(_eight_bit(image).convert("L")) if image.mode != "P" else _palette_mask(image)
-    mask = gray >= 128 if gray.max() > 1 else gray > 0
+    mask = mask_pixels(_read(Path(path)))
     if size_of is not None and mask.shape != size_of.shape[:2]:
         raise ImageError(
             f"the mask is {mask.shape[1]}×{mask.shape[0]} pixels, its photo {size_of.shape[1]}×{size_of.shape[0]}",
@@ -59,6 +58,17 @@ def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray
             fix="give the mask that was made for this photo, in its full size",
         )
     return mask
+
+
+def mask_pixels(image: Image.Image) -> np.ndarray:
+    """Bring an image that Pillow has loaded to bool (H, W), as :func:`read_mask` says."""
+    image = _upright(image)
+    if image.has_transparency_data:
+        gray = np.asarray(image.convert("RGBA"))[..., 3]
+        gray = gray if gray.min() < 255 else np.asarray(image.convert("RGBA").convert("L"))
+    else:
+        gray = np.asarray(_eight_bit(image).convert("L")) if image.mode != "P" else _palette_mask(image)
+    return gray >= 128 if gray.max() > 1 else gray > 0
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 import typer
 
+from .book import app as browser_app
 from .book import book, readme, reproduce, vendor, verify
 from .common import Commands
 from .method import convert, evaluate, index, search, train
@@ -17,3 +18,4 @@ app = typer.Typer(
 app.add_typer(prepare, name="prepare")
 for command in (train, evaluate, index, convert, search, reproduce, book, vendor, verify, readme):
     app.command()(command)
+app.command("app")(browser_app)
