@@ -104,14 +104,8 @@ def serve(run: str | None = None, benchmark: str | None = None, port: int = PORT
 def notebook(run: str | None, benchmark: str | None) -> dict[str, Any]:
     """Return the app's notebook."""
     code = f"from cmiclib.browser.app import show\n\nshow({run!r}, {benchmark!r})"
-    cell: dict[str, Any] = {
-        "cell_type": "code",
-        "execution_count": None,
-        "id": "app",
-        "metadata": {},
-        "outputs": [],
-        "source": code,
-    }
+    cell: dict[str, Any] = {"cell_type": "code", "id": "app", "source": code, "metadata": {}, "outputs": []}
+    cell["execution_count"] = None
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     return {"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
 

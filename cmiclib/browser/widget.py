@@ -71,8 +71,6 @@ class QueryBrowser(widgets.VBox):
         super().__init__([widgets.HTML(STYLE), self._script, *self._layout()])
         self.add_class("cmic")
         self._list_photos()
-        if len(self.retriever.rows):
-            self._pick()
 
     def _make_fields(self) -> None:
         listing = self.retriever.listing
@@ -91,9 +89,10 @@ class QueryBrowser(widgets.VBox):
         self.use_box = widgets.Checkbox(description="Cut a box out", indent=False)
         self.across = widgets.IntRangeSlider(description="x from, to", continuous_update=False, layout=WIDE)
         self.down = widgets.IntRangeSlider(description="y from, to", continuous_update=False, layout=WIDE)
-        small = widgets.Layout(width="9rem")
-        self.sides = [widgets.BoundedIntText(description=name, layout=small) for name in ("x0", "y0", "x1", "y1")]
+        small = {"layout": {"width": "6.5rem"}, "style": {"description_width": "1.5rem"}}
+        self.sides = [widgets.BoundedIntText(description=name, **small) for name in ("x0", "y0", "x1", "y1")]
         self.box = widgets.VBox([self.across, self.down, widgets.HBox(self.sides, layout={"flex_flow": "row wrap"})])
+        self.box.layout.display = "none"
         self.shape = widgets.ToggleButtons(options=[], description="Look at", style={"button_width": "3.4rem"})
         self.map_button = widgets.Button(description="Show the map", tooltip="Lays photos and shapes out, once")
         self.export = widgets.Button(description="Export this result", tooltip="As JSON and as a picture")
@@ -170,8 +169,8 @@ class QueryBrowser(widgets.VBox):
                 labels = chosen.outcome.map(marks) + chosen.margin.map(" {:+.3f} ".format) + labels
             with self._setting():
                 self.photo.options = list(zip(labels, chosen.row.tolist(), strict=True))
-        if len(self.photo.options) and not self._quiet and self.question is not None:
-            self._pick()
+                self.photo.value = next(iter(chosen.row.tolist()), None)
+        self._pick()
 
     def _embed(self) -> None:
         """Embed the test photos if that has not been done, with a progress bar."""
