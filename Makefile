@@ -27,11 +27,11 @@ $(error TORCH=$(TORCH) is not known; use TORCH=cpu, TORCH=cuda or nothing)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce verify ablations ablation book lab prepare vendor notebooks readme test test-all fuzz kill-test audit lint types check format clean
+.PHONY: help setup reproduce verify ablations ablation book app lab prepare vendor notebooks readme test test-browser test-all fuzz kill-test audit lint types check format clean
 
 help: ## explain every target
 	@echo "make reproduce, then make test; settings in brackets are given as NAME=value"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv from requirements.lock and install cmiclib  [PYTHON=python3 TORCH=cpu|cuda]
 
@@ -68,8 +68,11 @@ ablation: $(STAMP) ## run one variant anew beside its stored row  [VARIANT=no-ca
 book: $(STAMP) ## write the HTML only, from the notebooks that ran  [PROFILE]
 	@$(BIN)/cmic book --profile $(PROFILE)
 
+app: $(STAMP) ## open the query browser as an app on 127.0.0.1: your run if there is one, else the shipped model
+	@$(BIN)/cmic app
+
 lab: $(STAMP) ## open the chapters in JupyterLab; script and notebook stay paired
-	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/book
+	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/book --ServerApp.tornado_settings='{"websocket_max_message_size": 40000000}'
 
 prepare: $(STAMP) ## unpack data/sweethome into the prepared format
 	@$(BIN)/cmic prepare sweethome
@@ -85,6 +88,10 @@ readme: $(STAMP) ## write README's result table from data/results/demo.json
 
 test: $(STAMP) ## the tests, a few minutes
 	@$(BIN)/pytest -q -m "not slow and not browser and not gpu"
+
+test-browser: $(STAMP) ## the tests that need Chromium; fetches one where there is none
+	@command -v chromium chromium-browser google-chrome > /dev/null || $(BIN)/playwright install chromium
+	@$(BIN)/pytest -q -m browser
 
 test-all: $(STAMP) ## every test: slow ones, browser, GPU
 	@$(BIN)/pytest -q

@@ -27,14 +27,13 @@ NEIGHBOURS = 10
 SEED = 0
 
 # %%
-import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
 
 from cmiclib import figures
 from cmiclib.book import open_chapter
-from cmiclib.embedding import neighbour_purity, plane, shape_points
+from cmiclib.embedding import lay_out, neighbour_purity, shape_points
 from cmiclib.kept import gallery_index
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
@@ -63,13 +62,9 @@ shape_category = benchmark.shapes.category.to_numpy()
 # out, so that the colours can be told apart. Nothing is chosen by looking at this map, so test photos may stand on it.
 
 # %%
-some = np.random.default_rng(SEED).permutation(len(rows))[:PHOTOS]
-known = np.flatnonzero(np.isin(shape_category, photo_category))
-points = torch.cat([photos[some], shapes[known]])
-names = np.concatenate([photo_category[some], shape_category[known]])
-is_photo = np.arange(len(points)) < len(some)
-places = plane(points, seed=SEED)
-figures.embedding_map(places, names, is_photo)
+atlas = lay_out(photos, photo_category, index.views, shape_category, PHOTOS, SEED)
+known = atlas.rows[~atlas.is_photo]
+figures.embedding_map(atlas.places, atlas.category, atlas.is_photo)
 
 # %% [markdown]
 # How to read it: an island of one colour is a category that the model keeps apart. Triangles among dots of their colour
@@ -130,5 +125,5 @@ Markdown(
 # %% [markdown]
 # ## Try it
 #
-# Put the shapes' other point on the map: replace `shape_points(index.views)` by `index.views[:, 0]`, the view from the
-# front alone, and compare the purity of "photo → shapes". The difference is what the other eleven views add.
+# Give the shapes another point: replace `shape_points(index.views)` by `index.views[:, 0]`, the view from the front
+# alone, and compare the purity of "photo → shapes". The difference is what the other eleven views add.

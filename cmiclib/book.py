@@ -1,5 +1,6 @@
 """What every chapter begins with: the repository's root, the configuration, the benchmark, the run, the outputs."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,11 @@ class OpenChapter:
     def benchmark(self) -> "Benchmark":
         """The prepared benchmark; ``sweethome`` is unpacked on first use, for ``smoke`` a part of it."""
         return open_benchmark(self.root, self.benchmark_name, self.config.profile)
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody opened this chapter; False while it runs for the report, where no kernel will answer."""
+        return "CMIC_REPORT" not in os.environ
 
     @cached_property
     def run(self) -> "Run":

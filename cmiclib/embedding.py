@@ -1,5 +1,7 @@
 """The common space of photos and shapes: one point for each, a map of them, and how pure neighbourhoods are."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from sklearn.manifold import TSNE
@@ -35,6 +37,57 @@ def plane(points: Tensor, seed: int = 0, perplexity: float = 30) -> np.ndarray:
     """
     perplexity = min(perplexity, (len(points) - 1) / 3)
     return TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=seed).fit_transform(points.numpy())
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A map of photos and shapes: n points with their places; photos come first."""
+
+    points: Tensor  # (n, d), rows of length 1
+    places: np.ndarray  # (n, 2)
+    category: np.ndarray  # (n,) names
+    is_photo: np.ndarray  # (n,) bool
+    rows: np.ndarray  # (n,) rows of the photos, then of the shapes, that the map was made from
+
+    def place(self, vector: Tensor, k: int = 5) -> np.ndarray:
+        """Return where a vector (d,) of length 1 belongs: (2,).
+
+        t-SNE gives no place to points that it has not laid out. So this is the mean place of the k nearest points,
+        each weighted by one over its squared distance: a point of the map stays where it is.
+        """
+        cosine, nearest = (self.points @ vector).topk(min(k, len(self.points)))
+        weights = 1 / (2 - 2 * cosine.clamp(max=1) + 1e-6)  # (k,)
+        return np.average(self.places[nearest.numpy()], axis=0, weights=weights.numpy())
+
+
+def lay_out(
+    photos: Tensor,
+    photo_category: np.ndarray,
+    views: Tensor,
+    shape_category: np.ndarray,
+    most: int = 600,
+    seed: int = 0,
+) -> Atlas:
+    """Lay out photos and the shapes of their categories on one map; without photos, all shapes.
+
+    Args:
+        photos: (Q, d), rows of length 1; some are drawn where there are more than ``most``.
+        photo_category: (Q,) names.
+        views: (N, V, d) the gallery; see :func:`shape_points`.
+        shape_category: (N,) names.
+        most: photos on the map.
+        seed: of the draw and of t-SNE.
+    """
+    some = np.random.default_rng(seed).permutation(len(photos))[:most]
+    known = np.flatnonzero(np.isin(shape_category, photo_category) | (len(photos) == 0))
+    points = torch.cat([photos[some], shape_points(views)[known]])
+    return Atlas(
+        points=points,
+        places=plane(points, seed=seed),
+        category=np.concatenate([photo_category[some], shape_category[known]]),
+        is_photo=np.arange(len(points)) < len(some),
+        rows=np.concatenate([some, known]),
+    )
 
 
 def neighbour_purity(

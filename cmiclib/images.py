@@ -31,7 +31,12 @@ def read_photo(path: str | Path, upright: bool = True) -> np.ndarray:
     Raises:
         ImageError: no such file, no image, cut off, or more than 80 million pixels.
     """
-    return _decoded(Path(path), lambda image: _rgb(_upright(image) if upright else image))
+    return _decoded(Path(path), lambda image: photo_pixels(image, upright))
+
+
+def photo_pixels(image: Image.Image, upright: bool = True) -> np.ndarray:
+    """Bring an image that Pillow has loaded to uint8 RGB (H, W, 3), as :func:`read_photo` says."""
+    return _rgb(_upright(image) if upright else image)
 
 
 def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray:
@@ -47,8 +52,7 @@ def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray
     Raises:
         ImageError: as `read_photo`, or the photo has another size.
     """
-    gray = _decoded(Path(path), lambda image: _gray(_upright(image)))
-    mask = gray >= 128 if gray.max() > 1 else gray > 0
+    mask = _decoded(Path(path), mask_pixels)
     if size_of is not None and mask.shape != size_of.shape[:2]:
         raise ImageError(
             f"the mask is {mask.shape[1]}×{mask.shape[0]} pixels, its photo {size_of.shape[1]}×{size_of.shape[0]}",
@@ -56,6 +60,12 @@ def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray
             fix="give the mask that was made for this photo, in its full size",
         )
     return mask
+
+
+def mask_pixels(image: Image.Image) -> np.ndarray:
+    """Bring an image that Pillow has loaded to bool (H, W), as :func:`read_mask` says."""
+    gray = _gray(_upright(image))
+    return gray >= 128 if gray.max() > 1 else gray > 0
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .benchmark import Benchmark
 from .errors import ImageError
 from .foreground import automatic_mask
 from .images import read_mask, read_photo, square_crop
@@ -18,7 +19,7 @@ Box = tuple[float, float, float, float]
 class Query(NamedTuple):
     """A photo, ready to be searched with."""
 
-    image: np.ndarray  # (4, 224, 224) uint8, RGB and mask
+    image: np.ndarray  # (4, S, S) uint8, RGB and mask; S is 224, or the benchmark's
     how: str  # in words, what marked the object
     mask: np.ndarray | None  # (H, W) bool, in the photo's own pixels; None: no mask was used
 
@@ -52,13 +53,53 @@ def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, au
         raise ImageError("mask and box are both given", path=photo, fix="give one of the two")
     image = read_photo(photo)
     known = read_mask(mask, size_of=image) if mask is not None else None
-    how = f"mask {mask}" if mask is not None else "box, no mask" if box is not None else "whole photo, no mask"
     try:
-        if known is None and automatic:
-            known, how = automatic_mask(image, box)
-        return Query(square_crop(image, known, box, size=QUERY_SIZE), how, known)
+        return cut_query(image, known, box, automatic, f"mask {mask}")
     except ImageError as error:
         raise ImageError(error.problem, path=photo, fix=error.fix) from None
+
+
+def cut_query(
+    image: np.ndarray, mask: np.ndarray | None, box: Box | None, automatic: bool, name: str = "mask"
+) -> Query:
+    """Cut the object out of a photo that is in memory; see :func:`read_query`, which reads the files before.
+
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) bool, or None: not known. It may stand together with a box, which then says what to cut.
+        box: x0, y0, x1, y1 in pixels.
+        automatic: look for a mask where none is given.
+        name: how to call a given mask in words.
+
+    Raises:
+        ImageError: an empty mask, a mask of another size, or a box outside the photo.
+    """
+    how = name if mask is not None else "box, no mask" if box is not None else "whole photo, no mask"
+    if mask is None and automatic:
+        mask, how = automatic_mask(image, box)
+    return Query(square_crop(image, mask, box, size=QUERY_SIZE), how, mask)
+
+
+def stored_query(benchmark: Benchmark, row: int) -> Query:
+    """Return a photo of a benchmark as it is stored and as evaluation sees it, (4, S, S)."""
+    image = np.array(benchmark.images[row])
+    if image[3].all():
+        return Query(image, "the benchmark's crop, no mask", None)
+    return Query(image, "the benchmark's crop and mask", image[3] >= 128)
+
+
+def stored_row(benchmark: Benchmark, query_id: str) -> int:
+    """Return the row of a benchmark's photo.
+
+    Raises:
+        ImageError: there is none of this name.
+    """
+    rows = np.flatnonzero(benchmark.queries.query_id == query_id)
+    if not len(rows):
+        raise ImageError(
+            f"the benchmark '{benchmark.name}' has no photo '{query_id}'", fix="take a query_id of its queries.csv"
+        )
+    return int(rows[0])
 
 
 def parse_box(text: str) -> Box:

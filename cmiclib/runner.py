@@ -33,6 +33,8 @@ KERNEL_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
     # Each redraw of a progress bar becomes an output of the executed notebook.
     "TQDM_MININTERVAL": "30",
+    # A chapter can tell that nobody sits before it: see `cmiclib.book.OpenChapter.live`.
+    "CMIC_REPORT": "1",
 }
 
 
@@ -52,9 +54,10 @@ def digest(*parts: Any) -> str:
 
 
 def library_hash() -> str:
-    """Return one hash of the text of every module of this package."""
+    """Return one hash of the text of every module of this package, and of the style and script beside them."""
     package = Path(__file__).parent
-    return digest([[str(path.relative_to(package)), path.read_text("utf-8")] for path in sorted(package.rglob("*.py"))])
+    texts = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".css", ".js"))
+    return digest([[str(path.relative_to(package)), path.read_text("utf-8")] for path in texts])
 
 
 def stored_hash(root: Path) -> str:

@@ -3,6 +3,7 @@
 import typer
 
 from .ablations import ablation, ablations
+from .book import app as browser_app
 from .book import book, readme, reproduce, vendor, verify
 from .common import Commands
 from .method import convert, evaluate, index, search, train
@@ -18,3 +19,4 @@ app = typer.Typer(
 app.add_typer(prepare, name="prepare")
 for command in (train, evaluate, index, convert, search, reproduce, ablations, ablation, book, vendor, verify, readme):
     app.command()(command)
+app.command("app")(browser_app)

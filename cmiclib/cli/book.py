@@ -84,6 +84,22 @@ def vendor() -> None:
     typer.echo("fetched into vendor/" if fetched else "vendor/ is complete")
 
 
+def app(
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="default: your own demo, else the shipped model")
+    ] = None,
+    benchmark: Annotated[Path | None, typer.Option(metavar="DIR", help="the gallery; default: sweethome")] = None,
+    port: Annotated[int, typer.Option(help="of 127.0.0.1")] = 8866,
+    tab: Annotated[bool, typer.Option("--tab/--no-tab", help="open it in the web browser")] = True,
+) -> None:
+    """Open the query browser as an app on this machine."""
+    from ..browser.app import serve
+
+    status = serve(str(run) if run else None, str(benchmark) if benchmark else None, port, tab)
+    if status != 0:
+        raise BookError(f"the app ended with status {status}", fix="is the port taken? give another one with --port")
+
+
 def verify(
     store: Annotated[bool, typer.Option("--store", help="store this reproduction's results instead")] = False,
 ) -> None:

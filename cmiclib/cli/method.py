@@ -101,7 +101,7 @@ def convert(
 
 
 def search(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...")],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="files; with --benchmark, query ids")],
     index: Annotated[Path, typer.Option(metavar="FILE", help="made by `cmic index`")],
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="white where the object is")] = None,
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="the object, in pixels")] = None,
@@ -109,20 +109,30 @@ def search(
     save_mask: Annotated[Path | None, typer.Option(metavar="FILE", help="write the mask that was used, as PNG")] = None,
     top: Annotated[int, typer.Option(min=1, help="how many shapes")] = 10,
     json_file: JsonFile = None,
+    benchmark: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="search with this benchmark's own photos and their masks")
+    ] = None,
 ) -> None:
     """Find the shapes that a photo shows, best first; without a mask the object is cut out automatically."""
     import numpy as np
 
+    from ..benchmark import Benchmark
     from ..images import write_mask
     from ..index import ShapeIndex
-    from ..query import parse_box, read_query
+    from ..query import parse_box, read_query, stored_query, stored_row
 
     if len(photos) > 1 and (mask or box or save_mask):
         raise ImageError("a mask or box belongs to one photo", fix="search for one photo at a time")
     if no_mask and (mask or save_mask):
         raise ImageError("--no-mask leaves no mask to use or to save", fix="leave out --no-mask, or the other option")
     gallery = ShapeIndex.load(index)
-    loaded = [read_query(photo, mask, parse_box(box) if box else None, not no_mask) for photo in photos]
+    if benchmark is not None:
+        if mask or box or no_mask:
+            raise ImageError("photos of a benchmark have their masks", fix="leave out --mask, --box and --no-mask")
+        opened = Benchmark.open(benchmark, verify=False)
+        loaded = [stored_query(opened, stored_row(opened, str(name))) for name in photos]
+    else:
+        loaded = [read_query(photo, mask, parse_box(box) if box else None, not no_mask) for photo in photos]
     if save_mask and loaded[0].mask is not None:
         write_mask(save_mask, loaded[0].mask)
     found = gallery.search(gallery.embed(np.stack([query.image for query in loaded])), top)

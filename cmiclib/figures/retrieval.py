@@ -11,7 +11,7 @@ from .style import FAINT, RIGHT, WIDTH, frame, new_figure, show_image
 
 def retrieval_rows(
     photos: np.ndarray,
-    own: np.ndarray,
+    own: np.ndarray | None,
     found: np.ndarray,
     scores: np.ndarray,
     right: np.ndarray,
@@ -23,25 +23,27 @@ def retrieval_rows(
 
     Args:
         photos: (R, 4, S, S) uint8 queries with mask.
-        own: (R, S, S) uint8, one view of the own shape.
+        own: (R, S, S) uint8, one view of the own shape; None where it is not known.
         found: (R, k, S, S) uint8, one view of each shape found, best first.
         scores: (R, k).
         right: bool (R, k).
         labels: (R,) under each photo, such as "chair, rank 14".
     """
     queries, k = scores.shape
-    cell = WIDTH / (k + 2.4)
+    first = ["photo"] if own is None else ["photo", "own shape"]
+    cell = WIDTH / (k + len(first) + 0.4)
     with new_figure(queries * (cell + 0.28) + 0.35, wspace=0.03, hspace=0.03) as figure:
-        axes = figure.subplots(queries, k + 2, squeeze=False)
-        for ax, title in zip(axes[0], ["photo", "own shape", *map(str, range(1, k + 1))], strict=True):
+        axes = figure.subplots(queries, k + len(first), squeeze=False)
+        for ax, title in zip(axes[0], [*first, *map(str, range(1, k + 1))], strict=True):
             ax.set_title(title, loc="center")
         for r, row in enumerate(axes):
             show_image(row[0], photos[r], mask=True)
-            show_image(row[1], own[r])
-            frame(row[1], FAINT, 1.5)
+            if own is not None:
+                show_image(row[1], own[r])
+                frame(row[1], FAINT, 1.5)
             if labels is not None:
                 row[0].set_xlabel(labels[r], fontsize=8.5, labelpad=3)
-            for ax, view, score, good in zip(row[2:], found[r], scores[r], right[r], strict=True):
+            for ax, view, score, good in zip(row[len(first) :], found[r], scores[r], right[r], strict=True):
                 show_image(ax, view)
                 text = f"✓ {score:.2f}" if good else f"{score:.2f}"
                 ax.set_xlabel(text, color=RIGHT if good else FAINT, fontweight="bold" if good else "normal", labelpad=3)

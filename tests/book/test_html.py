@@ -2,25 +2,17 @@
 
 import functools
 import http.server
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromium import Watched, chromium
 from toybook import REPOSITORY, make_book, write_chapter
 
 from cmiclib import publish, runner
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]  # fmt: skip
 
 WIDGETS = """
 # %% [markdown]
@@ -70,39 +62,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser():
-    if CHROMIUM is None:
-        if os.environ.get("REQUIRE_BROWSER"):
-            pytest.fail("Chromium is not installed")
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A tab that notes what should not happen: requests elsewhere, failed requests, errors on the console."""
-
-    def __init__(self, browser, home: str):
-        self.page = browser.new_page(viewport={"width": 1280, "height": 900})
-        self.problems: list[str] = []
-        self.home = home
-        note = self.problems.append
-        self.page.on("pageerror", lambda error: note(f"error: {str(error)[:200]}"))
-        self.page.on("console", lambda m: note(f"console: {m.text[:200]}") if m.type == "error" else None)
-        self.page.on("requestfailed", lambda request: note(f"failed: {request.url[:200]}"))
-        self.page.on("request", self._request)
-        self.page.on("response", lambda r: note(f"{r.status}: {r.url[:200]}") if r.status >= 400 else None)
-
-    def _request(self, request) -> None:
-        if not request.url.startswith((self.home, "data:", "blob:")):
-            self.problems.append(f"left: {request.url[:200]}")
-
-    def open(self, name: str) -> None:
-        self.page.goto(self.home + name)
-        self.page.wait_for_load_state("networkidle")
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

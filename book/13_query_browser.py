@@ -1,0 +1,89 @@
+# ---
+# jupyter:
+#   cmic:
+#     needs: [07_evaluation]
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The query browser
+#
+# People believe what they can try. Here you choose a photo and see which shapes the model finds, with what score, which
+# of their views it looked at, the shapes themselves in three dimensions, and where the photo lies on the map of the
+# chapter [The common space](09_embedding.ipynb).
+#
+# The first browser below was computed beforehand, so it works in the report without a kernel and without a network. The
+# second one is live: it takes your own photos, boxes and masks. Both need the index that the chapter
+# [Evaluation](07_evaluation.ipynb) made of the trained model.
+
+# %% tags=["parameters"]
+PROFILE = "demo"
+BENCHMARK = "sweethome"
+OUTPUTS = "outputs"
+OVERRIDES = []
+PHOTOS = 24  # in the browser that needs no kernel
+FOUND = 5  # shapes for each of them
+
+# %%
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from cmiclib.book import open_chapter
+from cmiclib.browser import QueryBrowser, static_page
+from cmiclib.browser.retriever import Retriever
+from cmiclib.kept import gallery_index
+
+chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
+index = gallery_index(chapter.run, chapter.benchmark)
+retriever = Retriever(index, chapter.benchmark)
+
+# %% [markdown]
+# ## Some test photos
+#
+# Which photos stand here is a rule, not taste: one photo of each shape (the first by name), sorted by the margin
+# between the own shape and the best other one, and from that order evenly spaced ones, from the surest success to the
+# worst failure. So about as large a share of them fails as of all test photos.
+#
+# Choose a photo, then a shape of its ranking. A tick and a frame mark the right shape; the bar below a view says how
+# much that view counted.
+
+# %%
+chosen = retriever.spread(PHOTOS)
+HTML(static_page(retriever, chosen.row, top=FOUND))
+
+# %%
+share = {"these photos": chosen, "all test photos": retriever.table}
+right = {name: f"{(table.outcome == 'right').mean():.0%}" for name, table in share.items()}
+Markdown(f"The first shape is right for {right['these photos']} of these and {right['all test photos']} of all.")
+
+# %% [markdown]
+# ## The same ranking on the command line
+#
+# What the browser shows is what `cmic search` prints, because both ask the same index with the same stored crop:
+
+# %%
+example = retriever.answer(retriever.stored(int(chosen.row.iloc[0])))
+command = f"cmic index --run {OUTPUTS}/{PROFILE}/runs/{chapter.run.path.name} --benchmark DIR --output FILE"
+Markdown(f"```\n{command}\ncmic search --index FILE --benchmark DIR {example.question.name}\n```")
+
+# %%
+pd.DataFrame(example.record()["results"])[["rank", "shape_id", "category", "score", "right"]].round(3)
+
+# %% [markdown]
+# ## Live, with your own photos
+#
+# Under "Your photo" send a photo and, if you have one, its mask; without one the object is cut out by the classical
+# method GrabCut, started from the box or from the photo's border, and the browser says so. Photos are decoded within
+# limits and never kept. `make app` opens the same browser without a notebook.
+
+# %%
+browser = QueryBrowser(index, chapter.benchmark, vectors=retriever.vectors, atlas=retriever.atlas)
+browser if chapter.live else Markdown("Open this chapter with `make lab`: the live browser stands here then.")
+
+# %% [markdown]
+# ## Try it
+#
+# Mirror a photo, or take its mask away, and watch the margin: how much of the model's certainty comes from the outline?

@@ -1,0 +1,157 @@
+"""An answer as HTML that a screen reader reads in order: photo, ranking, views with their weights, model, map.
+
+The live widget and the static page show these very parts. They differ in where pictures come from: the widget puts
+each one in place, the static page keeps every picture once and fills in those that are looked at (``data-picture``).
+"""
+
+import base64
+from html import escape
+from pathlib import Path
+from typing import Protocol
+
+from ..benchmark import Benchmark
+from ..errors import CMICError, MissingArrayError
+from .pictures import data_uri, outlined
+from .retriever import Answer, Found
+
+HERE = Path(__file__).parent
+STYLE = f"<style>\n{(HERE / 'browser.css').read_text('utf-8')}</style>"
+
+
+class Pictures(Protocol):
+    """Where a page's pictures come from; both return the attribute of an ``img`` element."""
+
+    def view(self, row: int, view: int) -> str:
+        """Return the attribute for a view of a shape of the gallery."""
+
+    def photo(self, answer: Answer) -> str:
+        """Return the attribute for the photo of an answer, with its outlines."""
+
+
+class Inline:
+    """Each picture stands where it is shown."""
+
+    def __init__(self, gallery: Benchmark):
+        self.gallery = gallery
+
+    def view(self, row: int, view: int) -> str:
+        """Return the attribute for a view of a shape of the gallery."""
+        return f'src="{data_uri(self.gallery.views[row, view])}"'
+
+    def photo(self, answer: Answer) -> str:
+        """Return the attribute for the photo of an answer, with its outlines."""
+        return f'src="{data_uri(outlined(answer), side=1000)}"'
+
+
+class Shared:
+    """Each picture is kept once, in ``kept``, and the page's script fills it in."""
+
+    def __init__(self, gallery: Benchmark):
+        self.gallery, self.kept = gallery, dict[str, str]()
+
+    def view(self, row: int, view: int) -> str:
+        """Return the attribute for a view of a shape of the gallery."""
+        key = f"{row}.{view}"
+        if key not in self.kept:
+            self.kept[key] = data_uri(self.gallery.views[row, view], side=96)
+        return f'data-picture="{key}"'
+
+    def photo(self, answer: Answer) -> str:
+        """Return the attribute for the photo of an answer, with its outlines."""
+        key = f"photo {answer.question.name}"
+        self.kept[key] = data_uri(outlined(answer), side=1000)
+        return f'data-picture="{escape(key)}"'
+
+
+def photo_part(answer: Answer, pictures: Pictures) -> str:
+    """Show the photo, what marked the object, and in a sentence how the search went."""
+    name, how = escape(answer.question.name), escape(answer.query.how)
+    outline = "" if answer.query.mask is None else "; the red line is the mask's outline"
+    return (
+        f'<figure class="cmic-photo"><img {pictures.photo(answer)} alt="The photo {name}{outline}">'
+        f"<figcaption>{name}<br>Object: {how}.</figcaption></figure><p>{verdict(answer)}</p>"
+    )
+
+
+def verdict(answer: Answer) -> str:
+    """Say in a sentence how the search went."""
+    first = answer.found[0]
+    found = f"<b>{escape(first.shape_id)}</b> comes first with score {first.score:.3f}"
+    if answer.rank is None:
+        return f"{found}, {answer.lead:.3f} before the second. Which shape is the right one is not known here."
+    if answer.rank == 1:
+        return f"<b>✓ Right.</b> {found}, {answer.margin:.3f} before the best wrong shape."
+    return (
+        f"<b>✗ Wrong.</b> {found}; the own shape {escape(min(answer.question.own))} has rank {answer.rank}, "
+        f"{-(answer.margin or 0):.3f} behind the first wrong one."
+    )
+
+
+def ranking(answer: Answer, pictures: Pictures, buttons: bool = False) -> str:
+    """List the shapes found, best first, each by the view that counted most; with ``buttons`` each can be pressed."""
+    items = []
+    for each in answer.found:
+        right = ", the right one" if each.right else ""
+        text = f"{'✓ ' if each.right else ''}{each.score:.3f}"
+        inner = (
+            f'<img {pictures.view(each.row, int(each.weights.argmax()))} alt="Rank {each.rank}: {escape(each.shape_id)}'
+            f'{right}"><span class="cmic-score">{each.rank}. {text}</span><span>{escape(each.category)}</span>'
+        )
+        if buttons:
+            inner = f'<button type="button" data-rank="{each.rank}" aria-pressed="false">{inner}</button>'
+        items.append(f'<li class="{"cmic-right" if each.right else ""}" title="{escape(each.shape_id)}">{inner}</li>')
+    return f'<ol class="cmic-ranking" aria-label="Shapes found, best first">{"".join(items)}</ol>'
+
+
+def view_part(found: Found, azimuths: tuple[float, ...], pictures: Pictures) -> str:
+    """Show all views of a shape; the stronger the bar below a view, the more it counted."""
+    strongest = int(found.weights.argmax())
+    items = [
+        f'<li class="{"cmic-strongest" if v == strongest else ""}">'
+        f'<img {pictures.view(found.row, v)} alt="View from {azimuth:.0f} degrees, weight {weight:.2f}">'
+        f'<span class="cmic-bar" style="width:{100 * weight / found.weights[strongest]:.0f}%"></span>'
+        f"<span>{azimuth:.0f}°: {weight:.2f}</span></li>"
+        for v, (azimuth, weight) in enumerate(zip(azimuths, found.weights, strict=True))
+    ]
+    return (
+        f"<h4>{found.rank}. {escape(found.shape_id)} ({escape(found.category)}): its views, and how much each counted"
+        f'</h4><ul class="cmic-views">{"".join(items)}</ul>'
+    )
+
+
+def model_uri(gallery: Benchmark, shape_id: str) -> str | None:
+    """Return a shape's mesh as data URI; None where the gallery has no meshes."""
+    try:
+        content = gallery.mesh_path(shape_id).read_bytes()
+    except MissingArrayError:
+        return None
+    return f"data:model/gltf-binary;base64,{base64.b64encode(content).decode()}"
+
+
+def viewer_part(uri: str | None, shape_id: str) -> str:
+    """Show a mesh that can be turned with the mouse, by touch and with the arrow keys."""
+    if uri is None:
+        return "<p>This gallery has no meshes to show.</p>"
+    source = f'src="{uri}" ' if uri else ""
+    return (
+        f'<model-viewer {source}camera-controls interaction-prompt="none" camera-orbit="30deg 70deg auto" '
+        f'shadow-intensity="0.6" class="cmic-model" alt="3D model of {escape(shape_id)}"></model-viewer>'
+        '<p class="cmic-note">Turn it with the mouse, by touch or with the arrow keys.</p>'
+    )
+
+
+def map_part(uri: str, left: float, top: float) -> str:
+    """Show the map with the photo's place, given in per cent from the left and from the top."""
+    return (
+        f'<figure class="cmic-map"><div><img src="{uri}" alt="Map of test photos and shapes, by category">'
+        f'<span class="cmic-here" style="left:{left:.1f}%;top:{top:.1f}%" role="img" '
+        f'aria-label="The photo lies {left:.0f} per cent from the left and {top:.0f} per cent from the top"></span>'
+        "</div><figcaption>The ring is this photo's place: that of its nearest neighbours in the common space. "
+        "Distances on such a map mean little.</figcaption></figure>"
+    )
+
+
+def message(error: CMICError) -> str:
+    """Say what is wrong and what helps, without the path that the command line would name."""
+    cure = f" <b>How to fix:</b> {escape(error.fix)}." if error.fix else ""
+    return f'<p class="cmic-error" role="alert"><b>{escape(error.problem)}.</b>{cure}</p>'

@@ -1,0 +1,102 @@
+"""Pixels as pictures of a page: small, encoded anew, and the figures of an answer."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from .. import figures
+from ..embedding import Atlas
+from ..figures.style import RED
+from ..showcase import view_weights
+from .retriever import Answer, Retriever
+
+THUMBNAIL, PHOTO = 128, 360  # pixels a side at most
+
+
+def data_uri(pixels: np.ndarray, side: int = THUMBNAIL) -> str:
+    """Encode gray (H, W) or RGB (H, W, 3) uint8 as WebP, made smaller to at most ``side`` pixels."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:
+    """Return the photo, (H, W, 3) uint8 and at most ``side`` pixels, with the outlines of the box and the mask used."""
+    photo, mask, box = answer.question.photo, answer.query.mask, answer.choice.box
+    scale = side / max(photo.shape[:2])
+    size = tuple(max(1, round(length * scale)) for length in photo.shape[1::-1])
+    drawn = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)).copy()
+    if mask is not None and not mask.all():
+        small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+        contours, _ = cv2.findContours(small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        red = tuple(int(255 * part) for part in to_rgb(RED))
+        for color, width in (((255, 255, 255), 3), (red, 1)):
+            cv2.drawContours(drawn, contours, -1, color, width)
+    if box is not None:
+        corners = [round(side * scale) for side in box]
+        for color, width in (((255, 255, 255), 3), ((0, 0, 0), 1)):
+            cv2.rectangle(drawn, corners[:2], corners[2:], color, width)
+    return drawn[:, ::-1] if answer.choice.mirror else drawn
+
+
+@dataclass(frozen=True)
+class MapPicture:
+    """The map as one picture, on which any place can be marked without drawing it again."""
+
+    uri: str
+    low: np.ndarray  # (2,) the place at the picture's left lower corner
+    high: np.ndarray  # (2,) at its right upper one
+
+    @classmethod
+    def draw(cls, atlas: Atlas) -> "MapPicture":
+        """Draw :func:`cmiclib.figures.embedding_map` once."""
+        figure = figures.embedding_map(atlas.places, list(atlas.category), atlas.is_photo)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80)
+        to_place = figure.axes[0].transData.inverted().transform
+        size = figure.get_size_inches() * figure.dpi
+        pixels = np.asarray(Image.open(buffer).convert("RGB"))
+        return cls(data_uri(pixels, side=800), to_place((0, 0)), to_place(size))
+
+    def percent(self, place: np.ndarray) -> tuple[float, float]:
+        """Return how far from the left and from the top a place (2,) lies, in per cent of the picture."""
+        left, up = 100 * (place - self.low) / (self.high - self.low)
+        return float(left), float(100 - up)
+
+
+def answer_png(retriever: Retriever, answer: Answer, chosen: int = 0) -> bytes:
+    """Draw an answer as chapter 10 draws its rows, and below it the views of one shape with their weights, as a PNG.
+
+    Args:
+        retriever: of the answer.
+        answer: what to draw.
+        chosen: position in ``answer.found`` of the shape whose views to draw.
+    """
+    views, query = retriever.gallery.views, answer.query.image[None]
+    found = np.stack([views[each.row, each.weights.argmax()] for each in answer.found])[None]  # (1, k, S, S)
+    own = None
+    if answer.question.own:
+        row = retriever.index.shape_ids.index(min(answer.question.own))
+        weights = view_weights(retriever.index, answer.vector[None], np.array([[row]]))[0, 0]
+        own = views[row, weights.argmax()][None]
+    scores = np.array([[each.score for each in answer.found]])
+    right = np.array([[each.right for each in answer.found]])
+    ranking = figures.retrieval_rows(query, own, found, scores, right)
+    one = answer.found[chosen]
+    label = [f"{one.rank}. {one.shape_id}"]
+    attended = figures.attended_views(query, views[one.row][None], one.weights[None], label, retriever.azimuths)
+    rows = []
+    for figure in (ranking, attended):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        rows.append(np.asarray(Image.open(buffer).convert("RGB")))
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(rows)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,287 @@
+"""What the browser knows, without any widget: a question about a photo in, the answer with its reasons out.
+
+The live widget, the app and the static page of the report all show an :class:`Answer` of :meth:`Retriever.answer`. A
+photo of the benchmark is searched with its stored crop, as :mod:`cmiclib.evaluate` does; any other photo is cut as
+``cmic search`` cuts it.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..benchmark import Benchmark
+from ..embedding import Atlas, lay_out
+from ..errors import BenchmarkError, ImageError
+from ..evaluate import Scored, check_protocols
+from ..index import ShapeIndex
+from ..query import Box, Query, cut_query, stored_query
+
+MaskChoice = Literal["given", "automatic", "none"]
+ORDERS = {
+    "by name": ("query_id", True),
+    "most doubtful first": ("doubt", True),
+    "surest first": ("margin", False),
+    "worst first": ("margin", True),
+}
+"""How photos can be sorted: words → column of :attr:`Retriever.table`, ascending. Only the first needs no scores."""
+BLOCK = 32  # photos that are embedded between two reports of progress
+
+
+@dataclass(frozen=True)
+class Question:
+    """A photo, with all that is known about it."""
+
+    name: str
+    photo: np.ndarray  # (H, W, 3) uint8
+    mask: np.ndarray | None = None  # (H, W) bool; None: not known
+    stored: Query | None = None  # the benchmark's own crop
+    own: frozenset[str] = frozenset()  # ids of the right shapes, as far as the gallery has them
+    category: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to cut the object out of a photo, and how many shapes to return."""
+
+    mask: MaskChoice = "given"
+    box: Box | None = None  # x0, y0, x1, y1 in pixels of the photo
+    mirror: bool = False
+    top: int = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """One shape of a ranking."""
+
+    rank: int  # from 1
+    row: int  # of the gallery
+    shape_id: str
+    category: str
+    score: float
+    right: bool
+    weights: np.ndarray  # (V,) how much each view counted, sums to 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A ranking with its reasons."""
+
+    question: Question
+    choice: Choice
+    query: Query
+    vector: Tensor  # (d,) what the photo became
+    found: list[Found]
+    lead: float  # the first score minus the second
+    rank: int | None  # of the own shape, from 1; None: the gallery has none that is known
+    margin: float | None  # the own shape's score minus the best other one's
+
+    def record(self) -> dict[str, Any]:
+        """Return what the answer says, ready for JSON; ``object`` and ``results`` as in ``cmic search --json``."""
+        results = [{**asdict(each), "weights": [round(float(w), 6) for w in each.weights]} for each in self.found]
+        for result in results:
+            del result["row"]
+        return {
+            "photo": self.question.name,
+            "object": self.query.how,
+            "mask": self.choice.mask,
+            "box": list(self.choice.box) if self.choice.box else None,
+            "mirrored": self.choice.mirror,
+            "own": sorted(self.question.own),
+            "rank": self.rank,
+            "margin": self.margin,
+            "lead": self.lead,
+            "results": results,
+        }
+
+
+class Retriever:
+    """A gallery with its index, and photos to ask with.
+
+    Args:
+        index: of the gallery, with its photo encoder.
+        gallery: the benchmark that the index was made of.
+        photos: the benchmark whose test photos can be picked; default: the gallery's own. With another one no shape is
+            the right one.
+        vectors: (Q, d) of the test photos, where they are known already.
+        atlas: the map, where it is known already.
+
+    Raises:
+        BenchmarkError: the index is of another gallery, or the photos' views were made in another way.
+    """
+
+    def __init__(
+        self,
+        index: ShapeIndex,
+        gallery: Benchmark,
+        photos: Benchmark | None = None,
+        vectors: Tensor | None = None,
+        atlas: Atlas | None = None,
+    ):
+        if index.shape_ids != gallery.shapes.shape_id.tolist():
+            raise BenchmarkError(
+                f"the index of {len(index)} shapes is not of the gallery '{gallery.name}'",
+                fix="make it from this benchmark, with `cmic index`",
+            )
+        if photos is not None:
+            check_protocols(photos, gallery)
+        self.index, self.gallery, self.photos = index, gallery, photos or gallery
+        self.rows = self.photos.rows("test")  # (Q,)
+        self.vectors, self._atlas = vectors, atlas
+
+    @property
+    def azimuths(self) -> tuple[float, ...]:
+        """Degrees of the views."""
+        return tuple(self.gallery.protocol.azimuths)
+
+    def embed_photos(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Tensor:
+        """Embed the test photos once, (Q, d); ``progress`` is called with how many of how many are done."""
+        if self.vectors is None:
+            parts = []
+            for start in range(0, len(self.rows), BLOCK):
+                parts.append(self.index.embed(self.photos.images[self.rows[start : start + BLOCK]]))
+                progress(start + len(parts[-1]), len(self.rows))
+            self.vectors = torch.cat(parts) if parts else torch.zeros(0, self.index.views.shape[2])
+        return self.vectors
+
+    @cached_property
+    def listing(self) -> pd.DataFrame:
+        """One row a test photo: row, query_id, category, shape_id."""
+        columns = ["query_id", "category", "shape_id"]
+        return self.photos.queries[columns].iloc[self.rows].reset_index(drop=True).assign(row=self.rows)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The listing with outcome (right, wrong or unknown), margin and doubt.
+
+        ``margin``: the own shape's score minus the best other one's, or where the own one is unknown the first score
+        minus the second. ``doubt``: its size, so that what is nearly undecided comes first. Embeds the photos when that
+        has not been done.
+        """
+        scores, table = self.index.scores(self.embed_photos()), self.listing  # (Q, N)
+        if self.photos is self.gallery and len(table):
+            scored = Scored(scores, self.rows, self.gallery).table()
+            outcome, margin = np.where(scored.top1 == 1, "right", "wrong"), scored.margin.to_numpy()
+        else:
+            two = scores.topk(min(2, len(self.index)), dim=1).values  # (Q, 2)
+            outcome, margin = np.full(len(table), "unknown"), (two[:, 0] - two[:, -1]).numpy()
+        return table.assign(outcome=outcome, margin=margin, doubt=np.abs(margin))
+
+    def select(self, category: str = "", outcome: str = "", order: str = "by name") -> pd.DataFrame:
+        """Return the photos of a category and an outcome (empty: all), in one of `ORDERS`.
+
+        They have the columns of :attr:`table` where an outcome or an order of scores is wanted, else of the listing.
+        """
+        scored = outcome or order != "by name" or self.vectors is not None
+        table = self.table if scored else self.listing
+        for column, wanted in (("category", category), ("outcome", outcome)):
+            table = table[table[column] == wanted] if wanted else table
+        column, ascending = ORDERS[order]
+        return table.sort_values([column, "query_id"], ascending=[ascending, True])
+
+    def spread(self, count: int) -> pd.DataFrame:
+        """Return so many photos, evenly from the surest to the worst, of each shape one: nobody's taste picks them."""
+        table = self.table.sort_values("query_id").drop_duplicates("shape_id")
+        table = table.sort_values(["margin", "query_id"], ascending=[False, True])
+        return table.iloc[np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int)]
+
+    def stored(self, row: int) -> Question:
+        """Return the question of one of the benchmark's photos, by its row."""
+        query, record = stored_query(self.photos, row), self.photos.queries.iloc[row]
+        own = set(record.shape_id.split("|")) if self.photos is self.gallery else set()
+        return Question(
+            name=record.query_id,
+            photo=np.ascontiguousarray(query.image[:3].transpose(1, 2, 0)),
+            mask=query.mask,
+            stored=query,
+            own=frozenset(own),
+            category=record.category,
+        )
+
+    def answer(self, question: Question, choice: Choice | None = None) -> Answer:
+        """Search the gallery.
+
+        Raises:
+            ImageError: a mask is asked for and none is given, or the box or mask marks nothing.
+        """
+        choice = choice or Choice()
+        query = cut(question, choice)
+        vector = self.index.embed(query.image[None])  # (1, d)
+        result = self.index.search(vector, choice.top)
+        scores = self.index.scores(vector)[0].numpy()  # (N,)
+        row_of = {shape_id: row for row, shape_id in enumerate(self.index.shape_ids)}
+        found = []
+        for rank, (shape_id, score, weights) in enumerate(
+            zip(result.ids[0], result.scores[0].tolist(), result.weights[0].numpy(), strict=True), 1
+        ):
+            row = row_of[shape_id]
+            category = self.gallery.shapes.category.iloc[row]
+            found.append(Found(rank, row, shape_id, category, score, shape_id in question.own, weights))
+        best = np.sort(scores)[::-1]
+        mine = np.isin(self.index.shape_ids, sorted(question.own))  # (N,)
+        own_rank, margin = None, None
+        if mine.any():
+            first = int(np.where(mine, scores, -np.inf).argmax())
+            ahead = (scores > scores[first]) | ((scores == scores[first]) & (np.arange(len(scores)) < first))
+            own_rank = int(ahead.sum()) + 1
+            margin = float(scores[first] - np.where(mine, -np.inf, scores).max())
+        lead = float(best[0] - best[min(1, len(best) - 1)])
+        return Answer(question, choice, query, vector[0], found, lead, own_rank, margin)
+
+    @property
+    def atlas(self) -> Atlas:
+        """The map of test photos and shapes, laid out when first asked for (some seconds)."""
+        if self._atlas is None:
+            category = self.photos.queries.category.to_numpy()[self.rows]
+            shapes = self.gallery.shapes.category.to_numpy()
+            self._atlas = lay_out(self.embed_photos(), category, self.index.views, shapes)
+        return self._atlas
+
+    @property
+    def has_atlas(self) -> bool:
+        """Whether the map is there without waiting."""
+        return self._atlas is not None
+
+
+def cut(question: Question, choice: Choice) -> Query:
+    """Make the array that the encoder takes.
+
+    Raises:
+        ImageError: see :meth:`Retriever.answer`.
+    """
+    if choice.mask == "given" and question.mask is None:
+        raise ImageError("this photo has no mask", fix="choose the automatic mask, give one, or use none")
+    if question.stored is not None and choice.box is None and choice.mask == best_mask(question):
+        query = question.stored
+    else:
+        mask = question.mask if choice.mask == "given" else None
+        if mask is not None and choice.box is not None:
+            mask = _inside(mask, choice.box)
+        how = "given mask" if choice.box is None else "given mask, within the box"
+        query = cut_query(question.photo, mask, choice.box, choice.mask == "automatic", how)
+    if choice.mirror:
+        query = query._replace(image=np.ascontiguousarray(query.image[:, :, ::-1]), how=f"{query.how}, mirrored")
+    return query
+
+
+def best_mask(question: Question) -> MaskChoice:
+    """Return the mask to begin with: the photo's own; without one, as a benchmark's photo was stored, or automatic."""
+    if question.mask is not None:
+        return "given"
+    return "automatic" if question.stored is None else "none"
+
+
+def _inside(mask: np.ndarray, box: Box) -> np.ndarray:
+    """Return the part of a mask (H, W) that lies within a box."""
+    x0, y0, x1, y1 = (round(side) for side in box)
+    part = np.zeros_like(mask)
+    part[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
+    part &= mask
+    if not part.any():
+        raise ImageError("the mask marks nothing within the box", fix="move the box, or use another mask")
+    return part

@@ -1,0 +1,122 @@
+"""Photos and masks that a visitor sends: decoded within limits, or refused in words that name no file and no path.
+
+Of an upload only its pixels live on. Its name and its type are claims of the sender and decide nothing; what the
+browser shows is encoded anew from the pixels.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from ..errors import ImageError
+from ..images import mask_pixels, photo_pixels
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""What is decoded at all; the fewer decoders, the fewer ways in."""
+MAX_BYTES = 20_000_000
+MAX_PIXELS = 50_000_000  # what telephones take today; a file of a few kilobytes can claim thousands of times more
+LONGEST = 3000  # pixels; a larger photo is made smaller, since a query has 224
+SMALLEST = 16  # pixels a side; fewer show no object
+LARGER = "make it smaller, or cut the object out with some surroundings"
+
+
+def read_upload(content: bytes) -> np.ndarray:
+    """Decode a photo: upright, uint8 RGB (H, W, 3), at most `LONGEST` pixels a side.
+
+    EXIF rotation, palettes, transparency, gray, CMYK and 16 bit are treated as :func:`cmiclib.images.read_photo` does;
+    of an animation the first frame counts.
+
+    Args:
+        content: the file's bytes.
+
+    Raises:
+        ImageError: empty, too large, of another format, cut off or damaged, or with too many or too few pixels.
+    """
+    image = _decode(content, "photo")
+    return _shrink(photo_pixels(image))
+
+
+def read_mask_upload(content: bytes, photo: np.ndarray) -> np.ndarray:
+    """Decode the mask of a photo: bool (H, W), as :func:`cmiclib.images.read_mask` does.
+
+    Args:
+        content: the file's bytes.
+        photo: (H, W, 3), what :func:`read_upload` returned. A mask of a photo that was made smaller is, too.
+
+    Raises:
+        ImageError: as :func:`read_upload`; or it has other proportions than the photo, or marks nothing.
+    """
+    mask = mask_pixels(_decode(content, "mask"))
+    height, width = photo.shape[:2]
+    if mask.shape != (height, width):
+        scaled = _shrink(mask.astype(np.uint8) * 255)
+        if scaled.shape != (height, width):
+            raise ImageError(
+                f"the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its photo {width}×{height}",
+                fix="give the mask that was made for this photo, in its full size",
+            )
+        mask = scaled >= 128
+    if not mask.any():
+        raise ImageError("the mask is empty", fix="give a mask that is white where the object is, or none")
+    return mask
+
+
+def _decode(content: bytes, what: str) -> Image.Image:
+    """Let Pillow load the pixels, after the checks that need none of them."""
+    if not content:
+        raise ImageError(f"the {what} is an empty file", fix="choose another file")
+    if len(content) > MAX_BYTES:
+        raise ImageError(f"the {what} has {len(content) / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f}", fix=LARGER)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what is refused below, and of harmless oddities
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            _check_size(image, what)
+            image.load()
+            return image
+    except Image.UnidentifiedImageError:
+        raise ImageError(
+            f"the {what} is {_looks_like(content)}", fix=f"save it as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        ) from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"the {what} claims more than {MAX_PIXELS // 1_000_000} million pixels", fix=LARGER) from None
+    except ImageError:
+        raise
+    except Exception:  # a damaged file makes decoders fail in many ways; their messages name memory addresses
+        raise ImageError(
+            f"the {what} is damaged or cut off", fix="send it again, or save it again as JPEG or PNG"
+        ) from None
+
+
+def _check_size(image: Image.Image, what: str) -> None:
+    size = f"the {what} has {image.width}×{image.height} pixels"
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{size}, more than {MAX_PIXELS // 1_000_000} million", fix=LARGER)
+    if min(image.size) < SMALLEST:
+        raise ImageError(f"{size}; less than {SMALLEST} a side show no object", fix="choose a larger one")
+
+
+def _looks_like(content: bytes) -> str:
+    """Say in words what a file that is no image begins like."""
+    start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if b"<svg" in start:
+        return "an SVG drawing, not a photo"
+    if start.startswith(b"<"):
+        return "a page of HTML or XML, not a photo"
+    if content[4:8] == b"ftyp":
+        return "a HEIC, AVIF or video file, which is not read here"
+    if content[:4] in (b"II*\0", b"MM\0*"):
+        return "a TIFF file, which is not read here"
+    return "not an image, or of a format that is not read here"
+
+
+def _shrink(pixels: np.ndarray) -> np.ndarray:
+    """Make what has more than `LONGEST` pixels a side smaller, (H, W) or (H, W, 3) uint8."""
+    height, width = pixels.shape[:2]
+    scale = LONGEST / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))

@@ -1,0 +1,281 @@
+"""The live browser: ipywidgets around :mod:`.retriever` and :mod:`.page`, for JupyterLab, VS Code and the app."""
+
+import base64
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+from IPython.display import Javascript
+from torch import Tensor
+
+from ..benchmark import Benchmark
+from ..embedding import Atlas
+from ..errors import CMICError
+from ..index import ShapeIndex
+from .page import STYLE, Inline, map_part, message, model_uri, photo_part, ranking, view_part, viewer_part
+from .pictures import MapPicture, answer_png
+from .retriever import ORDERS, Answer, Choice, Question, Retriever, best_mask
+from .upload import FORMATS, MAX_BYTES, read_mask_upload, read_upload
+
+VIEWER = Path(__file__).resolve().parents[2] / "vendor" / "model-viewer" / "model-viewer-umd.min.js"
+NO_VIEWER = "<p>The 3D viewer's script is not here; run <code>make vendor</code> once, then open this again.</p>"
+# Beside require.js the script would define an anonymous module; without these three names it defines the element.
+LOAD_VIEWER = (
+    "if (!customElements.get('model-viewer')) (function (define, exports, module) {{ {script} }}).call(window);"
+)
+WIDE = widgets.Layout(width="auto", max_width="26rem")
+MASKS = {"given": "mask given", "automatic": "automatic mask", "none": "no mask"}
+log = logging.getLogger(__name__)
+
+
+class QueryBrowser(widgets.VBox):
+    """Pick or upload a photo, see the shapes found and why.
+
+    Args:
+        index: of the gallery, with its photo encoder.
+        benchmark: the gallery; its test photos can be picked. One without photos takes uploads only.
+        photos: another benchmark whose test photos to offer, for a gallery that lacks their shapes.
+        vectors: (Q, d) of the test photos, where they are known already; else they are embedded when sorting, filtering
+            or the map first need them, with a progress bar.
+        atlas: the map, where it is known already.
+        top: shapes in a ranking.
+
+    Raises:
+        BenchmarkError: the index is of another gallery, or the photos' views were made in another way.
+    """
+
+    def __init__(
+        self,
+        index: ShapeIndex,
+        benchmark: Benchmark,
+        photos: Benchmark | None = None,
+        *,
+        vectors: Tensor | None = None,
+        atlas: Atlas | None = None,
+        top: int = 8,
+    ):
+        self.retriever = Retriever(index, benchmark, photos, vectors, atlas)
+        self.top = top
+        self.question: Question | None = None
+        self.answer: Answer | None = None
+        self._pictures = Inline(benchmark)
+        self._map: MapPicture | None = None
+        self._quiet = False  # while fields are set by code, their changes ask nothing
+        self._make_fields()
+        super().__init__([widgets.HTML(STYLE), self._script, *self._layout()])
+        self.add_class("cmic")
+        self._list_photos()
+
+    def _make_fields(self) -> None:
+        listing = self.retriever.listing
+        categories = [("all", ""), *((name, name) for name in sorted(set(listing.category)))]
+        own = self.retriever.photos is self.retriever.gallery
+        outcomes = [("all", ""), *((name, name) for name in (("right", "wrong") if own else ("unknown",)))]
+        self.category = widgets.Dropdown(options=categories, description="Category", layout=WIDE)
+        self.outcome = widgets.Dropdown(options=outcomes, description="First shape", layout=WIDE)
+        self.order = widgets.Dropdown(options=list(ORDERS), description="Order", layout=WIDE)
+        self.photo = widgets.Select(options=[], description="Photo", rows=8, layout=WIDE)
+        accept = ",".join(f".{name.lower()}" for name in (*FORMATS, "JPG"))
+        self.upload = widgets.FileUpload(accept=accept, description="Choose a photo", layout=WIDE)
+        self.mask_upload = widgets.FileUpload(accept=accept, description="Choose its mask", layout=WIDE)
+        self.mask = widgets.Dropdown(options=[], description="Mask", layout=WIDE)
+        self.mirror = widgets.Checkbox(description="Mirror the photo", indent=False)
+        self.use_box = widgets.Checkbox(description="Cut a box out", indent=False)
+        self.across = widgets.IntRangeSlider(description="x from, to", continuous_update=False, layout=WIDE)
+        self.down = widgets.IntRangeSlider(description="y from, to", continuous_update=False, layout=WIDE)
+        small = {"layout": {"width": "6.5rem"}, "style": {"description_width": "1.5rem"}}
+        self.sides = [widgets.BoundedIntText(description=name, **small) for name in ("x0", "y0", "x1", "y1")]
+        self.box = widgets.VBox([self.across, self.down, widgets.HBox(self.sides, layout={"flex_flow": "row wrap"})])
+        self.box.layout.display = "none"
+        self.shape = widgets.ToggleButtons(options=[], description="Look at", style={"button_width": "3.4rem"})
+        self.map_button = widgets.Button(description="Show the map", tooltip="Lays photos and shapes out, once")
+        self.export = widgets.Button(description="Export this result", tooltip="As JSON and as a picture")
+        self.progress = widgets.IntProgress(description="Photos", layout={"display": "none"})
+        self.status, self.problem, self.links = (widgets.HTML() for _ in range(3))
+        self.photo_html, self.ranking_html, self.views_html = (widgets.HTML() for _ in range(3))
+        self.model_html, self.map_html = (widgets.HTML() for _ in range(2))
+        self._script = widgets.Output()
+        if VIEWER.is_file():
+            self._script.append_display_data(Javascript(LOAD_VIEWER.format(script=VIEWER.read_text("utf-8"))))
+        for field in (self.category, self.outcome, self.order):
+            field.observe(lambda change: self._list_photos(), "value")
+        self.photo.observe(lambda change: self._pick(), "value")
+        self.upload.observe(lambda change: self._receive(), "value")
+        self.mask_upload.observe(lambda change: self._receive_mask(), "value")
+        for field in (self.mask, self.mirror, self.use_box):
+            field.observe(lambda change: self._ask(), "value")
+        for field in (self.across, self.down):
+            field.observe(lambda change: self._box_changed(typed=False), "value")
+        for field in self.sides:
+            field.observe(lambda change: self._box_changed(typed=True), "value")
+        self.shape.observe(lambda change: self._show_shape(), "value")
+        self.map_button.on_click(lambda button: self._show_map())
+        self.export.on_click(lambda button: self._export())
+
+    def _layout(self) -> list[Any]:
+        limits = f"<p>{', '.join(FORMATS)}; at most {MAX_BYTES // 1_000_000} MB. The mask, white at the object, is"
+        note = widgets.HTML(f"{limits} optional: without one the object is cut out automatically.</p>")
+        stored = widgets.VBox([self.category, self.outcome, self.order, self.photo])
+        sources = widgets.Tab([stored, widgets.VBox([self.upload, self.mask_upload, note])])
+        sources.titles = ("Test photos", "Your photo")
+        if not len(self.retriever.rows):
+            sources.selected_index = 1
+        left = widgets.VBox([sources, self.mask, self.mirror, self.use_box, self.box, self.photo_html])
+        left.layout = {"flex": "1 1 20rem", "min_width": "0", "max_width": "30rem"}
+        shown = [self.ranking_html, self.shape, self.views_html, self.model_html]
+        right = widgets.VBox([self.status, self.progress, self.problem, *shown])
+        right.layout = {"flex": "3 1 22rem", "min_width": "0"}
+        columns = widgets.Box([left, right], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        more = widgets.HBox([self.map_button, self.export], layout={"flex_flow": "row wrap"})
+        return [columns, more, self.links, self.map_html]
+
+    @contextmanager
+    def _guarded(self, doing: str) -> Iterator[None]:
+        """Show what goes wrong in words; what nobody foresaw goes to the kernel's log, and no traceback to the page."""
+        self.problem.value, self.status.value = "", f'<p role="status">{doing} …</p>'
+        started = time.perf_counter()
+        try:
+            yield
+        except CMICError as error:
+            self.problem.value = message(error)
+        except Exception:
+            log.exception("the query browser failed while it was %s", doing)
+            self.problem.value = message(CMICError("this failed in a way nobody foresaw", fix="try another photo"))
+        seconds = time.perf_counter() - started
+        self.status.value = "" if self.problem.value else f'<p role="status">Done in {seconds:.2f} s.</p>'
+
+    @contextmanager
+    def _setting(self) -> Iterator[None]:
+        self._quiet, before = True, self._quiet
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+    def _list_photos(self) -> None:
+        with self._guarded("Sorting the photos"):
+            if self.outcome.value or self.order.value != "by name":
+                self._embed()
+            chosen = self.retriever.select(self.category.value, self.outcome.value, self.order.value)
+            marks = {"right": "✓", "wrong": "✗", "unknown": ""}
+            labels = chosen.query_id
+            if "outcome" in chosen:
+                labels = chosen.outcome.map(marks) + chosen.margin.map(" {:+.3f} ".format) + labels
+            with self._setting():
+                self.photo.options = list(zip(labels, chosen.row.tolist(), strict=True))
+                self.photo.value = next(iter(chosen.row.tolist()), None)
+        self._pick()
+
+    def _embed(self) -> None:
+        """Embed the test photos if that has not been done, with a progress bar."""
+        if self.retriever.vectors is not None:
+            return
+        self.progress.max, self.progress.layout.display = len(self.retriever.rows), None
+        try:
+            self.retriever.embed_photos(lambda done, total: setattr(self.progress, "value", done))
+        finally:
+            self.progress.layout.display = "none"
+
+    def _pick(self) -> None:
+        if self._quiet or self.photo.value is None:
+            return
+        self._take(self.retriever.stored(self.photo.value))
+
+    def _receive(self) -> None:
+        if self.upload.value:
+            file = self.upload.value[0]
+            with self._guarded("Reading the photo"):
+                pixels = read_upload(bytes(file["content"]))
+                self._take(Question(name=str(file["name"])[:100], photo=pixels))
+
+    def _receive_mask(self) -> None:
+        if self.mask_upload.value:
+            with self._guarded("Reading the mask"):
+                if self.question is None or self.question.stored is not None:
+                    raise CMICError("there is no photo of yours for this mask yet", fix="choose the photo first")
+                mask = read_mask_upload(bytes(self.mask_upload.value[0]["content"]), self.question.photo)
+                self._take(Question(name=self.question.name, photo=self.question.photo, mask=mask))
+
+    def _take(self, question: Question) -> None:
+        """Make this the question, with the box around all of it and the best mask there is."""
+        self.question = question
+        choices = ["given", "automatic", "none"] if question.mask is not None else ["automatic", "none"]
+        height, width = question.photo.shape[:2]
+        with self._setting():
+            self.mask.options = [(MASKS[name], name) for name in choices]
+            self.mask.value, self.use_box.value = best_mask(question), False
+            for slider, length in ((self.across, width), (self.down, height)):
+                slider.min, slider.max, slider.value = 0, length, (0, length)
+            for field, length in zip(self.sides, (width, height, width, height), strict=True):
+                field.max = length
+            self._copy_box(typed=False)
+        self._ask()
+
+    def _copy_box(self, typed: bool) -> None:
+        x0, y0, x1, y1 = self.sides
+        if typed:
+            self.across.value, self.down.value = sorted((x0.value, x1.value)), sorted((y0.value, y1.value))
+        (x0.value, x1.value), (y0.value, y1.value) = self.across.value, self.down.value
+
+    def _box_changed(self, typed: bool) -> None:
+        if not self._quiet:
+            with self._setting():
+                self._copy_box(typed)
+            self._ask()
+
+    def _ask(self) -> None:
+        self.box.layout.display = None if self.use_box.value else "none"
+        if self._quiet or self.question is None:
+            return
+        with self._guarded("Searching"):
+            box = tuple(float(side.value) for side in self.sides) if self.use_box.value else None
+            choice = Choice(self.mask.value, box, self.mirror.value, self.top)  # type: ignore[arg-type]
+            self.answer = answer = self.retriever.answer(self.question, choice)
+            self.links.value = ""
+            self.photo_html.value = photo_part(answer, self._pictures)
+            self.ranking_html.value = ranking(answer, self._pictures)
+            with self._setting():
+                self.shape.options = [(f"{each.rank}{' ✓' if each.right else ''}", each.rank) for each in answer.found]
+                self.shape.value = 1
+            self._show_shape()
+            if self.retriever.has_atlas:
+                self._place()
+
+    def _show_shape(self) -> None:
+        if self._quiet or self.answer is None or self.shape.value is None:
+            return
+        found = self.answer.found[self.shape.value - 1]
+        self.views_html.value = view_part(found, self.retriever.azimuths, self._pictures)
+        uri = model_uri(self.retriever.gallery, found.shape_id)
+        self.model_html.value = viewer_part(uri, found.shape_id) if VIEWER.is_file() else NO_VIEWER
+
+    def _show_map(self) -> None:
+        with self._guarded("Laying out the map"):
+            self._embed()
+            self._place()
+
+    def _place(self) -> None:
+        atlas = self.retriever.atlas
+        self._map = self._map or MapPicture.draw(atlas)
+        self.map_button.layout.display = "none"
+        if self.answer is not None:
+            self.map_html.value = map_part(self._map.uri, *self._map.percent(atlas.place(self.answer.vector)))
+
+    def _export(self) -> None:
+        with self._guarded("Drawing"):
+            if self.answer is None:
+                raise CMICError("there is no result yet", fix="choose a photo")
+            record = json.dumps(self.answer.record(), indent=1, ensure_ascii=False).encode()
+            picture = answer_png(self.retriever, self.answer, self.shape.value - 1)
+            name = escape(Path(self.answer.question.name).stem)
+            self.links.value = " ".join(
+                f'<a download="{name}.{kind}" href="data:{mime};base64,{base64.b64encode(content).decode()}">'
+                f"Save {name}.{kind}</a>"
+                for kind, mime, content in (("json", "application/json", record), ("png", "image/png", picture))
+            )

@@ -1,0 +1,152 @@
+"""The live browser in Chromium: as an app, and in JupyterLab."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chromium import Watched, chromium
+from PIL import Image
+from toybook import REPOSITORY
+
+from cmiclib import publish
+from cmiclib.browser.app import notebook
+from cmiclib.browser.retriever import Choice, Question
+from cmiclib.browser.upload import read_upload
+from cmiclib.checkpoint import save_weights, write_json
+
+pytestmark = pytest.mark.browser
+PATIENCE = 240_000  # milliseconds: a kernel imports torch first, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def run(index, tmp_path_factory) -> Path:
+    """A finished run of the tiny model."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    write_json(folder / "config.json", index.config.model_dump(mode="json"))
+    save_weights(folder / "model.safetensors", index.model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo(retriever) -> bytes:
+    """A photo of a visitor's own: a test photo, four times as large."""
+    stored = retriever.stored(int(retriever.rows[1])).photo
+    buffer = io.BytesIO()
+    Image.fromarray(stored.repeat(4, axis=0).repeat(4, axis=1)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def start(command: list[str], folder: Path, address: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, *command], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    for _ in range(PATIENCE // 1000):
+        if server.poll() is not None:
+            pytest.fail((folder / "server.log").read_text()[-2000:])
+        try:
+            urllib.request.urlopen(address, timeout=1)
+            return server
+        except OSError:  # not listening yet, or a page that takes longer because its kernel starts
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", int(address.split(":")[2].split("/")[0]))) == 0:
+                    return server
+            time.sleep(1)
+    pytest.fail("the server did not start")
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module", params=["app", "lab"])
+def page(request, run, tiny_benchmark, tmp_path_factory, port):
+    """The browser, open and answered, in the app and in JupyterLab."""
+    publish.fetch_vendor(REPOSITORY)
+    folder = tmp_path_factory.mktemp(request.param)
+    arguments = [str(run), str(tiny_benchmark.path)]
+    if request.param == "app":
+        options = ["--run", arguments[0], "--benchmark", arguments[1], "--port", str(port), "--no-tab"]
+        code = "from cmiclib.cli import app; app()"
+        home, server = f"http://127.0.0.1:{port}/", None
+        server = start(["-c", code, "app", *options], folder, home)
+    else:
+        (folder / "live.ipynb").write_text(json.dumps(notebook(*arguments)))
+        options = [
+            "--no-browser",
+            f"--port={port}",
+            "--IdentityProvider.token=",
+            "--ServerApp.password=",
+            "--allow-root",
+        ]
+        home = f"http://127.0.0.1:{port}/lab/tree/live.ipynb"
+        server = start(["-m", "jupyterlab", *options], folder, f"http://127.0.0.1:{port}/api")
+    try:
+        with chromium() as browser:
+            tab = Watched(browser, f"http://127.0.0.1:{port}/")
+            tab.page.goto(home, timeout=PATIENCE, wait_until="commit")
+            if request.param == "lab":
+                tab.page.locator(".jp-CodeCell").first.click(timeout=PATIENCE)
+                tab.page.keyboard.press("Shift+Enter")
+            tab.page.wait_for_selector(".cmic-ranking img", timeout=PATIENCE)
+            yield tab.page
+            if os.environ.get("SCREENSHOTS"):
+                tab.page.screenshot(path=f"{os.environ['SCREENSHOTS']}/{request.param}.png", full_page=True)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def names(page) -> list[str]:
+    words = page.locator(".cmic-ranking img").evaluate_all("images => images.map(image => image.alt)")
+    return [text.split(": ")[1].split(",")[0] for text in words]
+
+
+def test_a_photo_a_visitor_sends_is_answered_as_the_library_answers(page, photo, retriever):
+    page.get_by_role("tab", name="Your photo").click()
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": "mine.png", "mimeType": "image/png", "buffer": photo}
+    )
+    page.wait_for_selector("text=mine.png", timeout=60_000)
+    expected = retriever.answer(Question("mine.png", read_upload(photo)), Choice("automatic"))
+    assert names(page) == [each.shape_id for each in expected.found]
+
+
+def test_the_model_is_drawn(page):
+    page.wait_for_function("document.querySelector('model-viewer')?.loaded", timeout=60_000)
+    picture = page.locator("model-viewer").screenshot()
+    assert np.asarray(Image.open(io.BytesIO(picture)).convert("L")).std() > 3
+
+
+def test_a_drawing_is_refused_in_words(page):
+    page.get_by_role("tab", name="Your photo").click()
+    content = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": "x.png", "mimeType": "image/png", "buffer": content}
+    )
+    page.wait_for_selector("[role=alert]", timeout=60_000)
+    assert "SVG drawing" in page.locator("[role=alert]").inner_text()
+    assert "Traceback" not in page.inner_text("body") and str(REPOSITORY) not in page.inner_text("body")
+
+
+def test_fields_have_labels_and_answer(page):
+    page.get_by_role("tab", name="Test photos").click()
+    before = page.locator(".cmic-photo img").get_attribute("src")
+    page.get_by_label("Photo", exact=True).select_option(index=2)
+    page.wait_for_function("old => document.querySelector('.cmic-photo img').src !== old", arg=before, timeout=60_000)
+    for label in ("Category", "First shape", "Order", "Mask"):
+        assert page.get_by_label(label, exact=True).count() == 1
+    assert page.get_by_label("Mirror the photo").count() == 1

@@ -1,0 +1,148 @@
+"""Answers are those of search and evaluation, however the object is cut out."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from cmiclib.browser.pictures import MapPicture, answer_png, outlined
+from cmiclib.browser.retriever import Choice, Question, Retriever, best_mask
+from cmiclib.cli import app
+from cmiclib.errors import BenchmarkError, ImageError
+from cmiclib.evaluate import score_index
+from cmiclib.index import ShapeIndex
+
+
+def search(tmp_path, index, *arguments) -> list[dict]:
+    index.save(tmp_path / "index.safetensors")
+    options = ["--index", str(tmp_path / "index.safetensors"), "--json", str(tmp_path / "found.json"), "--top", "8"]
+    done = CliRunner().invoke(app, ["search", *map(str, arguments), *options])
+    assert done.exit_code == 0, done.output
+    return json.loads((tmp_path / "found.json").read_text())
+
+
+def test_stored_photos_are_answered_as_evaluated(retriever, index, tiny_benchmark):
+    table = score_index(index, tiny_benchmark).table()
+    for record in table.itertuples():
+        answer = retriever.answer(retriever.stored(record.row))
+        assert answer.rank == record.rank and answer.found[0].shape_id == record.first
+        assert answer.margin == pytest.approx(record.margin, abs=1e-6)
+        assert [each.right for each in answer.found] == [each.shape_id == record.shape_id for each in answer.found]
+        scores = sorted((each.score for each in answer.found), reverse=True)
+        assert answer.lead == pytest.approx(scores[0] - scores[1], abs=1e-6)
+        assert all(each.weights.sum() == pytest.approx(1, abs=1e-5) for each in answer.found)
+
+
+def test_rankings_equal_the_commands(retriever, index, tiny_benchmark, tmp_path):
+    names = tiny_benchmark.queries.query_id.to_numpy()[retriever.rows]
+    found = search(tmp_path, index, *names, "--benchmark", tiny_benchmark.path)
+    for row, result in zip(retriever.rows, found, strict=True):
+        record = retriever.answer(retriever.stored(row)).record()
+        assert record["object"] == result["object"]
+        assert [each["shape_id"] for each in record["results"]] == [each["shape_id"] for each in result["results"]]
+        np.testing.assert_allclose(
+            [each["score"] for each in record["results"]], [each["score"] for each in result["results"]], atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("choice", "options"),
+    [
+        (Choice("given"), ["--mask", "mask.png"]),
+        (Choice("automatic"), []),
+        (Choice("automatic", (4, 4, 28, 28)), ["--box", "4,4,28,28"]),
+        (Choice("none", (4, 4, 28, 28)), ["--box", "4,4,28,28", "--no-mask"]),
+        (Choice("none"), ["--no-mask"]),
+    ],
+)
+def test_a_photo_of_ones_own_is_cut_as_the_command_cuts_it(retriever, index, tmp_path, choice, options):
+    stored = retriever.stored(int(retriever.rows[0]))
+    Image.fromarray(stored.photo).save(tmp_path / "photo.png")
+    Image.fromarray(stored.mask.astype(np.uint8) * 255).save(tmp_path / "mask.png")
+    options = [tmp_path / option if option.endswith(".png") else option for option in options]
+    (expected,) = search(tmp_path, index, tmp_path / "photo.png", *options)
+    answer = retriever.answer(Question("photo.png", stored.photo, stored.mask), choice)
+    assert [each.shape_id for each in answer.found] == [each["shape_id"] for each in expected["results"]]
+    assert answer.rank is None and answer.margin is None
+    assert ("automatic" in answer.query.how) == ("automatic" in expected["object"])
+
+
+def test_mirror_box_and_mask_change_the_query(retriever):
+    question = retriever.stored(int(retriever.rows[0]))
+    plain = retriever.answer(question)
+    mirrored = retriever.answer(question, Choice(mirror=True))
+    np.testing.assert_array_equal(mirrored.query.image, plain.query.image[:, :, ::-1])
+    assert mirrored.query.how.endswith("mirrored")
+    part = retriever.answer(question, Choice(box=(0, 0, 16, 32)))
+    assert part.query.how == "given mask, within the box" and not part.query.mask[:, 16:].any()
+    with pytest.raises(ImageError, match="nothing within the box"):
+        retriever.answer(question, Choice(box=(0, 0, 1, 1)))
+    bare = Question("photo", question.photo)
+    assert best_mask(bare) == "automatic" and best_mask(question) == "given"
+    with pytest.raises(ImageError, match="has no mask"):
+        retriever.answer(bare, Choice("given"))
+
+
+def test_photos_are_filtered_and_sorted(retriever):
+    table = retriever.table
+    assert set(table.outcome) <= {"right", "wrong"} and ((table.outcome == "right") == (table.margin > 0)).all()
+    assert retriever.select(order="worst first").margin.is_monotonic_increasing
+    assert retriever.select(order="most doubtful first").margin.abs().is_monotonic_increasing
+    for outcome in ("right", "wrong"):
+        assert set(retriever.select(outcome=outcome).outcome) <= {outcome}
+    assert set(retriever.select("box").category) == {"box"}
+    sample = retriever.spread(4)
+    assert len(sample) == 4 and sample.shape_id.is_unique and sample.margin.is_monotonic_decreasing
+
+
+def test_the_listing_asks_for_no_embedding(index, tiny_benchmark):
+    fresh = Retriever(index, tiny_benchmark)
+    assert len(fresh.select("box")) and fresh.vectors is None
+    done = []
+    fresh.embed_photos(lambda part, total: done.append((part, total)))
+    assert done[-1] == (len(fresh.rows), len(fresh.rows))
+
+
+def test_another_gallery_has_no_right_shape_and_a_wrong_index_is_refused(index, tiny_benchmark):
+    half = ShapeIndex(index.views[:4], index.attention, index.shape_ids[:4], index.model, index.config)
+    with pytest.raises(BenchmarkError, match="4 shapes is not of the gallery"):
+        Retriever(half, tiny_benchmark)
+    other = dataclasses.replace(tiny_benchmark)  # the same content, but not the gallery itself
+    asked = Retriever(index, tiny_benchmark, photos=other)
+    answer = asked.answer(asked.stored(int(asked.rows[0])))
+    assert answer.rank is None and not any(each.right for each in answer.found)
+    assert set(asked.table.outcome) == {"unknown"} and (asked.table.margin >= 0).all()
+
+
+def test_a_place_on_the_map_is_that_of_the_nearest(retriever):
+    atlas = retriever.atlas
+    for i in (0, len(atlas.points) - 1):
+        np.testing.assert_allclose(atlas.place(atlas.points[i]), atlas.places[i], atol=1e-2 * np.ptp(atlas.places))
+    picture = MapPicture.draw(atlas)
+    percent = np.array([picture.percent(place) for place in atlas.places])
+    assert (percent > 0).all() and (percent < 100).all()
+    highest, leftmost = atlas.places[:, 1].argmax(), atlas.places[:, 0].argmin()
+    assert percent[:, 1].argmin() == highest and percent[:, 0].argmin() == leftmost
+
+
+def test_pictures_show_the_choice(retriever):
+    question = retriever.stored(int(retriever.rows[0]))
+    answer = retriever.answer(question, Choice(mirror=True))
+    drawn = outlined(answer)
+    assert drawn.shape == (360, 360, 3)
+    np.testing.assert_array_equal(drawn[:, ::-1], outlined(retriever.answer(question)))
+    png = answer_png(retriever, answer, 1)
+    assert png.startswith(b"\x89PNG")
+    own = Question("photo", question.photo)
+    assert answer_png(retriever, retriever.answer(own, Choice("none"))).startswith(b"\x89PNG")
+
+
+def test_records_are_json(retriever):
+    record = json.loads(json.dumps(retriever.answer(retriever.stored(int(retriever.rows[0]))).record()))
+    assert len(record["results"]) == 8 and len(record["results"][0]["weights"]) == 12
+    assert sum(record["results"][0]["weights"]) == pytest.approx(1, abs=1e-4)
+    assert torch.isfinite(torch.tensor([each["score"] for each in record["results"]])).all()

@@ -1,0 +1,35 @@
+"""Make `data/browser/sweethome.safetensors`, with which the query browser starts before anybody has trained.
+
+    python tools/pack_model.py outputs/demo/runs/RUN
+
+The run must have been trained on the shipped benchmark, with frozen convolutions (the demo's are).
+"""
+
+import sys
+
+from cmiclib.browser.packed import pack
+from cmiclib.browser.retriever import Retriever
+from cmiclib.checkpoint import Run
+from cmiclib.kept import gallery_index
+from cmiclib.runner import commit
+from cmiclib.sources.sweethome import ROOT, open_sweethome
+
+TARGET = ROOT / "data" / "browser" / "sweethome.safetensors"
+
+
+def main(folder: str) -> None:
+    """Pack one run."""
+    run, benchmark = Run.open(folder), open_sweethome()
+    if run.manifest["hash"] != benchmark.hash:
+        raise SystemExit(f"{folder} was trained on another state of the benchmark")
+    retriever = Retriever(gallery_index(run, benchmark), benchmark)
+    table = retriever.table
+    right = (table.outcome == "right").mean()
+    trained = {key: run.environment[key] for key in ("date", "processor", "cores", "accelerator", "seconds")}
+    origin = {"run": run.path.name, "commit": commit(ROOT), "test photos": len(table), "top1": float(right)}
+    pack(retriever, TARGET, origin | {"trained": trained})
+    print(f"{TARGET.relative_to(ROOT)}: {TARGET.stat().st_size / 1e6:.1f} MB, first shape right for {right:.1%}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
