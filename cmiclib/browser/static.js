@@ -17,7 +17,9 @@
       fill(part);
       const shape = data.shapes[part.dataset.shape];
       root.querySelector(".cmic-solid").hidden = !shape.model;
-      if (shape.model) Object.assign(model, { src: shape.model, alt: `3D model of ${shape.name}` });
+      if (!shape.model) return;
+      model.setAttribute("alt", `3D model of ${shape.name}`);
+      model.setAttribute("src", shape.model);
     };
     const showPhoto = (name) => {
       press(photos, photos.find((button) => button.dataset.photo === name));
