@@ -82,7 +82,9 @@ def test_what_is_no_json_is_named(file: Path, text: str) -> None:
 def test_a_table_has_its_columns_as_text(file: Path) -> None:
     file.write_text("a,b,c\n1,,NA\n")
     assert read_table(file, ["c", "a"], SourceError, "x").to_dict("records") == [{"c": "NA", "a": "1"}]
-    for text in ("a\n1\n", "a,b\n1\n", "a,b\n1,2,3,4\n1\n", '"a', "", "\0\0"):
+    file.write_text("a,b\n1\n")
+    assert read_table(file, ["a", "b"], SourceError, "x").to_dict("records") == [{"a": "1", "b": ""}]
+    for text in ("a\n1\n", "a,b\n1,2,3,4\n1\n", '"a', "", "\0\0"):
         file.write_text(text)
         with pytest.raises(SourceError, match=r"x\.bin: this table"):
             read_table(file, ["a", "b"], SourceError, "x")
