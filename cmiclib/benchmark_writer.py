@@ -23,6 +23,7 @@ from .benchmark import (
 )
 from .benchmark_checks import SPLITS, check_views, usable_id
 from .errors import BenchmarkError, StorageError
+from .files import shown
 from .render import ViewProtocol
 
 _HEADER = 128  # bytes kept free at the start of each growing array; finish() writes its header there
@@ -266,6 +267,10 @@ class BenchmarkWriter:
         arrays: dict[str, np.ndarray | None],
     ) -> None:
         specs = self._specs()
+        try:
+            line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+        except UnicodeEncodeError:  # half a character, which JSON can hold and no other file
+            raise BenchmarkError(f"{shown(key)}: one of its texts is none", fix="correct the source") from None
         for file, array in arrays.items():
             shape = specs[file][0][1:]
             if array is not None and array.shape != shape:
@@ -281,8 +286,8 @@ class BenchmarkWriter:
                     if stream.tell() == 0:
                         stream.write(bytes(_HEADER))
                     stream.write(np.ascontiguousarray(array, dtype=specs[file][1]).tobytes())
-        with (self.partial / journal).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        with (self.partial / journal).open("ab") as stream:
+            stream.write(line)
         rows[key] = row
 
     @contextmanager

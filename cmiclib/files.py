@@ -11,7 +11,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,16 @@ def leads_inside(path: Path, root: Path) -> bool:
         return path.resolve().is_relative_to(root.resolve())
     except (OSError, ValueError, RuntimeError):  # a name with a zero byte, links that go round in circles
         return False
+
+
+def usable_path(text: str) -> bool:
+    """Tell whether a text from a file can be a relative path with slashes, on any system; it says nothing of places."""
+    try:
+        lengths = [len(part.encode()) for part in text.split("/")]
+    except UnicodeEncodeError:  # half a character, which JSON can hold and no file system
+        return False
+    named = PurePosixPath(text).name not in ("", "..")
+    return named and max(lengths) <= 255 and sum(lengths) <= 2048 and not any(c in text for c in "\0\n")
 
 
 def parse_json(data: bytes | str, path: Path, error: Error, fix: str) -> Any:

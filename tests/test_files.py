@@ -19,6 +19,7 @@ from cmiclib.files import (
     read_member,
     read_table,
     shown,
+    usable_path,
 )
 
 
@@ -152,3 +153,12 @@ def test_values_are_shown_short() -> None:
     assert [shown(v) for v in (None, 3, 0.5, "x" * 99, endless, 10**5000)] == [
         "None", "3", "0.5", "'" + "x" * 60 + "'", "a list", "a int"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "a/..", "\ud800", "a" * 300, "a/" * 2000 + "b", "a\0b", "a\nb"])
+def test_what_cannot_be_a_path(text: str) -> None:
+    assert not usable_path(text)
+
+
+def test_what_can_be_a_path() -> None:
+    assert all(map(usable_path, ("a", "chair/mein Stühlchen.jpg", "ü" * 127)))
