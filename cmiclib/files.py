@@ -24,6 +24,7 @@ Error = type[CMICError]
 JSON_LIMIT = 64 << 20
 TABLE_LIMIT = 1 << 30
 ARRAY_LIMIT = 1 << 30
+MOST_COLUMNS = 1000
 NUMBERS = "biuf"
 """Kinds of an array's type that are numbers; no objects, texts or records."""
 
@@ -94,7 +95,7 @@ def usable_path(text: str) -> bool:
     except UnicodeEncodeError:  # half a character, which JSON can hold and no file system
         return False
     named = PurePosixPath(text).name not in ("", "..")
-    return named and max(lengths) <= 255 and sum(lengths) <= 2048 and not any(c in text for c in "\0\n")
+    return named and max(lengths) <= 255 and len(text) <= 2048 and not any(c in text for c in "\0\n")
 
 
 def parse_json(data: bytes | str, path: Path, error: Error, fix: str) -> Any:
@@ -130,6 +131,8 @@ def read_table(path: Path, columns: Sequence[str], error: Error, fix: str, limit
 def parse_table(data: bytes, path: Path, columns: Sequence[str], error: Error, fix: str) -> pd.DataFrame:
     """Read these columns of CSV, all values as text; see :func:`read_table`."""
     try:
+        if data.partition(b"\n")[0].count(b",") > MOST_COLUMNS:  # pandas tells names apart in quadratic time
+            raise ValueError(f"it has more than {MOST_COLUMNS} columns")
         table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8")
         if missing := [name for name in columns if name not in table]:
             raise ValueError(f"the column {missing[0]} is missing")

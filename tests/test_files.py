@@ -85,7 +85,7 @@ def test_a_table_has_its_columns_as_text(file: Path) -> None:
     assert read_table(file, ["c", "a"], SourceError, "x").to_dict("records") == [{"c": "NA", "a": "1"}]
     file.write_text("a,b\n1\n")
     assert read_table(file, ["a", "b"], SourceError, "x").to_dict("records") == [{"a": "1", "b": ""}]
-    for text in ("a\n1\n", "a,b\n1,2,3,4\n1\n", '"a', "", "\0\0"):
+    for text in ("," * 2000, "a\n1\n", "a,b\n1,2,3,4\n1\n", '"a', "", "\0\0"):
         file.write_text(text)
         with pytest.raises(SourceError, match=r"x\.bin: this table"):
             read_table(file, ["a", "b"], SourceError, "x")
