@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import BenchmarkError
+from .files import usable_path
 
 SPLITS = ("train", "val", "test")
 FIX = "prepare the benchmark again"
@@ -28,7 +29,12 @@ def check_views(views: np.ndarray, shape_id: str, path: Path | None = None) -> N
 def usable_id(shape_id: str) -> bool:
     """Tell whether a shape id can be a path below ``meshes/`` on every system, and be joined to others by ``|``."""
     parts = shape_id.split("/")
-    return all(parts) and not {".", ".."} & set(parts) and not any(c in shape_id for c in "|\\\0\n")
+    return (
+        usable_path(shape_id)
+        and all(parts)
+        and not {".", ".."} & set(parts)
+        and not any(c in shape_id for c in "|\\\0\n")
+    )
 
 
 def check_tables(shapes: pd.DataFrame, queries: pd.DataFrame, path: Path) -> None:

@@ -23,6 +23,7 @@ from .benchmark import (
 )
 from .benchmark_checks import SPLITS, check_views, usable_id
 from .errors import BenchmarkError, StorageError
+from .files import shown
 from .render import ViewProtocol
 
 _HEADER = 128  # bytes kept free at the start of each growing array; finish() writes its header there
@@ -73,20 +74,37 @@ class BenchmarkWriter:
             self._start()
 
     def _start(self) -> None:
+        self._shapes: dict[str, dict[str, Any]] = {}
+        self._queries: dict[str, dict[str, Any]] = {}
         settings = self.partial / "settings.json"
         text = json.dumps(self._settings, indent=2, ensure_ascii=False)
-        if not settings.is_file() or settings.read_text(encoding="utf-8") != text:
+        if not settings.is_file() or settings.read_bytes() != text.encode() or not self._resumable():
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir(parents=True)
             settings.write_text(text, encoding="utf-8")
-        self._shapes = _read_journal(self.partial / "shapes.jsonl")
-        self._queries = _read_journal(self.partial / "queries.jsonl")
+            self._shapes, self._queries = {}, {}
         for file, (shape, dtype) in self._specs().items():  # cut off what an interruption left behind
             if (self.partial / file).is_file():
                 if shape[0] == 0:
                     (self.partial / file).unlink()
                 else:
                     os.truncate(self.partial / file, _HEADER + math.prod(shape) * np.dtype(dtype).itemsize)
+
+    def _resumable(self) -> bool:
+        """Read both journals; tell whether they, and all arrays that they promise, outlived the interruption.
+
+        After a loss of power a journal may be there without the arrays that were written before it.
+        """
+        try:
+            self._shapes = _read_journal(self.partial / "shapes.jsonl")
+            self._queries = _read_journal(self.partial / "queries.jsonl")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return False
+        return all(
+            (self.partial / file).stat().st_size >= _HEADER + math.prod(shape) * np.dtype(dtype).itemsize
+            for file, (shape, dtype) in self._specs().items()
+            if (self.partial / file).is_file() and shape[0] > 0
+        )
 
     def has_shape(self, shape_id: str) -> bool:
         """Tell whether this shape is complete already."""
@@ -229,6 +247,9 @@ class BenchmarkWriter:
                 raise
             for name in ("settings.json", "shapes.jsonl", "queries.jsonl"):
                 (self.partial / name).unlink(missing_ok=True)
+            for file in (*hashed, "benchmark.json"):
+                with (self.partial / file).open("rb") as stream:
+                    os.fsync(stream.fileno())
             if self.path.is_dir():
                 self.path.rmdir()
             self.partial.rename(self.path)
@@ -246,6 +267,10 @@ class BenchmarkWriter:
         arrays: dict[str, np.ndarray | None],
     ) -> None:
         specs = self._specs()
+        try:
+            line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+        except UnicodeEncodeError:  # half a character, which JSON can hold and no other file
+            raise BenchmarkError(f"{shown(key)}: one of its texts is none", fix="correct the source") from None
         for file, array in arrays.items():
             shape = specs[file][0][1:]
             if array is not None and array.shape != shape:
@@ -261,8 +286,8 @@ class BenchmarkWriter:
                     if stream.tell() == 0:
                         stream.write(bytes(_HEADER))
                     stream.write(np.ascontiguousarray(array, dtype=specs[file][1]).tobytes())
-        with (self.partial / journal).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        with (self.partial / journal).open("ab") as stream:
+            stream.write(line)
         rows[key] = row
 
     @contextmanager

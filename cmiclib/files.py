@@ -11,7 +11,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ Error = type[CMICError]
 JSON_LIMIT = 64 << 20
 TABLE_LIMIT = 1 << 30
 ARRAY_LIMIT = 1 << 30
+MOST_COLUMNS = 1000
 NUMBERS = "biuf"
 """Kinds of an array's type that are numbers; no objects, texts or records."""
 
@@ -87,6 +88,16 @@ def leads_inside(path: Path, root: Path) -> bool:
         return False
 
 
+def usable_path(text: str) -> bool:
+    """Tell whether a text from a file can be a relative path with slashes, on any system; it says nothing of places."""
+    try:
+        lengths = [len(part.encode()) for part in text.split("/")]
+    except UnicodeEncodeError:  # half a character, which JSON can hold and no file system
+        return False
+    named = PurePosixPath(text).name not in ("", "..")
+    return named and max(lengths) <= 255 and len(text) <= 2048 and not any(c in text for c in "\0\n")
+
+
 def parse_json(data: bytes | str, path: Path, error: Error, fix: str) -> Any:
     """Read JSON, however deep it claims to nest.
 
@@ -120,14 +131,16 @@ def read_table(path: Path, columns: Sequence[str], error: Error, fix: str, limit
 def parse_table(data: bytes, path: Path, columns: Sequence[str], error: Error, fix: str) -> pd.DataFrame:
     """Read these columns of CSV, all values as text; see :func:`read_table`."""
     try:
+        if data.partition(b"\n")[0].count(b",") > MOST_COLUMNS:  # pandas tells names apart in quadratic time
+            raise ValueError(f"it has more than {MOST_COLUMNS} columns")
         table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8")
         if missing := [name for name in columns if name not in table]:
             raise ValueError(f"the column {missing[0]} is missing")
+        if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus columns for names of the rows
+            raise ValueError("rows are longer than the header")
         table = table[list(columns)]
     except (ValueError, OverflowError, MemoryError, RecursionError) as problem:
         raise error(f"this table cannot be read ({problem})", path=path, fix=fix) from None
-    if not all(isinstance(text, str) for name in columns for text in table[name]):
-        raise error("this table has rows of different lengths", path=path, fix=fix)
     return table
 
 

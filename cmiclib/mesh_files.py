@@ -20,6 +20,8 @@ MESH_LIMIT = 1 << 30
 """Bytes of a mesh, and of a texture."""
 MOST_FACES = 20_000_000
 MOST_NODES = 10_000
+MOST_DEPTH = 100
+"""Of a node below the scene; trimesh multiplies the transforms of a chain again for each of its nodes."""
 _FIX = "convert it to OBJ, GLB, PLY, STL or OFF"
 
 
@@ -94,6 +96,26 @@ def _check_glb(data: bytes) -> None:
         raise ValueError("it claims more numbers than it holds")
     if len(header.get("nodes", [])) > MOST_NODES:
         raise ValueError(f"it has more than {MOST_NODES} nodes")
+    _check_tree(header.get("nodes", []))
     parts = [part for mesh in header.get("meshes", []) for part in mesh["primitives"]]
     if sum(counts[part.get("indices", part["attributes"]["POSITION"])] for part in parts) > 3 * MOST_FACES:
         raise ValueError(f"it has more than {MOST_FACES} faces")
+
+
+def _check_tree(nodes: list[dict[str, Any]]) -> None:
+    """Refuse nodes that are no trees, or too deep ones.
+
+    Raises:
+        ValueError: they are.
+    """
+    parent: dict[int, int] = {}
+    for number, node in enumerate(nodes):
+        for child in node.get("children", []):
+            if parent.setdefault(child, number) != number:
+                raise ValueError("a node has two parents")
+    for number in range(len(nodes)):
+        depth, above = 0, number
+        while above in parent and depth <= MOST_DEPTH:
+            depth, above = depth + 1, parent[above]
+        if depth > MOST_DEPTH:
+            raise ValueError(f"its nodes are more than {MOST_DEPTH} deep, or go round in circles")

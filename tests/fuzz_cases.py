@@ -478,7 +478,8 @@ def payloads() -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
             index = {"componentType": 5125, "count": 36, "type": "SCALAR", "bufferView": 1}
             yield name, glb(glb_tree(accessors=[accessor, index]), GLB_DATA)
         yield name, glb(glb_tree(nodes=[{"mesh": 0}] * 9_000, scenes=[{"nodes": list(range(9_000))}]), GLB_DATA)
-        yield name, glb(glb_tree(nodes=[{"mesh": 0, "children": [k + 1]} for k in range(3_000)]), GLB_DATA)
+        chain: list[dict[str, object]] = [{"mesh": 0, "children": [k + 1]} for k in range(2_999)]
+        yield name, glb(glb_tree(nodes=[*chain, {"mesh": 0}]), GLB_DATA)
         yield name, glb(glb_tree(nodes=[{"mesh": 0, "children": [1]}, {"mesh": 0, "children": [0]}]), GLB_DATA)
         part = {"attributes": {"POSITION": 0}, "indices": 1}
         yield name, glb(glb_tree(meshes=[{"primitives": [part] * 2_000}]), GLB_DATA)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,26 @@ def test_contradiction_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda partial: os.truncate(partial / "views.npy", 200),
+        lambda partial: (partial / "shapes.jsonl").write_bytes(bytes(50) + b"\n"),
+        lambda partial: (partial / "shapes.jsonl").write_text("[1]\n"),
+    ],
+    ids=["array lost", "journal of zeros", "no rows"],
+)
+def test_what_a_loss_of_power_spoilt_is_started_anew(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    first = _writer(tmp_path / "b")
+    for i in range(2):
+        first.add_shape(f"s{i}", "thing", _views(i))
+    damage(first.partial)
+    second = _writer(tmp_path / "b")
+    assert not second.has_shape("s0") and not second.has_shape("s1")
+    second.add_shape("s0", "thing", _views(0))
+    assert np.array_equal(second.finish().views[0], _views(0))
+
+
 def test_existing_folder_is_left_alone(copy: Path, tmp_path: Path) -> None:
     before = file_sha256(copy / "benchmark.json")
     with pytest.raises(BenchmarkError, match="exists already"):
@@ -338,6 +359,29 @@ def test_disk_that_fills_up_on_the_way_leaves_nothing(
         writer.add_query("q", "a", "thing", _image(0), split="test")
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shape_id", ["../x", "/etc/x", "a/../../x", "", "a\\b"])
+def test_shape_ids_that_lead_out_are_refused(copy: Path, shape_id: str) -> None:
+    _rewrite(copy, "shapes.csv", "shape_id", shape_id)
+    with pytest.raises(BenchmarkError, match=r"shapes\.csv"):
+        Benchmark.open(copy, verify=False)
+
+
+@pytest.mark.parametrize("name", ["views.npy", "shapes.csv", "meshes"])
+def test_links_out_of_the_folder_are_refused(copy: Path, tmp_path: Path, name: str) -> None:
+    (copy / name).rename(tmp_path / "elsewhere")
+    (copy / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BenchmarkError, match="leads out of"):
+        Benchmark.open(copy, verify=False).mesh_path("box/flat")
+
+
+def test_names_of_other_files_in_the_list_of_hashes_are_refused(copy: Path) -> None:
+    meta = json.loads((copy / "benchmark.json").read_text())
+    meta["sha256"]["../../secret"] = "0" * 64
+    (copy / "benchmark.json").write_text(json.dumps(meta))
+    with pytest.raises(BenchmarkError, match=r"lists the file '\.\./\.\./secret'"):
+        Benchmark.open(copy)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small file system needs root")

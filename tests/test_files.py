@@ -19,6 +19,7 @@ from cmiclib.files import (
     read_member,
     read_table,
     shown,
+    usable_path,
 )
 
 
@@ -82,7 +83,9 @@ def test_what_is_no_json_is_named(file: Path, text: str) -> None:
 def test_a_table_has_its_columns_as_text(file: Path) -> None:
     file.write_text("a,b,c\n1,,NA\n")
     assert read_table(file, ["c", "a"], SourceError, "x").to_dict("records") == [{"c": "NA", "a": "1"}]
-    for text in ("a\n1\n", "a,b\n1\n", "a,b\n1,2,3,4\n1\n", '"a', "", "\0\0"):
+    file.write_text("a,b\n1\n")
+    assert read_table(file, ["a", "b"], SourceError, "x").to_dict("records") == [{"a": "1", "b": ""}]
+    for text in ("," * 2000, "a\n1\n", "a,b\n1,2,3,4\n1\n", '"a', "", "\0\0"):
         file.write_text(text)
         with pytest.raises(SourceError, match=r"x\.bin: this table"):
             read_table(file, ["a", "b"], SourceError, "x")
@@ -150,3 +153,12 @@ def test_values_are_shown_short() -> None:
     assert [shown(v) for v in (None, 3, 0.5, "x" * 99, endless, 10**5000)] == [
         "None", "3", "0.5", "'" + "x" * 60 + "'", "a list", "a int"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "a/..", "\ud800", "a" * 300, "a/" * 2000 + "b", "a\0b", "a\nb"])
+def test_what_cannot_be_a_path(text: str) -> None:
+    assert not usable_path(text)
+
+
+def test_what_can_be_a_path() -> None:
+    assert all(map(usable_path, ("a", "chair/mein Stühlchen.jpg", "ü" * 127)))

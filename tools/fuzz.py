@@ -24,10 +24,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SILENCE = 10.0  # seconds of a processor for one file
-STARVED = 60.0  # seconds by the clock for one file: it waits for something, or the machine is busy
+BLOCKED = 10.0  # seconds by the clock in which a file is neither done nor worked at: it waits for something
 MEMORY = 3 << 30  # bytes of data that a child may hold; what it used at most is in the result
 FULL, SHORT = 44, 3  # damaged files of each case
-START = 300.0  # seconds by the clock for a child to import everything and read the seeds
+START = 600.0  # seconds by the clock, for the import and the seeds, and for any file on a busy machine
 
 
 def edits(data: bytes, other: bytes, draw: Callable) -> bytes:
@@ -233,13 +233,13 @@ def lines_of(process: subprocess.Popen) -> "queue.Queue[str | None]":
     return found
 
 
-def seconds_of(pid: int) -> float:
-    """Return the processor time that a process has had; zero where the system does not tell."""
+def seconds_of(pid: int) -> tuple[float, bool]:
+    """Return the processor time that a process has had, and whether it wants more; nothing where nobody tells."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] == "R"
     except (OSError, IndexError):
-        return 0.0
+        return 0.0, False
 
 
 def run(names: list[str], count: int) -> Iterator[dict]:
@@ -254,8 +254,9 @@ def run(names: list[str], count: int) -> Iterator[dict]:
             try:
                 line = lines.get(timeout=0.5)
             except queue.Empty:
-                silent, busy = time.monotonic() - since, seconds_of(child.pid) - used
-                if silent < START and not (waiting and (busy > SILENCE or silent > STARVED)):
+                seconds, wanting = seconds_of(child.pid)
+                silent, stuck = time.monotonic() - since, seconds - used > SILENCE
+                if silent < START and not (waiting and (stuck or (silent > BLOCKED and not wanting))):
                     continue
                 child.kill()
                 yield {"case": names[0], "done": current, "problem": f"silent for {silent:.0f} s", "hang": True}
@@ -268,7 +269,7 @@ def run(names: list[str], count: int) -> Iterator[dict]:
                     yield {"case": names[0], "done": current, "problem": f"the process died with status {status}"}
                 break
             facts, heard = json.loads(line), True
-            since, used, waiting = time.monotonic(), seconds_of(child.pid), "file" in facts
+            since, used, waiting = time.monotonic(), seconds_of(child.pid)[0], "file" in facts
             current = facts.get("file", current)
             if "done" in facts:
                 yield facts

@@ -34,7 +34,7 @@ from cmiclib.sources.folder import prepare_folder  # noqa: E402
 from cmiclib.train import train  # noqa: E402
 
 CONFIG = profile("smoke", ["train.batch=4", "train.steps=40", "train.eval_every=10", "train.log_every=5"])
-SAVE_SECONDS = 0.3
+SAVE_SECONDS = 1.0
 KILLS, SHORT = (25, 10), (3, 2)  # of trainings, of preparations
 
 

@@ -28,7 +28,7 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 
 from ..errors import SourceError
-from ..files import shown
+from ..files import shown, usable_path
 from ..unpickle import load_pickle, read_limited
 
 WIDTH = 300
@@ -85,7 +85,7 @@ def read_poses(path: Path) -> dict[str, Pose]:
 
 
 def _checked_name(name: Any) -> str:
-    if not isinstance(name, str) or not PurePosixPath(name).name:
+    if not isinstance(name, str) or not usable_path(name):
         raise ValueError("its key is not the name of a photo")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise ValueError("its name leads out of the folder of photos")

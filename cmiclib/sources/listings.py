@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import SourceError
-from ..files import check_inside, read_limited
+from ..files import leads_inside, read_limited, shown, usable_path
 
 LIMIT = 64 << 20
 
@@ -59,16 +59,13 @@ def inside(root: Path, relative: str, file: Path, of: str = "the folder") -> Pat
         of: what the folder is, for the message.
 
     Raises:
-        SourceError: the path is absolute, has a ``..``, or leads out of the folder by a link.
+        SourceError: the path is absolute, has a ``..``, leads out of the folder by a link, or is none.
     """
-    path = PurePosixPath(relative)
-    try:
-        check_inside(root / path, root, SourceError)
-        leaves = path.is_absolute() or ".." in path.parts
-    except SourceError:
-        leaves = True
-    if leaves:
-        raise SourceError(f"'{relative:.200}' leads out of {of}", path=file, fix=f"use paths below {of}'s root")
+    path, fix = PurePosixPath(relative), f"use paths below {of}'s root"
+    if not usable_path(relative):
+        raise SourceError(f"{shown(relative)} cannot be a path", path=file, fix=fix)
+    if path.is_absolute() or ".." in path.parts or not leads_inside(root / path, root):
+        raise SourceError(f"'{relative}' leads out of {of}", path=file, fix=fix)
     return root / path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import SourceError
-from ..files import read_json, shown
+from ..files import read_json, shown, usable_path
 from .meshes import listed
 
 CATEGORIES = ("bed", "bookcase", "chair", "desk", "misc", "sofa", "table", "tool", "wardrobe")
@@ -107,7 +107,9 @@ def _record(entry: dict[str, Any]) -> Record:
 def _relative(path: str) -> str:
     pure = PurePosixPath(path.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or any(c in path for c in "|\0\n"):
-        raise ValueError(f"'{path}' leads out of the folder")
+        raise ValueError(f"{shown(path)} leads out of the folder")
+    if not usable_path(path):
+        raise ValueError(f"{shown(path)} cannot be a path")
     return str(pure)
 
 

@@ -183,7 +183,7 @@ def _photos(root: Path, name: str, split: str, file: Path, val: float) -> list[d
         ) from None
     used: Counter[str] = Counter()
     for entry in entries:
-        mask = PurePosixPath(entry["mask"])
+        image, mask = inside(root, entry["img"], file, "the archive"), PurePosixPath(entry["mask"])
         if split == "train":
             mask = PurePosixPath(MASK_FOLDERS.get(name, "mask"), *mask.parts[1:])
         parts = PurePosixPath(entry["model"]).parts
@@ -194,7 +194,7 @@ def _photos(root: Path, name: str, split: str, file: Path, val: float) -> list[d
         entry |= {
             "photo": f"{split}/{entry['img']}{number}",
             "query_id": f"{split}/{PurePosixPath(entry['img']).with_suffix('')}{number}",
-            "img": inside(root, entry["img"], file, "the archive"),
+            "img": image,
             "mask": inside(root, str(mask), file, "the archive"),
             "shape_id": f"{entry['category']}/{instance}",
             "split": "val" if held else split,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
-from ..files import parse_table, read_member, read_table
+from ..files import check_regular, parse_table, read_member, read_table
 from ..geometry import check_mesh, sample_points
 from ..images import decode_image
 from ..mesh_files import parse_scene
@@ -34,6 +34,7 @@ SUBSET_CATEGORIES = ("bed", "chair", "sofa", "table")  # the paper's four
 Archive = dict[str, zipfile.ZipFile]  # file name → the zip that holds it
 FIX = "check out data/sweethome of the repository again"
 SHIPPED_COLUMNS = ("shape_id", "category", "name", "creator", "licence", "source", "group", "distractor")
+ARCHIVE_LIMIT = 1 << 30  # bytes of a zip
 MEMBER_LIMIT = 64 << 20  # bytes of one file in an archive, unpacked
 _VERSION = 1  # raise it when the same archives shall be unpacked in another way
 
@@ -232,7 +233,10 @@ def _shipped_files(source: Path) -> Sequence[Path]:
 
 def _members(folder: Path, kind: str) -> Archive:
     """File name → the archive that holds it; a later archive wins."""
-    archives = [zipfile.ZipFile(path) for path in sorted(folder.glob(f"{kind}-*.zip"))]
+    paths = sorted(folder.glob(f"{kind}-*.zip"))
+    for path in paths:
+        check_regular(path, SourceError, ARCHIVE_LIMIT, FIX)
+    archives = [zipfile.ZipFile(path) for path in paths]
     return {name: archive for archive in archives for name in archive.namelist()}
 
 
@@ -243,6 +247,7 @@ def _records(folder: Path) -> pd.DataFrame:
     if not (paths := sorted(folder.glob("photos-*.zip"))):
         raise ValueError("there is no archive of photos")
     for path in paths:
+        check_regular(path, SourceError, ARCHIVE_LIMIT, FIX)
         with zipfile.ZipFile(path) as archive:
             records = read_member(archive, "records.csv", MEMBER_LIMIT, SourceError, FIX)
         tables.append(parse_table(records, path, columns, SourceError, FIX))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import SourceError
-from ..files import parse_table, read_member
-from .sweethome import FIX, MEMBER_LIMIT, SHIPPED
+from ..files import check_regular, parse_table, read_member
+from .sweethome import ARCHIVE_LIMIT, FIX, MEMBER_LIMIT, SHIPPED
 
 NUMBERS = ["azimuth", "elevation", "focal", "visible_share"]
 
@@ -26,6 +26,7 @@ def photo_facts(source: Path | None = None) -> pd.DataFrame:
     """
     tables = [pd.DataFrame(columns=["query_id", *NUMBERS, "restyled"], dtype=str)]
     for path in sorted(((source or SHIPPED) / "photos").glob("photos-*.zip")):
+        check_regular(path, SourceError, ARCHIVE_LIMIT, FIX)
         with zipfile.ZipFile(path) as archive:
             records = read_member(archive, "records.csv", MEMBER_LIMIT, SourceError, FIX)
         tables.append(parse_table(records, path, list(tables[0].columns), SourceError, FIX))
