@@ -10,7 +10,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +31,6 @@ from .metrics import retrieval_metrics
 from .model import CMIC, build_model
 from .provenance import code_digest, environment
 from .released import JittorAdam
-
-if TYPE_CHECKING:
-    from .kept_maps import Maps
 
 METHOD = (
     "altered", "augment", "batches", "color", "copies", "damage", "embed", "encoders", "losses", "metrics", "model",
@@ -101,7 +98,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     device: torch.device | None = None,
-    maps: "Maps | None" = None,
+    maps: tuple[Copies, StillMaps] | None = None,
 ) -> Run:
     """Train on the benchmark's ``train`` photos, keep the weights that are best on its ``val`` photos.
 
@@ -161,7 +158,7 @@ def train(
         data = data.with_copies(model, config, progress)
         still = StillMaps.make(model, benchmark.images[val], benchmark.views, config) if config.train.copies else None
     else:
-        data, still = replace(data, copies=maps.copies), maps.still
+        data, still = replace(data, copies=maps[0]), maps[1]
     steps = range(state["step"], config.train.steps)
     for step in tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress):
         set_learning_rate(optimizer, learning_rate(step, config.train))
