@@ -10,7 +10,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +34,6 @@ from .metrics import retrieval_metrics
 from .model import CMIC, build_model
 from .provenance import code_digest, environment
 from .released import JittorAdam
-
-if TYPE_CHECKING:
-    from .kept_maps import Maps
 
 METHOD = (
     "altered", "augment", "batches", "color", "copies", "damage", "distributed", "embed", "encoders", "losses",
@@ -104,7 +101,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     device: torch.device | None = None,
-    maps: "Maps | None" = None,
+    maps: tuple[Copies, StillMaps] | None = None,
     processes: Processes = ALONE,
     save_seconds: float = SAVE_SECONDS,
 ) -> Run:
@@ -174,7 +171,7 @@ def train(
         keep = config.train.copies or config.train.view_copies
         still = StillMaps.make(model, benchmark.images[val], benchmark.views, config) if keep else None
     else:
-        data, still = replace(data, copies=maps.copies), maps.still
+        data, still = replace(data, copies=maps[0]), maps[1]
     step_model = DistributedDataParallel(model) if processes.count > 1 else model
     steps = range(state["step"], config.train.steps)
     bar = tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress)

@@ -5,11 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from cmiclib import geometry
 from cmiclib.benchmark import Benchmark
 from cmiclib.benchmark_writer import BenchmarkWriter
+from cmiclib.browser.retriever import Retriever
+from cmiclib.config import Config
+from cmiclib.index import ShapeIndex
+from cmiclib.model import CMIC
 from cmiclib.render import render_views
 
 SIZE = 32
@@ -81,3 +86,23 @@ def shared_root() -> Path:
     if not (root / "docs").is_dir():
         pytest.skip(f"no research data at {root}; set CMIC_SHARED to its folder")
     return root
+
+
+UNTRAINED = {
+    "profile": "test",
+    "model": {"query_backbone": "resnet10t", "view_backbone": "resnet10t", "image_size": 32, "init": "random"},
+}
+
+
+@pytest.fixture(scope="session")
+def index(tiny_benchmark: Benchmark) -> ShapeIndex:
+    """An index of the tiny benchmark's gallery, of an untrained model."""
+    torch.manual_seed(0)
+    config = Config.model_validate(UNTRAINED)
+    return ShapeIndex.build(CMIC(config.model), tiny_benchmark, config)
+
+
+@pytest.fixture(scope="session")
+def retriever(index: ShapeIndex, tiny_benchmark: Benchmark) -> Retriever:
+    """The browser's core over the tiny benchmark."""
+    return Retriever(index, tiny_benchmark)
