@@ -168,7 +168,7 @@ def cut(path: Path) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no annotation": (lambda root: (root / "pix3d.json").unlink(), r"pix3d.json"),
-    "no JSON": (lambda root: (root / "pix3d.json").write_text("[{"), r"pix3d.json: this is no JSON"),
+    "no JSON": (lambda root: (root / "pix3d.json").write_text("[{"), r"pix3d.json: cannot be read as JSON"),
     "no list": (lambda root: write(root, {"img": 1}), r"no list of records"),
     "a field is missing": (change(mask=None), r"record 0 img/bed/0001.jpg: the field 'mask' is missing"),
     "a flag is no truth": (change(occluded="maybe"), r"occluded is 'maybe', neither true nor false"),
