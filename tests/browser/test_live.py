@@ -65,17 +65,17 @@ def start(command: list[str], folder: Path, address: str) -> subprocess.Popen:
     pytest.fail("the server did not start")
 
 
-@pytest.fixture(scope="module")
-def port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module", params=["app", "lab"])
-def page(request, run, tiny_benchmark, tmp_path_factory, port):
+def page(request, run, tiny_benchmark, tmp_path_factory):
     """The browser, open and answered, in the app and in JupyterLab."""
     publish.fetch_vendor(REPOSITORY)
+    port = free_port()
     folder = tmp_path_factory.mktemp(request.param)
     arguments = [str(run), str(tiny_benchmark.path)]
     if request.param == "app":
@@ -110,6 +110,13 @@ def page(request, run, tiny_benchmark, tmp_path_factory, port):
         server.wait(30)
 
 
+def send(page, name: str, content: bytes) -> None:
+    """Upload a photo as a visitor does: the button opens a dialogue for files."""
+    with page.expect_file_chooser() as dialogue:
+        page.locator(".jupyter-widget-FileUpload, .widget-upload").first.click()
+    dialogue.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
+
+
 def names(page) -> list[str]:
     words = page.locator(".cmic-ranking img").evaluate_all("images => images.map(image => image.alt)")
     return [text.split(": ")[1].split(",")[0] for text in words]
@@ -117,15 +124,14 @@ def names(page) -> list[str]:
 
 def test_a_photo_a_visitor_sends_is_answered_as_the_library_answers(page, photo, retriever):
     page.get_by_role("tab", name="Your photo").click()
-    page.locator("input[type=file]").first.set_input_files(
-        {"name": "mine.png", "mimeType": "image/png", "buffer": photo}
-    )
+    send(page, "mine.png", photo)
     page.wait_for_selector("text=mine.png", timeout=60_000)
     expected = retriever.answer(Question("mine.png", read_upload(photo)), Choice("automatic"))
     assert names(page) == [each.shape_id for each in expected.found]
 
 
 def test_the_model_is_drawn(page):
+    page.locator("model-viewer").scroll_into_view_if_needed()  # it loads what is seen
     page.wait_for_function("document.querySelector('model-viewer')?.loaded", timeout=60_000)
     picture = page.locator("model-viewer").screenshot()
     assert np.asarray(Image.open(io.BytesIO(picture)).convert("L")).std() > 3
@@ -134,11 +140,9 @@ def test_the_model_is_drawn(page):
 def test_a_drawing_is_refused_in_words(page):
     page.get_by_role("tab", name="Your photo").click()
     content = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
-    page.locator("input[type=file]").first.set_input_files(
-        {"name": "x.png", "mimeType": "image/png", "buffer": content}
-    )
-    page.wait_for_selector("[role=alert]", timeout=60_000)
-    assert "SVG drawing" in page.locator("[role=alert]").inner_text()
+    send(page, "x.png", content)
+    page.wait_for_selector(".cmic-error[role=alert]", timeout=60_000)
+    assert "SVG drawing" in page.locator(".cmic-error").inner_text()
     assert "Traceback" not in page.inner_text("body") and str(REPOSITORY) not in page.inner_text("body")
 
 
