@@ -32,42 +32,38 @@ def scan(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
     return scores
 
 
+@numba.njit(fastmath=True, cache=True, nogil=True)
+def _score(query, turned, views):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
+    """Score of one query (d,) and one shape (V, d)."""
+    peak, total, mixed = np.float32(-1e30), np.float32(0), np.float32(0)
+    for v in range(len(views)):
+        logit, cosine = np.float32(0), np.float32(0)
+        for k in range(views.shape[1]):
+            logit += turned[k] * views[v, k]
+            cosine += query[k] * views[v, k]
+        if logit > peak:
+            rescale = np.exp(peak - logit)
+            total, mixed, peak = total * rescale + np.float32(1), mixed * rescale + cosine, logit
+        else:
+            share = np.exp(logit - peak)
+            total, mixed = total + share, mixed + share * cosine
+    return mixed / total
+
+
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
 def _scan_float32(views, query, turned, scores):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
-    shapes, count, length = views.shape
-    for n in numba.prange(shapes):
+    for n in numba.prange(len(views)):
         for q in range(len(query)):
-            peak, total, mixed = np.float32(-1e30), np.float32(0), np.float32(0)
-            for v in range(count):
-                logit, cosine = np.float32(0), np.float32(0)
-                for k in range(length):
-                    logit += turned[q, k] * views[n, v, k]
-                    cosine += query[q, k] * views[n, v, k]
-                if logit > peak:
-                    rescale = np.exp(peak - logit)
-                    total, mixed, peak = total * rescale + np.float32(1), mixed * rescale + cosine, logit
-                else:
-                    share = np.exp(logit - peak)
-                    total, mixed = total + share, mixed + share * cosine
-            scores[q, n] = mixed / total
+            scores[q, n] = _score(query[q], turned[q], views[n])
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
 def _scan_bfloat16(bits, query, turned, scores):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
     shapes, count, length = bits.shape
     for n in numba.prange(shapes):
+        views = np.empty((count, length), np.float32)
+        for v in range(count):
+            for k in range(length):
+                views[v, k] = np.uint32(np.uint32(bits[n, v, k]) << np.uint32(16)).view(np.float32)
         for q in range(len(query)):
-            peak, total, mixed = np.float32(-1e30), np.float32(0), np.float32(0)
-            for v in range(count):
-                logit, cosine = np.float32(0), np.float32(0)
-                for k in range(length):
-                    value = np.uint32(np.uint32(bits[n, v, k]) << np.uint32(16)).view(np.float32)
-                    logit += turned[q, k] * value
-                    cosine += query[q, k] * value
-                if logit > peak:
-                    rescale = np.exp(peak - logit)
-                    total, mixed, peak = total * rescale + np.float32(1), mixed * rescale + cosine, logit
-                else:
-                    share = np.exp(logit - peak)
-                    total, mixed = total + share, mixed + share * cosine
-            scores[q, n] = mixed / total
+            scores[q, n] = _score(query[q], turned[q], views)
