@@ -6,7 +6,6 @@ function of (seed, step), so a run that was stopped goes on as if nothing had ha
 
 import hashlib
 import json
-import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -23,7 +22,7 @@ from .augment import augment_queries, augment_views
 from .batches import draw_batch, step_generator
 from .benchmark import Benchmark
 from .checkpoint import Run, clear, has_state, load_state, save_state, save_weights, write_json
-from .config import Config, TrainConfig
+from .config import Config
 from .copies import Copies, StillMaps, draw_photos, draw_views, make_copies
 from .distributed import ALONE, Processes, share_statistics
 from .embed import autocast, default_device, embed_in_shares, embed_queries, finish
@@ -32,12 +31,12 @@ from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn
 from .losses import cmic_loss
 from .metrics import retrieval_metrics
 from .model import CMIC, build_model
+from .optimise import learning_rate, make_optimizer, set_learning_rate
 from .provenance import code_digest, environment
-from .released import JittorAdam
 
 METHOD = (
     "altered", "augment", "batches", "color", "copies", "damage", "distributed", "embed", "encoders", "losses",
-    "metrics", "mixing", "model", "released", "train", "weights",
+    "metrics", "mixing", "model", "optimise", "released", "train", "weights",
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
@@ -279,50 +278,6 @@ def validate(
         torch.from_numpy(benchmark.query_category(rows)),
         torch.from_numpy(benchmark.shape_category()),
     )
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then constant or half a cosine down to zero."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return config.lr
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def make_optimizer(model: CMIC, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam as in the paper, or AdamW, which leaves biases and normalisation without decay."""
-    groups = [
-        {"params": chosen, "weight_decay": decay, "share": share}
-        for share, part in _by_learning_rate(model, config)
-        for chosen, decay in _by_decay(part, config)
-        if chosen
-    ]
-    if config.optimizer == "jittor-adam":
-        return JittorAdam(groups, config.lr, config.betas)
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, config.lr, config.betas)
-
-
-def _by_learning_rate(model: CMIC, config: TrainConfig) -> list[tuple[float, list[nn.Parameter]]]:
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if config.backbone_lr == 1:
-        return [(1.0, list(trained.values()))]
-    deep = [p for name, p in trained.items() if ".backbone." in name]
-    return [(1.0, [p for name, p in trained.items() if ".backbone." not in name]), (config.backbone_lr, deep)]
-
-
-def _by_decay(part: list[nn.Parameter], config: TrainConfig) -> list[tuple[list[nn.Parameter], float]]:
-    if config.optimizer != "adamw":
-        return [(part, 0.0 if config.optimizer == "jittor-adam" else config.weight_decay)]
-    return [([p for p in part if p.ndim > 1], config.weight_decay), ([p for p in part if p.ndim <= 1], 0.0)]
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Set the learning rate of every parameter group: its share of ``value``."""
-    for group in optimizer.param_groups:
-        group["lr"] = value * group["share"]
 
 
 def manifest(benchmark: Benchmark) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""Optimiser and learning rate: constant or a cosine, with warm-up, and a share of it for the backbones."""
+
+import math
+
+import torch
+from torch import nn
+
+from .config import TrainConfig
+from .model import CMIC
+from .released import JittorAdam
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then constant or half a cosine down to zero."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return config.lr
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_optimizer(model: CMIC, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam as in the paper, or AdamW, which leaves biases and normalisation without decay."""
+    groups = [
+        {"params": chosen, "weight_decay": decay, "share": share}
+        for share, part in _by_learning_rate(model, config)
+        for chosen, decay in _by_decay(part, config)
+        if chosen
+    ]
+    if config.optimizer == "jittor-adam":
+        return JittorAdam(groups, config.lr, config.betas)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, config.lr, config.betas)
+
+
+def _by_learning_rate(model: CMIC, config: TrainConfig) -> list[tuple[float, list[nn.Parameter]]]:
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if config.backbone_lr == 1:
+        return [(1.0, list(trained.values()))]
+    deep = [p for name, p in trained.items() if ".backbone." in name]
+    return [(1.0, [p for name, p in trained.items() if ".backbone." not in name]), (config.backbone_lr, deep)]
+
+
+def _by_decay(part: list[nn.Parameter], config: TrainConfig) -> list[tuple[list[nn.Parameter], float]]:
+    if config.optimizer != "adamw":
+        return [(part, 0.0 if config.optimizer == "jittor-adam" else config.weight_decay)]
+    return [([p for p in part if p.ndim > 1], config.weight_decay), ([p for p in part if p.ndim <= 1], 0.0)]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Set the learning rate of every parameter group: its share of ``value``."""
+    for group in optimizer.param_groups:
+        group["lr"] = value * group["share"]
