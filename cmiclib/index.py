@@ -108,7 +108,7 @@ class ShapeIndex:
         if self.fusion == "attention" and 0 < len(vectors) <= FEW_QUERIES and len(self) >= MANY_SHAPES:
             from .scan import scan  # compiles, so only where it pays
 
-            return scan(vectors, self.views, self.attention)
+            return scan(torch.as_tensor(query).float(), self.views, self.attention.float())
         return fused_scores(vectors, self.views, self.attention, self.fusion)
 
     def rank(self, query: Tensor | np.ndarray, k: int = 10) -> tuple[Tensor, Tensor]:

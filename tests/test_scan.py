@@ -60,3 +60,9 @@ def test_an_index_takes_it_for_few_queries_of_many_shapes(queries, shapes, taken
     exact = attention_scores(query, vectors, weight)
     torch.testing.assert_close(scores, exact.sort(dim=1, descending=True).values[:, :10], atol=1e-6, rtol=0)
     assert np.array_equal(rows.numpy(), exact.sort(dim=1, descending=True, stable=True).indices[:, :10].numpy())
+
+
+def test_an_index_in_half_precision_is_searched_with_whole_queries():
+    query, vectors, weight = gallery(MANY_SHAPES, views=3, d=8)
+    half = ShapeIndex(vectors.bfloat16(), weight, [str(i) for i in range(MANY_SHAPES)])
+    torch.testing.assert_close(half.scores(query), scan(query, vectors.bfloat16(), weight))

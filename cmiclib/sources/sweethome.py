@@ -204,8 +204,8 @@ def _number(query_id: str) -> int:
 def _unpack_shape(
     row: Mapping[Any, Any], archives: Mapping[str, Archive], size: int
 ) -> tuple[np.ndarray, np.ndarray, bytes]:
-    shape_id, glb = row["shape_id"], _read(archives["meshes"], f"{row['shape_id']}.glb")
-    strip = _read(archives["views"], f"{shape_id}.png")
+    shape_id = row["shape_id"]
+    strip, glb = _read(archives["views"], f"{shape_id}.png"), _read(archives["meshes"], f"{shape_id}.glb")
     views = np.asarray(decode_image(io.BytesIO(strip), Path(f"{shape_id}.png")))
     if views.ndim != 2 or views.dtype != np.uint8 or views.shape[0] % views.shape[1]:
         raise SourceError(f"the views of '{shape_id}' are no column of gray squares", fix=FIX)
