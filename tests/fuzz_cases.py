@@ -5,12 +5,15 @@ are files that were made to harm: they write `CANARY` when they are run, or open
 """
 
 import atexit
+import base64
+import hashlib
 import io
 import json
 import os
 import pickle
 import shutil
 import struct
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -38,6 +41,9 @@ from cmiclib.images import read_mask, read_photo
 from cmiclib.index import ShapeIndex
 from cmiclib.jittor import MAGIC, read_jittor
 from cmiclib.model import build_model
+from cmiclib.parity import read_arrays
+from cmiclib.publish import Package, check_integrity
+from cmiclib.publish import unpack as unpack_script
 from cmiclib.results import read_results
 from cmiclib.runner import read_record
 from cmiclib.sources.binvox import read_binvox
@@ -221,6 +227,28 @@ def read_packed(path: Path) -> object:
     found, origin = unpack(path, gallery())
     answer = found.answer(found.stored(int(found.rows[0])))
     return found.atlas.place(answer.vector), origin["trained"]["date"]
+
+
+@cache
+def script_archive() -> bytes:
+    def save(file: io.BytesIO) -> None:
+        with tarfile.open(fileobj=file, mode="w:gz") as tar:
+            member = tarfile.TarInfo("package/dist/x.js")
+            member.size = 8
+            tar.addfile(member, io.BytesIO(b"let x=1;"))
+
+    return bytes_of(save)
+
+
+@cache
+def script() -> Package:
+    digest = base64.b64encode(hashlib.sha512(script_archive()).digest()).decode()
+    return Package("x", "1.0.0", f"sha512-{digest}", "package/dist/", "x", ("*.js",))
+
+
+def read_script(path: Path) -> object:
+    check_integrity(path, script())
+    return unpack_script(script(), path, path.parent / "vendor")
 
 
 # Sources
@@ -424,6 +452,8 @@ CASES = [
     file_case("pix3d.json", "pix3d.json", as_json([RECORD]), read_records),
     file_case("poses of pix3d", "pix3d.json", as_json([RECORD]), read_poses),
     file_case("taxonomy", "taxonomy.json", as_json([{"synsetId": "02818832", "name": "bed,bedstead"}]), read_taxonomy),
+    file_case("arrays npz", "x.npz", lambda: bytes_of(lambda f: np.savez_compressed(f, a=np.ones(9))), read_arrays),
+    file_case("archive of a script", "x.tgz", script_archive, read_script),
     file_case("list of cars", "x.txt", lambda: b"abc\nd-e_f\n", read_model_ids),
     Case("record of a run", "provenance.json", one("provenance.json", as_json(PROVENANCE)), read_record, True),
     file_case("results", "demo.json", as_json({"metrics": {"top1": 0.5}}), read_results),
@@ -600,12 +630,14 @@ def payloads() -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
                 yield name, npy_claiming(shape, descr)  # type: ignore[arg-type]
     for name in ("release points", "benchmark views.npy"):
         yield name, bytes_of(lambda f: np.save(f, np.array([Bomb()] * 3, dtype=object)))
+        yield "arrays npz", bytes_of(lambda f: np.savez(f, a=np.array([Bomb()] * 3, dtype=object)))
         yield name, bytes_of(lambda f: np.savez(f, a=np.zeros(3)))
         yield name, b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 8999 + b"\n"
     yield "mat", mat_bomb
     yield "mat", bytes_of(lambda f: savemat(f, {"voxel": {"a": 1}}))
     yield "mat", bytes_of(lambda f: savemat(f, {"voxel": np.array([[1, "x"], ["y", 2]], dtype=object)}))
     yield "binvox", binvox().replace(b"dim 128 128 128", b"dim 99999 99999 99999")
+    yield "arrays npz", lambda: zip_of({"a.npy": npy_claiming((1 << 27,), "<i8") + bytes(1 << 29)})
     yield "zip of views", lambda: bomb_zip("png")
     yield "zip of meshes", lambda: bomb_zip("glb")
     yield "zip of photos", lambda: zip_of({"records.csv": bytes(1 << 29)})
