@@ -105,7 +105,7 @@ kill-test: $(STAMP) ## kill trainings and preparations, go on, compare  [SHORT=1
 audit: $(STAMP) ## ask PyPI whether weaknesses of the pinned packages are known
 	@$(PYTHON) -m venv .venv/audit
 	@.venv/audit/bin/python -m pip install -q --disable-pip-version-check $(AUDIT)
-	@.venv/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+	@$(BIN)/python tools/audit.py .venv/audit/bin/pip-audit
 
 lint: $(STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -231,6 +231,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
             path=path,
             fix="make one with `cmic prepare SOURCE --output DIR`, or correct the path",
         )
+    check_inside(file, path, BenchmarkError)
     meta = read_json(file, BenchmarkError, FIX)
     try:
         if meta["format"] != FORMAT:

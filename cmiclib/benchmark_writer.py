@@ -23,7 +23,7 @@ from .benchmark import (
 )
 from .benchmark_checks import SPLITS, check_views, usable_id
 from .errors import BenchmarkError, StorageError
-from .files import shown
+from .files import shown, sync_folder
 from .render import ViewProtocol
 
 _HEADER = 128  # bytes kept free at the start of each growing array; finish() writes its header there
@@ -247,12 +247,11 @@ class BenchmarkWriter:
                 raise
             for name in ("settings.json", "shapes.jsonl", "queries.jsonl"):
                 (self.partial / name).unlink(missing_ok=True)
-            for file in (*hashed, "benchmark.json"):
-                with (self.partial / file).open("rb") as stream:
-                    os.fsync(stream.fileno())
+            _sync(self.partial)
             if self.path.is_dir():
                 self.path.rmdir()
             self.partial.rename(self.path)
+            sync_folder(self.path.parent)
         return Benchmark.open(self.path, verify=False)
 
     def _specs(self) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -301,6 +300,19 @@ class BenchmarkWriter:
                 path=self.path,
                 fix="free some space or choose another folder, then run again",
             ) from error
+
+
+def _sync(root: Path) -> None:
+    """Bring all files below a folder to the disk, then the folders' lists of them."""
+    folders = [root]
+    for path in root.rglob("*"):
+        if path.is_dir():
+            folders.append(path)
+        else:
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+    for folder in folders:
+        sync_folder(folder)
 
 
 def _read_journal(path: Path) -> dict[str, dict[str, Any]]:

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from .benchmark import file_sha256
 from .config import Config, ModelConfig, parse_config, profile
 from .errors import CheckpointError, StorageError
-from .files import JSON_LIMIT, check_regular, check_stored, parse_json, read_limited
+from .files import JSON_LIMIT, check_inside, check_regular, check_stored, parse_json, read_limited, sync_folder
 from .files import read_json as read_json_file
 from .jittor import read_jittor
 from .model import CMIC
@@ -54,7 +54,7 @@ class Run:
             raise CheckpointError(
                 "the run holds no weights yet", path=path, fix="finish it: `cmic train … --output FOLDER --resume`"
             )
-        return cls(path, parse_config(read_json(path / "config.json"), path=str(path / "config.json")))
+        return cls(path, parse_config(_read_own(path, "config.json"), path=str(path / "config.json")))
 
     def model(self, device: torch.device | str = "cpu") -> CMIC:
         """Return the model with the run's best weights, in evaluation mode.
@@ -63,6 +63,7 @@ class Run:
             CheckpointError: a damaged file, or weights of another architecture.
         """
         file = self.path / "model.safetensors"
+        check_inside(file, self.path, CheckpointError)
         check_regular(file, CheckpointError)
         try:
             state = {
@@ -83,6 +84,7 @@ class Run:
     def log(self) -> pd.DataFrame:
         """The training log: step, loss, instance, category, lr, seconds; NaN where a line has no such value."""
         path, fix = self.path / "log.jsonl", "train again or copy the run again"
+        check_inside(path, self.path, CheckpointError)
         lines = read_limited(path, JSON_LIMIT, CheckpointError).splitlines()
         entries = [parse_json(line, path, CheckpointError, fix) for line in lines]
         if not all(isinstance(entry, dict) for entry in entries):
@@ -92,12 +94,25 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """The benchmark that the run was trained on: name, hash and counts."""
-        return read_json(self.path / "data.json")
+        return _read_own(self.path, "data.json")
 
     @property
     def environment(self) -> dict[str, Any]:
         """Machine, versions, date and duration of the training."""
-        return read_json(self.path / "environment.json")
+        return _read_own(self.path, "environment.json")
+
+
+def _read_own(folder: Path, name: str) -> dict[str, Any]:
+    """Read a table of a run folder, which no link may lead out of.
+
+    Raises:
+        CheckpointError: missing, damaged, or no table.
+    """
+    check_inside(folder / name, folder, CheckpointError)
+    found = read_json(folder / name)
+    if not isinstance(found, dict):
+        raise CheckpointError("it holds no table", path=folder / name, fix="train again or copy the run again")
+    return found
 
 
 def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = None) -> CMIC:
@@ -206,16 +221,6 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         raise StorageError(
             f"could not be written ({error})", path=path, fix="make room on the disk, then run again"
         ) from None
-
-
-def sync_folder(path: Path) -> None:
-    """Make a renaming last through a loss of power, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def clear(path: Path) -> None:

@@ -20,6 +20,7 @@ from .checkpoint import Run
 from .config import Config
 from .errors import BenchmarkError
 from .geometry import modified_hausdorff
+from .guard import check_unchanged
 from .index import ShapeIndex
 from .metrics import macro, per_query_metrics, restrict_to_category, summarise
 
@@ -77,7 +78,12 @@ class Scored:
 
 
 def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch.device | str = "cpu") -> Scored:
-    """Score all photos of a split over the benchmark's whole gallery with a run's best weights."""
+    """Score all photos of a split over the benchmark's whole gallery with a run's best weights.
+
+    Raises:
+        BenchmarkError: no photos in this split, or another benchmark of the name than the run was trained on.
+    """
+    check_unchanged(run, benchmark)
     return score_index(ShapeIndex.build(run.model(device), benchmark, run.config), benchmark, split)
 
 

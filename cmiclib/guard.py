@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .altered import altered
 from .batches import draw_batch
 from .benchmark import Benchmark
 from .checkpoint import Run, write_atomically
@@ -141,7 +142,7 @@ def check_unchanged(run: Run, benchmark: Benchmark) -> None:
     """
     if not (run.path / "data.json").is_file():  # a converted checkpoint
         return
-    trained = run.manifest
+    trained, benchmark = run.manifest, altered(benchmark, run.config.data)  # a run trains on what it sees
     if trained.get("benchmark") == benchmark.name and trained.get("hash") != benchmark.hash:
         raise BenchmarkError(
             f"'{benchmark.name}' has changed since the run was trained on it: its hash is {benchmark.hash[:12]}…, "

@@ -165,6 +165,12 @@ class ShapeIndex:
             if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
                 raise ValueError("its ids are no list of names")
             views, attention = tensors.pop("views"), tensors.pop("attention")
+            if views.ndim != 3 or views.shape[0] != len(ids) or attention.shape != (views.shape[2],) * 2:
+                raise ValueError(
+                    f"views {tuple(views.shape)} and attention {tuple(attention.shape)} of {len(ids)} shapes"
+                )
+            if not (views.is_floating_point() and attention.is_floating_point()):
+                raise ValueError("its vectors are no numbers with a fraction")
             if not metadata["config"]:
                 return cls(views, attention, ids)
             config = parse_config(json.loads(metadata["config"]), path=str(path))

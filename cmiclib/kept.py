@@ -4,8 +4,10 @@ A file's name holds a hash of all that its content depends on, so a change of da
 """
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -54,7 +56,8 @@ def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dic
     """
     path = folder / f"untrained-{split}-{_key(benchmark.hash, code_digest(['baselines', 'weights']))}.safetensors"
     if path.is_file():
-        return load_file(path)
+        with suppress(OSError, SafetensorError):  # a damaged one is made again
+            return load_file(path)
     scores = untrained_scores(benchmark.images[benchmark.rows(split)], benchmark.views)  # type: ignore[arg-type]
     write_atomically(path, lambda temporary: save_file(scores, temporary))
     return scores

@@ -4,6 +4,7 @@ Each row compares one quantity over all cases that the released code was run on.
 beside the arrays; the tests hold every case to them.
 """
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +17,12 @@ from torch import Tensor
 from .color import transfer_color
 from .config import LossConfig
 from .errors import SourceError
+from .files import check_regular
 from .losses import cmic_loss
 from .model import attention_scores, attention_weights
 
+LIMIT = 64 << 20
+"""Bytes of a file, packed and unpacked."""
 DARK = ("edge_source", "edge_target", "edge_both")
 ONE_COLOUR = "edge_target"  # its first target has one colour: the result is rounding alone
 
@@ -63,7 +67,7 @@ def parity_table(folder: str | Path) -> pd.DataFrame:
 
 
 def _colours(folder: Path) -> Iterator[Difference]:
-    arrays = _read(folder / "parity_color.npz")
+    arrays = read_arrays(folder / "parity_color.npz")
     for case in ("smooth", *DARK):
         kept = slice(1, None) if case == ONE_COLOUR else slice(None)
         ours = transfer_color(arrays[f"{case}/source"][kept], arrays[f"{case}/target"][kept], "reference")
@@ -72,7 +76,7 @@ def _colours(folder: Path) -> Iterator[Difference]:
 
 
 def _attention(folder: Path) -> Iterator[Difference]:
-    arrays = _read(folder / "parity_attention.npz")
+    arrays = read_arrays(folder / "parity_attention.npz")
     for case in ("init", "ties", "equal_views"):
         inputs = [arrays[f"{case}/{name}"] for name in ("query", "views", "linear_in_weight")]
         yield Difference("weights of the views", 5e-7, arrays[f"{case}/weights"], attention_weights(*inputs))
@@ -82,7 +86,7 @@ def _attention(folder: Path) -> Iterator[Difference]:
 
 
 def _losses(folder: Path) -> Iterator[Difference]:
-    arrays = _read(folder / "parity_losses.npz")
+    arrays = read_arrays(folder / "parity_losses.npz")
     config = LossConfig(zero_losses="dropped")
     for case in sorted({name.partition("/")[0] for name in arrays} - {"chain"}):
         scores = arrays[f"{case}/prod_mat"].T.clone().requires_grad_()
@@ -108,11 +112,19 @@ def _losses(folder: Path) -> Iterator[Difference]:
 NAMES = {"total": "total", "inst": "instance", "cats": "category"}
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """Read the arrays of numbers in an ``.npz`` file, which may unpack to 64 MB.
+
+    Raises:
+        SourceError: missing, larger, damaged, or not such a file.
+    """
+    fix = "check out tests/data/parity again"
+    check_regular(path, SourceError, LIMIT, fix)
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LIMIT:
+                raise ValueError("it unpacks to more than it can have")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files if arrays[name].dtype.kind in "fib"}
-    except OSError as error:
-        raise SourceError(
-            f"the released code's arrays cannot be read ({error})", path=path, fix="check out tests/data/parity again"
-        ) from None
+    except Exception as error:  # damaged zips and forged headers fail in many ways
+        raise SourceError(f"the released code's arrays cannot be read ({error})", path=path, fix=fix) from None

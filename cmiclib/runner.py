@@ -230,7 +230,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     record = read_json(path, BookError, fix="remove it, then run again")
-    if not isinstance(record, dict):
+    entries = record.get("chapters", {}) if isinstance(record, dict) else None
+    if not isinstance(entries, dict) or not all(
+        isinstance(e, dict) and {"key", "status"} <= e.keys() for e in entries.values()
+    ):
         raise BookError("this is no record of a run", path=path, fix="remove it, then run again")
     return record
 

@@ -4,15 +4,22 @@ The seeds are written by code, so that they stay in the repository as text and a
 are files that were made to harm: they write `CANARY` when they are run, or open `SECRET`, which lies beside the folder.
 """
 
+import atexit
+import base64
+import hashlib
 import io
 import json
 import os
 import pickle
+import shutil
 import struct
+import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +31,23 @@ from scipy.io import savemat
 
 from cmiclib.benchmark import Benchmark
 from cmiclib.benchmark_writer import BenchmarkWriter
-from cmiclib.checkpoint import Run, load_state, save_weights, write_json
+from cmiclib.browser.packed import unpack
+from cmiclib.browser.page import model_uri
+from cmiclib.browser.upload import read_mask_upload, read_upload
+from cmiclib.checkpoint import Run, load_reference_checkpoint, load_state, save_weights, write_json
 from cmiclib.config import Config, ModelConfig
 from cmiclib.geometry import load_mesh, normalise
 from cmiclib.images import read_mask, read_photo
 from cmiclib.index import ShapeIndex
 from cmiclib.jittor import MAGIC, read_jittor
 from cmiclib.model import build_model
+from cmiclib.parity import read_arrays
+from cmiclib.publish import Package, check_integrity
+from cmiclib.publish import unpack as unpack_script
 from cmiclib.results import read_results
+from cmiclib.runner import read_record
 from cmiclib.sources.binvox import read_binvox
+from cmiclib.sources.cars3d import read_model_ids
 from cmiclib.sources.cars3d_camera import read_poses as read_car_poses
 from cmiclib.sources.crops import read_crops
 from cmiclib.sources.listings import read_listing
@@ -42,7 +57,8 @@ from cmiclib.sources.pix3d_records import read_records
 from cmiclib.sources.release import prepare_release, read_renderings
 from cmiclib.sources.shapenet import read_taxonomy
 from cmiclib.sources.sweethome import SHIPPED_COLUMNS, prepare_sweethome
-from cmiclib.sources.synthetic import read_poses
+from cmiclib.sources.sweethome_photos import photo_facts
+from cmiclib.sources.synthetic import Subject, photograph, read_poses
 from cmiclib.splits import read_split
 from cmiclib.unpickle import sha1
 from cmiclib.weights import read_weights
@@ -54,12 +70,16 @@ MODEL = ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", d
 
 @dataclass(frozen=True)
 class Case:
-    """A reader with its valid input: ``write`` fills a folder, ``target`` is the file in it that is damaged."""
+    """A reader with its valid input: ``write`` fills a folder, ``target`` is the file in it that is damaged.
+
+    A target that the user names may be a link: it is the user's own. One that is found in a folder must not lead out.
+    """
 
     name: str
     target: str
     write: Callable[[Path], None]
     read: Callable[[Path], object]  # takes the folder
+    named: bool = False
 
 
 def bytes_of(save: Callable[[io.BytesIO], object]) -> bytes:
@@ -85,7 +105,7 @@ def one(name: str, content: Callable[[], bytes]) -> Callable[[Path], None]:
 
 
 def file_case(name: str, file: str, content: Callable[[], bytes], read: Callable[[Path], object]) -> Case:
-    return Case(name, file, one(file, content), lambda folder: read(folder / file))
+    return Case(name, file, one(file, content), lambda folder: read(folder / file), named=True)
 
 
 # Meshes
@@ -123,7 +143,8 @@ def write_benchmark(folder: Path) -> None:
     rng = np.random.default_rng(0)
     writer = BenchmarkWriter(folder / "b", name="small", source="drawn", licence="CC0-1.0", size=8)
     for name in ("box/a", "box/b", "round/c"):
-        writer.add_shape(name, name[:3], rng.integers(0, 255, (12, 8, 8), np.uint8), mesh=export("glb"))
+        views, voxels = rng.integers(0, 255, (12, 8, 8), np.uint8), np.zeros(128**3 // 8, np.uint8)
+        writer.add_shape(name, name[:3], views, mesh=export("glb"), voxels=voxels)
     for k, split in enumerate(("train", "train", "val", "test")):
         writer.add_query(f"q{k}", "box/a", "box", rng.integers(0, 255, (4, 8, 8), np.uint8), split=split)
     writer.finish()
@@ -133,22 +154,31 @@ def read_benchmark(folder: Path) -> object:
     for verify in (True, False):
         found = Benchmark.open(folder / "b", verify=verify)
         rows = found.rows()
-        found.relevant(rows), found.shape_category(), found.query_category(rows), found.views.sum(), found.hash
+        found.relevant(rows), found.shape_category(), found.query_category(rows), found.hash
+        found.views.sum(), found.images.sum(), found.voxels.sum()
         [found.mesh_path(name) for name in found.shapes["shape_id"]]
     return None
 
 
-def write_run(folder: Path) -> None:
+def read_gallery_mesh(folder: Path) -> object:
+    found = Benchmark.open(folder / "b", verify=False)
+    shown = model_uri(found, "box/a")
+    return shown, photograph(Subject("box/a", "box", found.mesh_path("box/a"), None), photos=1, size=16, seed=0)
+
+
+def write_run(parent: Path) -> None:
+    folder = parent / "run"
     torch.manual_seed(0)
     write_json(folder / "config.json", Config(model=MODEL).model_dump(mode="json"))
     write_json(folder / "data.json", {"benchmark": "small", "hash": "0" * 64})
+    write_json(folder / "environment.json", {"date": "2020-01-01", "seconds": 1.0})
     (folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 1, "val": {"mrr": 0.5}}\n')
     save_weights(folder / "model.safetensors", build_model(MODEL))
 
 
 def read_run(folder: Path) -> object:
-    run = Run.open(folder)
-    return run.model(), run.log, run.manifest
+    run = Run.open(folder / "run")
+    return run.model(), run.log, run.manifest.get("hash"), run.environment.get("date")
 
 
 def index_bytes(folder: Path) -> None:
@@ -160,6 +190,65 @@ def index_bytes(folder: Path) -> None:
 def read_index(folder: Path) -> object:
     index = ShapeIndex.load(folder / "x.index")
     return index.search(np.ones((1, index.views.shape[2]), np.float32), 2)
+
+
+def released_checkpoint() -> bytes:
+    torch.manual_seed(0)
+    weights = build_model(MODEL).state_dict().items()
+    state = {name: value.numpy() for name, value in weights if not name.endswith("num_batches_tracked")}
+    body = pickle.dumps(state, 2)
+    return body + sha1(body) + MAGIC
+
+
+@cache
+def gallery() -> Benchmark:
+    """A benchmark that outlives the case, with what a packed model of it holds."""
+    folder = Path(tempfile.mkdtemp(prefix="gallery-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_benchmark(folder)
+    return Benchmark.open(folder / "b")
+
+
+@cache
+def packed_model() -> bytes:
+    torch.manual_seed(0)
+    index = ShapeIndex.build(build_model(MODEL), gallery(), Config(model=MODEL))
+    state = index.model.query_encoder.state_dict()
+    held = {f"query_encoder.{name}": value for name, value in state.items() if not name.startswith("backbone.")}
+    photos = index.embed(gallery().images[gallery().rows("test")]).half()
+    held |= {"views": index.views.half(), "attention": index.attention, "photos": photos}
+    held |= {"places": torch.rand(3, 2), "rows": torch.tensor([0, 0, 1], dtype=torch.int32)}
+    about = {"format": "cmic-packed-1", "benchmark": gallery().hash, "config": index.config.model_dump_json(),
+             "origin": json.dumps({"trained": {"date": "2020-01-01"}})}  # fmt: skip
+    return save({name: value.contiguous() for name, value in held.items()}, about)
+
+
+def read_packed(path: Path) -> object:
+    found, origin = unpack(path, gallery())
+    answer = found.answer(found.stored(int(found.rows[0])))
+    return found.atlas.place(answer.vector), origin["trained"]["date"]
+
+
+@cache
+def script_archive() -> bytes:
+    def save(file: io.BytesIO) -> None:
+        with tarfile.open(fileobj=file, mode="w:gz") as tar:
+            member = tarfile.TarInfo("package/dist/x.js")
+            member.size = 8
+            tar.addfile(member, io.BytesIO(b"let x=1;"))
+
+    return bytes_of(save)
+
+
+@cache
+def script() -> Package:
+    digest = base64.b64encode(hashlib.sha512(script_archive()).digest()).decode()
+    return Package("x", "1.0.0", f"sha512-{digest}", "package/dist/", "x", ("*.js",))
+
+
+def read_script(path: Path) -> object:
+    check_integrity(path, script())
+    return unpack_script(script(), path, path.parent / "vendor")
 
 
 # Sources
@@ -217,10 +306,11 @@ def write_shipped(folder: Path) -> None:
     for kind, (ending, data) in members.items():
         content = {f"{name}.{ending}": data for name in ("box/a", "box/b")}
         (folder / "shapes" / f"{kind}-00.zip").write_bytes(zip_of(content))
-    records = "query_id,shape_id,category,truncated,occluded,slightly_occluded\n"
+    records = "query_id,shape_id,category,truncated,occluded,slightly_occluded,azimuth,elevation,focal,visible_share,"
+    records += "restyled\n"
     photos = {}
     for k in range(3):
-        records += f"box__a__{k:02d},box/a,box,False,False,True\n"
+        records += f"box__a__{k:02d},box/a,box,False,False,True,90,10,35,0.5,true\n"
         photos |= {f"box__a__{k:02d}.jpg": picture(kind="JPEG"), f"box__a__{k:02d}.png": picture("L")}
     (folder / "photos" / "photos-00.zip").write_bytes(zip_of(photos | {"records.csv": records.encode()}))
 
@@ -273,10 +363,13 @@ def read_photo_table(folder: Path) -> object:
     return find_photos(folder, None, {"box/a": "box", "box/b": "box"}, val=0.1, test=0.1)
 
 
-def write_crops(folder: Path) -> None:
-    (folder / "a.png").write_bytes(picture())
-    entries = [{"img": "a.png", "category": "box", "model_ids": ["a", "box/b"]}]
-    (folder / "list.json").write_text(json.dumps(entries))
+def list_of_crops() -> bytes:
+    return json.dumps([{"img": "a.png", "category": "box", "model_ids": ["a", "box/b"]}]).encode()
+
+
+def read_list_of_crops(path: Path) -> object:
+    path.with_name("a.png").write_bytes(picture())
+    return read_crops(path, path.parent)
 
 
 def state_bytes() -> bytes:
@@ -292,6 +385,14 @@ def tensors() -> bytes:
     return save({"layer.weight": torch.ones(3, 4), "layer.bias": torch.zeros(3)})
 
 
+def read_uploaded_mask(path: Path) -> object:
+    return read_mask_upload(path.read_bytes(), np.zeros((16, 24, 3), np.uint8))
+
+
+PROVENANCE = {
+    "profile": "smoke", "benchmark": "sweethome", "hashes": {"library": "x"},
+    "chapters": {"first": {"key": "x", "status": "ok", "seconds": 1.0}},
+}  # fmt: skip
 PICTURES = {
     "png": lambda: picture("RGBA"), "jpg": lambda: picture(kind="JPEG"), "webp": lambda: picture(kind="WEBP"),
     "gif": lambda: picture("P", "GIF"), "bmp": lambda: picture(kind="BMP"),
@@ -301,9 +402,12 @@ PICTURES = {
 
 CASES = [
     *(file_case(f"photo {kind}", f"x.{kind}", data, read_photo) for kind, data in PICTURES.items()),
+    *(file_case(f"upload {kind}", f"x.{kind}", PICTURES[kind], lambda path: read_upload(path.read_bytes()))
+      for kind in ("png", "jpg", "webp", "gif", "bmp", "i16.png")),
+    file_case("upload mask", "x.png", lambda: picture("L"), read_uploaded_mask),
     file_case("mask png", "x.png", lambda: picture("L"), read_mask),
     file_case("mask palette", "x.png", lambda: picture("P"), read_mask),
-    Case("mesh obj", "part.obj", write_obj, lambda folder: read_mesh(folder / "part.obj")),
+    Case("mesh obj", "part.obj", write_obj, lambda folder: read_mesh(folder / "part.obj"), named=True),
     Case("mesh obj material", "part.mtl", write_obj, lambda folder: read_mesh(folder / "part.obj")),
     Case("mesh obj texture", "wood.png", write_obj, lambda folder: read_mesh(folder / "part.obj")),
     file_case("mesh glb", "x.glb", lambda: export("glb"), read_mesh),
@@ -317,30 +421,43 @@ CASES = [
     Case("benchmark shapes.csv", "b/shapes.csv", write_benchmark, read_benchmark),
     Case("benchmark queries.csv", "b/queries.csv", write_benchmark, read_benchmark),
     Case("benchmark views.npy", "b/views.npy", write_benchmark, read_benchmark),
+    Case("benchmark queries.npy", "b/queries.npy", write_benchmark, read_benchmark),
+    Case("benchmark voxels.npy", "b/voxels.npy", write_benchmark, read_benchmark),
+    Case("benchmark mesh", "b/meshes/box/a.glb", write_benchmark, read_gallery_mesh),
     file_case("pickle of poses", "x.pkl", lambda: pickle.dumps({"1.jpg": POSE, "a/2.jpg": POSE}, 2), read_car_poses),
     file_case("pickle of views", "x.pkl", renderings, read_renderings),
     file_case("jittor pickle", "x.pkl", jittor_pickle, read_jittor),
     file_case("jittor zip", "x.pt", lambda: bytes_of(lambda f: torch.save({"a": torch.ones(2, 3)}, f)), read_jittor),
     file_case("resume state", "state.pt", state_bytes, load_state),
     file_case("safetensors", "x.safetensors", tensors, read_weights),
-    Case("index", "x.index", index_bytes, read_index),
-    Case("run config.json", "config.json", write_run, read_run),
-    Case("run log.jsonl", "log.jsonl", write_run, read_run),
-    Case("run weights", "model.safetensors", write_run, read_run),
+    Case("index", "x.index", index_bytes, read_index, named=True),
+    Case("run config.json", "run/config.json", write_run, read_run),
+    Case("run data.json", "run/data.json", write_run, read_run),
+    Case("run environment.json", "run/environment.json", write_run, read_run),
+    Case("run log.jsonl", "run/log.jsonl", write_run, read_run),
+    Case("run weights", "run/model.safetensors", write_run, read_run),
+    file_case("released checkpoint", "x.pkl", released_checkpoint, lambda path: load_reference_checkpoint(path, MODEL)),
+    file_case("packed model", "x.safetensors", packed_model, read_packed),
     file_case("mat", "voxel.mat", mat, read_voxels),
     file_case("binvox", "x.binvox", binvox, read_binvox),
     Case("release points", "model_std_ptc10k_npy/box/a.npy", write_release, read_release),
     Case("release list", "x_train.json", write_release, read_release),
     Case("release views", "rendering_x.pkl", write_release, read_release),
-    Case("zip of views", "shapes/views-00.zip", write_shipped, read_shipped),
-    Case("zip of meshes", "shapes/meshes-00.zip", write_shipped, read_shipped),
-    Case("zip of photos", "photos/photos-00.zip", write_shipped, read_shipped),
-    Case("table of shapes", "shapes.csv", write_shipped, read_shipped),
+    Case("zip of views", "shapes/views-00.zip", write_shipped, read_shipped, named=True),
+    Case("zip of meshes", "shapes/meshes-00.zip", write_shipped, read_shipped, named=True),
+    Case("zip of photos", "photos/photos-00.zip", write_shipped, read_shipped, named=True),
+    Case("zip of voxels", "shapes/voxels-00.zip", write_shipped, read_shipped, named=True),
+    Case("records of photos", "photos/photos-00.zip", write_shipped, photo_facts, named=True),
+    Case("table of shapes", "shapes.csv", write_shipped, read_shipped, named=True),
     file_case("pix3d.json", "pix3d.json", as_json([RECORD]), read_records),
     file_case("poses of pix3d", "pix3d.json", as_json([RECORD]), read_poses),
     file_case("taxonomy", "taxonomy.json", as_json([{"synsetId": "02818832", "name": "bed,bedstead"}]), read_taxonomy),
+    file_case("arrays npz", "x.npz", lambda: bytes_of(lambda f: np.savez_compressed(f, a=np.ones(9))), read_arrays),
+    file_case("archive of a script", "x.tgz", script_archive, read_script),
+    file_case("list of cars", "x.txt", lambda: b"abc\nd-e_f\n", read_model_ids),
+    Case("record of a run", "provenance.json", one("provenance.json", as_json(PROVENANCE)), read_record, True),
     file_case("results", "demo.json", as_json({"metrics": {"top1": 0.5}}), read_results),
-    Case("list of crops", "list.json", write_crops, lambda folder: read_crops(folder / "list.json", folder)),
+    file_case("list of crops", "list.json", list_of_crops, read_list_of_crops),
     Case("table of photos", "photos.csv", write_photo_table, read_photo_table),
     file_case("table of categories", "c.csv", lambda: b"shape_id,category,name\nbox/a,box,\"x, y\"\n",
               lambda path: read_listing(path, ("shape_id", "category"), ("name",))),
@@ -457,9 +574,9 @@ def payloads() -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
         yield name, bytes_of(lambda f: torch.save({"a": Shell()}, f, _use_new_zipfile_serialization=False))
         yield name, deflated_torch
     for size in ((60_000, 60_000), (2**31 - 1, 2**31 - 1), (20_000, 8_000), (8_000, 9_000)):
-        for name in ("photo png", "mask png", "mesh obj texture"):
+        for name in ("photo png", "mask png", "mesh obj texture", "upload png", "upload mask"):
             yield name, png_claiming(*size)
-    for name in ("photo png", "mask png", "mesh obj texture", "photo jpg"):
+    for name in ("photo png", "mask png", "mesh obj texture", "photo jpg", "upload png"):
         yield name, POSTSCRIPT
     yield "mesh glb texture", glb(
         glb_tree(
@@ -500,18 +617,27 @@ def payloads() -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
         yield "mesh ply text", ply % (b"ascii", count) + tail % count + b"1 2 3\n" * 10
         yield "mesh off", b"OFF\n%d %d 0\n0 0 0\n" % (count, count)
         yield "mesh stl", bytes(80) + struct.pack("<I", count % 2**32) + bytes(100)
+    for file in (f"../{SECRET}", "/dev/zero", "/etc/passwd"):
+        yield (
+            "mesh ply text",
+            export("ply", encoding="ascii").replace(
+                b"element vertex", b"comment TextureFile %s\nelement vertex" % file.encode(), 1
+            ),
+        )
     for descr in ("<f8", "|O", "<U1000", "<m8", [("a", "<f8")]):
         for shape in ((10**12, 3), (10**6, 10**6), (3, 12, 8, 8), (0,), (-1, 3)):
             for name in ("release points", "benchmark views.npy"):
                 yield name, npy_claiming(shape, descr)  # type: ignore[arg-type]
     for name in ("release points", "benchmark views.npy"):
         yield name, bytes_of(lambda f: np.save(f, np.array([Bomb()] * 3, dtype=object)))
+        yield "arrays npz", bytes_of(lambda f: np.savez(f, a=np.array([Bomb()] * 3, dtype=object)))
         yield name, bytes_of(lambda f: np.savez(f, a=np.zeros(3)))
         yield name, b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 8999 + b"\n"
     yield "mat", mat_bomb
     yield "mat", bytes_of(lambda f: savemat(f, {"voxel": {"a": 1}}))
     yield "mat", bytes_of(lambda f: savemat(f, {"voxel": np.array([[1, "x"], ["y", 2]], dtype=object)}))
     yield "binvox", binvox().replace(b"dim 128 128 128", b"dim 99999 99999 99999")
+    yield "arrays npz", lambda: zip_of({"a.npy": npy_claiming((1 << 27,), "<i8") + bytes(1 << 29)})
     yield "zip of views", lambda: bomb_zip("png")
     yield "zip of meshes", lambda: bomb_zip("glb")
     yield "zip of photos", lambda: zip_of({"records.csv": bytes(1 << 29)})
@@ -535,7 +661,7 @@ def payloads() -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
             "protocol": {}, "sha256": {path: "0" * 64},
         }).encode()  # fmt: skip
     for name in ("pix3d.json", "poses of pix3d", "taxonomy", "results", "list of crops", "release list",
-                 "benchmark.json", "run config.json", "run log.jsonl"):  # fmt: skip
+                 "benchmark.json", "run config.json", "run data.json", "run log.jsonl", "record of a run"):  # fmt: skip
         for text in ("[" * 100_000, '{"a":' * 100_000, "1" * 10_000, "[1e999, NaN, -Infinity]", "null", "3", '"x"',
                      "{}", "[[]]", '{"__class__": "os.system"}', "\ufeff[]", "[" + "{}," * 1000 + "{}]"):  # fmt: skip
             yield name, text.encode()
@@ -549,7 +675,7 @@ def payloads() -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
     yield "run config.json", json.dumps({"model": {"dim": 10**9}}).encode()
     yield "run config.json", json.dumps({"model": {"query_backbone": f"local-dir:../{SECRET}"}}).encode()
     for claim in (1 << 40, 1 << 63, 90 << 20):
-        for name in ("safetensors", "index", "run weights"):
+        for name in ("safetensors", "index", "packed model", "run weights"):
             yield name, struct.pack("<Q", claim) + b"{}"
     header = {"views": {"dtype": "F32", "shape": [10**6, 12, 128], "data_offsets": [0, 4]}}
     text = json.dumps(header).encode()
@@ -557,13 +683,13 @@ def payloads() -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
 
 
 def special(secret: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """What is no file, in place of a target: pipes, devices, folders, and links out; name of the case → how to make it.
+    """What is no file, in place of a target: pipes, devices, folders, links out; name of the case → how to make it.
 
-    A link in place of a file that the user named is the user's own; in a folder of many files it leads out.
+    An upload is bytes that were sent, never a path.
     """
-    for case in CASES:
+    for case in (case for case in CASES if not case.name.startswith("upload")):
         yield case.name, os.mkfifo
         yield case.name, lambda path: path.symlink_to("/dev/zero")
         yield case.name, Path.mkdir
-        if "/" in case.target and not case.target.endswith((".zip", ".json")):
+        if not case.named:
             yield case.name, lambda path: path.symlink_to(secret)

@@ -264,6 +264,14 @@ def test_interrupted_writing_goes_on(tmp_path: Path) -> None:
     assert (resumed.views[2] == _views(2)).all() and (resumed.images[3] == _image(3)).all()
 
 
+def test_a_finished_benchmark_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = set[int](), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.add(os.fstat(descriptor).st_ino), fsync(descriptor)))
+    made = write_tiny_benchmark(tmp_path / "tiny")
+    assert len(list((made.path / "meshes").rglob("*.glb"))) == 8
+    assert {path.stat().st_ino for path in (tmp_path, made.path, *made.path.rglob("*"))} <= synced
+
+
 def test_other_settings_start_anew(tmp_path: Path) -> None:
     _writer(tmp_path / "b").add_shape("s", "thing", _views(0))
     assert _writer(tmp_path / "b").has_shape("s")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_tiny_benchmark
+from own_folder import write_meshes, write_photos
 from safetensors.torch import load_file
 from toybook import make_book, write_chapter
 
@@ -18,6 +19,7 @@ from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import StorageError
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
+from cmiclib.sources.folder import prepare_folder
 from cmiclib.train import train
 
 MODEL = ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=8, image_size=32, init="random")
@@ -60,16 +62,20 @@ def disk(tmp_path: Path):
 
 
 def test_prepare(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path) -> None:
-    (disk.root / "earlier").write_text("earlier")
-    disk.fill(leave=1 << 20)
-    with pytest.raises(
-        StorageError, match=r"tiny: cannot be written \(No space left on device\)[\s\S]*free some space"
-    ):
-        write_tiny_benchmark(disk.root / "tiny")
+    write_photos(tmp_path / "photos", tmp_path / "masks", write_meshes(tmp_path / "meshes", 5), each=2)
+
+    def prepare(output: Path) -> Benchmark:
+        folders = {"photos": tmp_path / "photos", "masks": tmp_path / "masks"}
+        return prepare_folder(tmp_path / "meshes", output, **folders, size=32, jobs=1, progress=False).benchmark
+
+    undisturbed, earlier = prepare(tmp_path / "undisturbed"), write_tiny_benchmark(disk.root / "earlier")
+    disk.fill(leave=1 << 20)  # enough for the first shapes
+    with pytest.raises(StorageError, match=r"own: cannot be written \(No space left on device\)[\s\S]*free some space"):
+        prepare(disk.root / "own")
     assert {path.name for path in disk.root.iterdir()} == {"earlier", "ballast"}
-    assert (disk.root / "earlier").read_text() == "earlier"
+    assert Benchmark.open(disk.root / "earlier").hash == earlier.hash == tiny_benchmark.hash
     disk.make_room()
-    assert write_tiny_benchmark(disk.root / "tiny").hash == tiny_benchmark.hash
+    assert prepare(disk.root / "own").hash == undisturbed.hash
 
 
 def test_train(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from cmiclib import train as training
 from cmiclib.checkpoint import Run, load_state, save_state, write_json
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import BenchmarkError, CheckpointError, TrainingError
+from cmiclib.evaluate import score_run
 from cmiclib.guard import Pace, check_unchanged, warn_if_collapsed
 from cmiclib.train import TrainingData, train
 
@@ -155,6 +156,29 @@ def test_a_collapsed_embedding_is_said_aloud():
         warn_if_collapsed(spread, one.unflatten(0, (5, 4)))
 
 
+def test_training_says_so_where_its_embedding_collapses(tiny_benchmark, tmp_path, monkeypatch):
+    original = training.build_model
+
+    def collapsed(config):
+        model = original(config)
+        for encoder in (model.query_encoder, model.view_encoder):
+            torch.nn.init.zeros_(encoder.head[1].weight)  # the bias alone is left, whatever the picture
+            torch.nn.init.ones_(encoder.head[1].bias)
+        return model
+
+    monkeypatch.setattr(training, "build_model", collapsed)
+    still = CONFIG.override(["train.steps=1", "train.lr=1e-9"])
+    with pytest.warns(UserWarning, match="embedding of (photos|views) has collapsed") as caught:
+        train(still, tiny_benchmark, tmp_path, progress=False)
+    assert {str(warning.message).split()[3] for warning in caught} >= {"photos", "views"}
+
+
+def test_a_run_on_an_altered_benchmark_is_measured_on_the_whole_one(tiny_benchmark, tmp_path):
+    run = train(CONFIG.override(["data.views=3", "train.steps=1"]), tiny_benchmark, tmp_path, progress=False)
+    assert run.manifest["hash"] != tiny_benchmark.hash
+    check_unchanged(run, tiny_benchmark)
+
+
 def test_training_never_gets_the_labels_of_test_photos(undisturbed, tiny_benchmark, tmp_path, monkeypatch):
     given = []
     load, validate = TrainingData.load, training.validate
@@ -191,5 +215,7 @@ def test_a_benchmark_that_changed_since_training_is_noticed(undisturbed, tiny_be
     with pytest.raises(BenchmarkError, match=r"'tiny' has changed since the run was trained[\s\S]*--changed"):
         check_unchanged(undisturbed, dataclasses.replace(tiny_benchmark, meta=changed))
     check_unchanged(undisturbed, dataclasses.replace(tiny_benchmark, meta=changed | {"name": "another"}))
+    with pytest.raises(BenchmarkError, match="has changed since the run was trained"):
+        score_run(undisturbed, dataclasses.replace(tiny_benchmark, meta=changed))
     write_json(tmp_path / "config.json", {})
     check_unchanged(Run(tmp_path, CONFIG), tiny_benchmark)  # a converted checkpoint knows no benchmark

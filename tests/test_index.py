@@ -208,3 +208,17 @@ def test_a_full_disk_leaves_no_half_index(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="No space left"):
         ShapeIndex.from_arrays(*random_arrays()[:3]).save(tmp_path / "gallery.index")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "views, attention, count, said",
+    [
+        ((3, 12, 8), (4, 16), 3, r"attention \(4, 16\)"), ((12, 3, 8), (8, 8), 3, r"views \(12, 3, 8\)"),
+        ((3, 96), (8, 8), 3, r"views \(3, 96\)"), ((3, 12, 8), (8, 8), 4, "of 4 shapes"),
+    ],
+)  # fmt: skip
+def test_arrays_that_do_not_fit_each_other_are_refused(tmp_path, views, attention, count, said):
+    about = {"format": "cmic-index-1", "shape_ids": str(list("abcd")[:count]).replace("'", '"'), "config": ""}
+    save_file({"views": torch.ones(views), "attention": torch.ones(attention)}, tmp_path / "x.index", about)
+    with pytest.raises(CheckpointError, match=said):
+        ShapeIndex.load(tmp_path / "x.index")

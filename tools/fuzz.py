@@ -2,32 +2,40 @@
 
 Run from the repository's root: ``python tools/fuzz.py [--short] [--case NAME]``. Cases, seeds and files made to harm
 are in ``tests/fuzz_cases.py``. Reading happens in a child process with a limit on memory. A child that works at one
-file for ten seconds is killed, the file counts as a hang, and another child goes on. While a file is read, nothing may
-start a program, open a connection, write outside the case's folder, or open the file that lies beside it; Python's
-audit hooks tell. The last line is JSON.
+file for ten seconds, of the processor's time and not by the clock, is killed, the file counts as a hang, and another
+child goes on. While a file is read, nothing may start a program, open a connection, write outside the case's folder, or
+open the file that lies beside it; Python's audit hooks tell. The last line is JSON.
+
+The same call damages the same files; ``--seed`` gives others. A file that goes wrong is kept in ``tests/data/fuzz``,
+by the name of its case, and read again at each call from then on, and by the quick tests: commit it with its cure.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import queue
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+KEPT = ROOT / "tests" / "data" / "fuzz"
+KEPT_SIZE = 1 << 20  # bytes; a larger one was made by a line of code, which stands in the cases
 SILENCE = 10.0  # seconds of a processor for one file
-BLOCKED = 10.0  # seconds by the clock in which a file is neither done nor worked at: it waits for something
+TICK = 0.5  # seconds between two looks at a child
+BLOCKED = 20  # looks in a row at which a file is neither done nor worked at: it waits for something
 MEMORY = 3 << 30  # bytes of data that a child may hold; what it used at most is in the result
 FULL, SHORT = 44, 3  # damaged files of each case
-START = 600.0  # seconds by the clock, for the import and the seeds, and for any file on a busy machine
+START = 300.0  # seconds of a processor, for the import and the seeds
 
 
 def edits(data: bytes, other: bytes, draw: Callable) -> bytes:
@@ -91,6 +99,19 @@ def changed_tree(data: bytes, draw: Callable) -> bytes:
     return json.dumps(tree[0]).encode()
 
 
+def changed_header(data: bytes, name: str, draw: Callable) -> bytes | None:
+    """Return a file whose JSON has one value replaced, all of it or its header; None where it has none."""
+    length, place = {".safetensors": ("<Q", 0), ".index": ("<Q", 0), ".glb": ("<I", 12)}.get(Path(name).suffix, ("", 0))
+    if name.endswith(".json"):
+        return changed_tree(data, draw)
+    if not length:
+        return None
+    start = struct.calcsize(length) + place + (4 if name.endswith(".glb") else 0)
+    end = start + struct.unpack_from(length, data, place)[0]
+    header = changed_tree(data[start:end], draw)
+    return data[:place] + struct.pack(length, len(header)) + data[start - 4 : start] * bool(place) + header + data[end:]
+
+
 class Watch:
     """Says what a file did besides being read, by the interpreter's audit hooks."""
 
@@ -119,17 +140,17 @@ class Watch:
 class Child:
     """Reads damaged files, case by case, and prints a line before and after each."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: Path) -> None:
         from fuzz_cases import SECRET
 
-        self.work = Path(tempfile.mkdtemp(prefix="fuzz-")).resolve()
+        self.work = work.resolve()
         self.secret = self.work / SECRET
         self.secret.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
         os.chdir(self.work)
         self.watch = Watch(self.work, self.secret)
 
-    def run(self, names: list[str], count: int, skip: int) -> None:
-        """Read the files of these cases, of the first case those after the first ``skip``."""
+    def run(self, names: list[str], count: int, skip: int, number: int) -> None:
+        """Read the files of these cases, of the first case those after the first ``skip``; ``number`` is the seed."""
         from fuzz_cases import CASES
 
         cases = {case.name: case for case in CASES}
@@ -138,10 +159,9 @@ class Child:
             cases[name].read(self.work / "seed")
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         for name in names:
-            self._case(cases[name], cases[names[(names.index(name) + 1) % len(names)]], count, skip)
+            self._case(cases[name], cases[names[(names.index(name) + 1) % len(names)]], count, skip, number)
             skip = 0
             say(end=name)
-        shutil.rmtree(self.work, ignore_errors=True)
 
     def _seed(self, case: Any) -> bytes:
         shutil.rmtree(self.work / "seed", ignore_errors=True)
@@ -149,9 +169,9 @@ class Child:
         case.write(self.work / "seed")
         return (self.work / "seed" / case.target).read_bytes()
 
-    def _case(self, case: Any, neighbour: Any, count: int, skip: int) -> None:
+    def _case(self, case: Any, neighbour: Any, count: int, skip: int, number: int) -> None:
         from fuzz_cases import payloads, special
-        from hypothesis import HealthCheck, Phase, given, settings
+        from hypothesis import HealthCheck, Phase, given, seed, settings
         from hypothesis import strategies as st
 
         other, data = self._seed(neighbour), self._seed(case)
@@ -164,6 +184,8 @@ class Child:
                 self._attempt(case, done, make)
 
         say(case=case.name, file=skip)
+        for path in sorted((KEPT / case.name).glob("*")):
+            attempt(partial(shutil.copyfile, path))
         for name, content in payloads():
             if name == case.name:
                 attempt(lambda path, c=content: path.write_bytes(c() if callable(c) else c))
@@ -171,14 +193,13 @@ class Child:
             if name == case.name:
                 attempt(make)
 
-        @settings(max_examples=count, database=None, derandomize=True, deadline=None,
+        @seed(number)
+        @settings(max_examples=count, database=None, deadline=None,
                   suppress_health_check=list(HealthCheck), phases=[Phase.generate])  # fmt: skip
         @given(st.data())
         def mutate(source: st.DataObject) -> None:
-            if case.target.endswith(".json") and source.draw(st.booleans()):
-                damaged = changed_tree(data, source.draw)
-            else:
-                damaged = edits(data, other, source.draw)
+            damaged = changed_header(data, case.target, source.draw) if source.draw(st.booleans()) else None
+            damaged = damaged or edits(data, other, source.draw)
             attempt(lambda path: path.write_bytes(damaged))
 
         mutate()
@@ -193,7 +214,7 @@ class Child:
         shutil.copytree(self.work / "seed", folder)
         (folder / case.target).unlink()
         make(folder / case.target)
-        say(case=case.name, file=number)  # from here on the seconds count
+        say(case=case.name, file=number, path=str(folder / case.target))  # from here on the seconds count
         problem, watch.seen, watch.on = "", [], True
         try:
             case.read(folder)
@@ -207,12 +228,19 @@ class Child:
         executed = [*watch.seen, *(f"{path.name} is there" for path in ran)]
         for path in ran:
             path.unlink()
-        if (problem or executed) and (folder / case.target).is_file():
-            kept = ROOT / "outputs" / "fuzz" / f"{case.name.replace(' ', '-')}-{number}"
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / case.target, kept)
+        if problem or executed:
+            keep(case.name, folder / case.target)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         say(case=case.name, done=number, problem=problem, executed=executed, peak=peak)
+
+
+def keep(name: str, path: Path) -> None:
+    """Keep a file that went wrong, by its case and its content; what is no file is made by code anyway."""
+    if path.is_file() and not path.is_symlink() and path.stat().st_size <= KEPT_SIZE:
+        data = path.read_bytes()
+        kept = KEPT / name / hashlib.sha256(data).hexdigest()[:12]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(data)
 
 
 def say(**facts: object) -> None:
@@ -234,51 +262,71 @@ def lines_of(process: subprocess.Popen) -> "queue.Queue[str | None]":
 
 
 def seconds_of(pid: int) -> tuple[float, bool]:
-    """Return the processor time that a process has had, and whether it wants more; nothing where nobody tells."""
+    """Return the processor time that a process has had, and whether it would go on; nothing where nobody tells.
+
+    It would go on where it runs or waits for its turn (R), for a disk (D), or was stopped by somebody (T).
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] == "R"
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] in "RDT"
     except (OSError, IndexError):
         return 0.0, False
 
 
-def run(names: list[str], count: int) -> Iterator[dict]:
-    """Run children until the files of all cases are read; yields one dictionary a file."""
+def run(names: list[str], count: int, number: int) -> Iterator[dict]:
+    """Run children until the files of all cases are read; yields one dictionary a file.
+
+    Args:
+        names: of the cases.
+        count: damaged files of each.
+        number: the seed.
+    """
     skip = 0
     while names:
-        command = [sys.executable, __file__, "--worker", "--count", str(count), "--skip", str(skip), *names]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        lines, current, since, used, waiting, heard = lines_of(child), skip, time.monotonic(), 0.0, False, False
-        while True:
-            try:
-                line = lines.get(timeout=0.5)
-            except queue.Empty:
-                seconds, wanting = seconds_of(child.pid)
-                silent, stuck = time.monotonic() - since, seconds - used > SILENCE
-                if silent < START and not (waiting and (stuck or (silent > BLOCKED and not wanting))):
-                    continue
-                child.kill()
-                yield {"case": names[0], "done": current, "problem": f"silent for {silent:.0f} s", "hang": True}
-                break
-            if line is None:
-                status = child.wait()
-                if not heard:
-                    sys.exit("the child did not begin: its message is above")
-                if names:
-                    yield {"case": names[0], "done": current, "problem": f"the process died with status {status}"}
-                break
-            facts, heard = json.loads(line), True
-            since, used, waiting = time.monotonic(), seconds_of(child.pid)[0], "file" in facts
-            current = facts.get("file", current)
-            if "done" in facts:
-                yield facts
-            if "end" in facts:
-                names, current = names[1:], 0
-                if not names:
-                    child.wait()
-                    return
-        skip = current or skip + 1
+        with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as work:
+            options, reading = (
+                ["--work", work, "--count", str(count), "--seed", str(number), "--skip", str(skip)],
+                Path(),
+            )
+            for facts in read_lines([sys.executable, __file__, *options, *names]):
+                if "file" in facts:
+                    reading, skip = Path(facts.get("path", "")), facts["file"]
+                if "problem" in facts:
+                    yield {"case": names[0], "done": skip} | facts
+                if "end" in facts:
+                    names, skip = names[1:], 0
+                if facts.get("dead"):
+                    if reading == Path():
+                        sys.exit("it ended before it read anything: another one would, too")
+                    keep(names[0], reading)
+
+
+def read_lines(command: list[str]) -> Iterator[dict]:
+    """Start a child and yield what it says, and at last why it was ended or ended before its time, if so."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    lines, used, before, idle, facts = lines_of(child), 0.0, 0.0, 0, dict[str, Any]()
+    while True:
+        try:
+            line = lines.get(timeout=TICK)
+        except queue.Empty:
+            seconds, willing = seconds_of(child.pid)
+            idle = 0 if willing or seconds > before else idle + 1  # looks, so that a pause of the machine is none
+            before, limit = seconds, SILENCE if "path" in facts else START
+            if seconds - used < limit and idle * SILENCE < limit * BLOCKED:
+                continue
+            child.kill()
+            said = f"no end after {seconds - used:.0f} s of work and {idle * TICK:.0f} s of waiting"
+            yield {"problem": said, "hang": True, "dead": True}
+            return
+        if line is None:
+            break
+        facts, used, idle = json.loads(line), seconds_of(child.pid)[0], 0
+        yield facts
+    if child.wait() != 0 and not facts:
+        sys.exit("the child did not begin: its message is above")
+    if child.returncode != 0:
+        yield {"problem": f"the process died with status {child.returncode}", "dead": True}
 
 
 def main() -> int:
@@ -287,19 +335,20 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="few damaged files of each case")
     parser.add_argument("--case", help="only cases whose name contains this")
     parser.add_argument("--count", type=int, default=0, help="damaged files of each case")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help="another number damages files in other ways")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--skip", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("names", nargs="*", help=argparse.SUPPRESS)
     given = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    if given.worker:
-        Child().run(given.names, given.count, given.skip)
+    if given.work:
+        Child(given.work).run(given.names, given.count, given.skip, given.seed)
         return 0
     from fuzz_cases import CASES
 
     total: dict[str, Any] = {"files": 0, "crashes": 0, "hangs": 0, "executed": 0, "peak_rss_gb": 0.0}
     names = [case.name for case in CASES if not given.case or given.case in case.name]
-    for facts in run(names, given.count or (SHORT if given.short else FULL)):
+    for facts in run(names, given.count or (SHORT if given.short else FULL), given.seed):
         total["files"] += 1
         total["hangs"] += bool(facts.get("hang"))
         total["crashes"] += bool(facts["problem"]) and not facts.get("hang")

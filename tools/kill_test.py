@@ -20,7 +20,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "sources")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
 from conftest import write_tiny_benchmark  # noqa: E402
@@ -68,8 +68,14 @@ def begin(task: Callable[[], object]) -> multiprocessing.Process:
     """Start a task in a process of its own, quietly."""
 
     def work() -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        task()
+        with tempfile.TemporaryFile() as said:  # quietly, unless it fails by itself
+            before = os.dup(2)
+            os.dup2(said.fileno(), 2)
+            try:
+                task()
+            except BaseException:
+                os.dup2(before, 2)
+                raise
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
@@ -133,6 +139,8 @@ def kill_preparations(work: Path, kills: int, rng: random.Random) -> dict:
     timed(lambda: write_photos(work / "photos", work / "masks", write_meshes(work / "meshes", 4)))
 
     def task(output: Path) -> None:
+        if output.exists():  # it has its final name: the kill came when all was done
+            return
         prepare_folder(
             work / "meshes", output, photos=work / "photos", masks=work / "masks", size=32, jobs=1, progress=False
         )

@@ -111,13 +111,24 @@ def notebook(run: str | None, benchmark: str | None) -> dict[str, Any]:
 
 
 def settings(port: int, tab: bool) -> dict[str, Any]:
-    """Return Voilà's configuration: loopback only, no tracebacks, idle kernels ended, messages limited."""
+    """Return Voilà's configuration: this machine only, no files, few kernels, limited messages, no tracebacks.
+
+    Voilà hands a kernel nothing but the messages of widgets: a visitor cannot send it code.
+    """
     tornado = {
         "headers": {"Content-Security-Policy": POLICY},
         "websocket_max_message_size": 2 * MAX_BYTES,  # the widget refuses in words what is larger than MAX_BYTES
+        # Voilà's page has no token to send when its tab is closed, so its kernel would stay for half an hour. What else
+        # the check protects needs a kernel's id, which pages from elsewhere cannot know.
+        "disable_check_xsrf": True,
+        "allow_remote_access": False,  # under another name than localhost, a page from elsewhere could ask
     }
+    voila = {
+        "show_tracebacks": False, "theme": "light", "allow_template_override": "NO", "allow_theme_override": "NO",
+        "file_allowlist": [], "multi_kernel_manager_class": "cmiclib.visitors.FewKernels",
+    }  # fmt: skip
     return {
         "Voila": {"ip": "127.0.0.1", "port": port, "port_retries": 0, "open_browser": tab, "tornado_settings": tornado},
-        "VoilaConfiguration": {"show_tracebacks": False, "theme": "light"},
+        "VoilaConfiguration": voila,
         "MappingKernelManager": {"cull_idle_timeout": 1800, "cull_interval": 60},
     }

@@ -22,6 +22,7 @@ from ..config import parse_config
 from ..embedding import Atlas, shape_points
 from ..encoders import load_initial_weights
 from ..errors import CheckpointError
+from ..files import check_regular
 from ..index import ShapeIndex
 from ..model import CMIC
 from .retriever import Retriever
@@ -78,22 +79,43 @@ def unpack(path: Path, gallery: Benchmark) -> tuple[Retriever, dict[str, Any]]:
     Raises:
         CheckpointError: missing, damaged, of another gallery, or the package with the backbone's weights is missing.
     """
+    check_regular(path, CheckpointError, fix="check it out again")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise CheckpointError("this is not a packed model", path=path, fix="check it out again")
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"cannot be read ({error})", path=path, fix="check it out again") from None
-    if metadata["benchmark"] != gallery.hash:
+    if metadata.get("benchmark") != gallery.hash:
         raise CheckpointError(
             f"the packed model is of another state of the benchmark than '{gallery.name}' here",
             path=path,
             fix="train on this one with `make reproduce`, or check both out together",
         )
+    try:
+        return _retriever(tensors, metadata, path, gallery), json.loads(metadata["origin"])
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, RecursionError) as error:
+        raise CheckpointError(
+            f"does not hold what one holds ({type(error).__name__}: {error!s:.300})",
+            path=path,
+            fix="check it out again",
+        ) from None
+
+
+def _retriever(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path, gallery: Benchmark) -> Retriever:
     config = parse_config(json.loads(metadata["config"]), path=str(path))
-    model = CMIC(config.model)
+    model, dim = CMIC(config.model), config.model.dim
+    shapes = {
+        "views": (*gallery.views.shape[:2], dim),
+        "attention": (dim, dim),
+        "photos": (len(gallery.rows("test")), dim),
+        "places": (len(tensors["rows"]), 2),
+    }
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape or not tensors[name].is_floating_point():
+            raise ValueError(f"{name} are {tensors[name].dtype} {tuple(tensors[name].shape)}, not numbers {shape}")
     load_initial_weights(model.query_encoder, config.model.query_backbone, config.model.init)
     own = {name.removeprefix(ENCODER): value for name, value in tensors.items() if name.startswith(ENCODER)}
     model.query_encoder.load_state_dict(own, strict=False)
@@ -101,7 +123,7 @@ def unpack(path: Path, gallery: Benchmark) -> tuple[Retriever, dict[str, Any]]:
     views, photos = (F.normalize(tensors[name].float(), dim=-1) for name in ("views", "photos"))
     index = ShapeIndex(views, tensors["attention"], gallery.shapes.shape_id.tolist(), model.eval(), config)
     atlas = _atlas(tensors["places"].numpy(), tensors["rows"].numpy(), photos, views, gallery)
-    return Retriever(index, gallery, vectors=photos, atlas=atlas), json.loads(metadata["origin"])
+    return Retriever(index, gallery, vectors=photos, atlas=atlas)
 
 
 def _atlas(places: np.ndarray, rows: np.ndarray, photos: Tensor, views: Tensor, gallery: Benchmark) -> Atlas:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ..benchmark import Benchmark
-from ..errors import CMICError, MissingArrayError
+from ..errors import BenchmarkError, CMICError, MissingArrayError
+from ..files import read_limited
+from ..mesh_files import MESH_LIMIT
 from .pictures import data_uri, outlined
 from .retriever import Answer, Found
 
@@ -122,7 +124,7 @@ def view_part(found: Found, azimuths: tuple[float, ...], pictures: Pictures) -> 
 def model_uri(gallery: Benchmark, shape_id: str) -> str | None:
     """Return a shape's mesh as data URI; None where the gallery has no meshes."""
     try:
-        content = gallery.mesh_path(shape_id).read_bytes()
+        content = read_limited(gallery.mesh_path(shape_id), MESH_LIMIT, BenchmarkError)
     except MissingArrayError:
         return None
     return f"data:model/gltf-binary;base64,{base64.b64encode(content).decode()}"

@@ -21,10 +21,11 @@ from typing import NamedTuple
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import SourceError
+from ..files import check_inside
 from ..unpickle import read_limited
 from .cars3d_camera import check_model_id, read_poses
 from .cars3d_photos import CarPhoto, add_photos
-from .listings import hash_share
+from .listings import hash_share, inside
 from .meshes import MeshFile, add_meshes, listed
 
 SYNSET = "02958343"
@@ -101,7 +102,8 @@ def prepare_cars3d(
         The benchmark, and what was left out of it; nothing without ``allow_missing``.
 
     Raises:
-        SourceError: photos or models are missing or cannot be used, all of them listed; or the annotation is damaged.
+        SourceError: photos or models are missing or cannot be used, all of them listed; the annotation is damaged; or a
+            file is a link out of its folder.
         StorageError: no space; nothing half-written stays.
     """
     root = Path(root)
@@ -110,7 +112,7 @@ def prepare_cars3d(
         cars, Path(anno or root / "Anno3D" / cars.folder), Path(photos or root / cars.folder), version, val
     )
     model_ids = _model_ids(records, root / "CAD" / f"{cars.folder}3D.txt")
-    meshes = [_mesh_file(model_id, Path(shapes or root / "CAD") / SYNSET) for model_id in model_ids]
+    meshes = [_mesh_file(model_id, Path(shapes or root / "CAD")) for model_id in model_ids]
     usable, there = _present(root, records, meshes, allow_missing)
 
     writer = BenchmarkWriter(
@@ -136,23 +138,31 @@ def _records(cars: CarSet, anno: Path, photos: Path, version: str, val: float) -
         )
     records = []
     for split, folder in cars.photos.items():
-        for name, pose in read_poses(anno / f"{split}_anno{cars.versions[version]}.pkl").items():
+        listing = anno / f"{split}_anno{cars.versions[version]}.pkl"
+        check_inside(listing, anno, SourceError)
+        for name, pose in read_poses(listing).items():
             held = split == "train" and hash_share(name) < val
             query_id = f"{split}/{PurePosixPath(name).with_suffix('')}"
-            records.append(
-                CarPhoto(query_id, "val" if held else split, photos / folder / name, f"{folder}/{name}", pose)
-            )
+            file = inside(photos, f"{folder}/{name}", listing, "the folder of photos")
+            records.append(CarPhoto(query_id, "val" if held else split, file, f"{folder}/{name}", pose))
     return records
 
 
 def _model_ids(records: Iterable[CarPhoto], names: Path) -> list[str]:
     """Return the models of the gallery, sorted."""
     annotated = {record.pose.model_id for record in records}
-    if not names.is_file():
-        return sorted(annotated)
+    return sorted(annotated | read_model_ids(names)) if names.is_file() else sorted(annotated)
+
+
+def read_model_ids(names: Path) -> set[str]:
+    """Read a list of models, one a line.
+
+    Raises:
+        SourceError: it is none.
+    """
+    check_inside(names, names.parent, SourceError)
     try:
-        further = read_limited(names, LIST_LIMIT, SourceError).decode().split()
-        return sorted(annotated | {check_model_id(model_id) for model_id in further})
+        return {check_model_id(model_id) for model_id in read_limited(names, LIST_LIMIT, SourceError).decode().split()}
     except ValueError as error:
         raise SourceError(
             f"this is no list of models ({error})", path=names, fix="get it again, or remove it"
@@ -160,9 +170,9 @@ def _model_ids(records: Iterable[CarPhoto], names: Path) -> list[str]:
 
 
 def _mesh_file(model_id: str, folder: Path) -> MeshFile:
-    return MeshFile(
-        f"car/{model_id}", "car", folder / model_id / "model.obj", up=UP, front=FRONT, source="ShapeNetCore v1"
-    )
+    path = folder / SYNSET / model_id / "model.obj"
+    check_inside(path, folder, SourceError)
+    return MeshFile(f"car/{model_id}", "car", path, up=UP, front=FRONT, source="ShapeNetCore v1")
 
 
 def _present(

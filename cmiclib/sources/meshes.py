@@ -82,7 +82,7 @@ def add_meshes(
         for mesh, result in made:
             if isinstance(result, CMICError):
                 left_out.append(mesh)
-                problems.append(f"{mesh.path}: {result.problem}")
+                problems.append(f"{result.path or mesh.path}: {result.problem}")
                 continue
             views, points, voxels, glb, note = result
             writer.add_shape(

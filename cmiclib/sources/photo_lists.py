@@ -55,6 +55,8 @@ def find_photos(
         raise SourceError("there is no such folder or table of photos", path=photos, fix="correct the path")
     table = photos / TABLE if (photos / TABLE).is_file() else photos
     root = table if table.is_dir() else table.parent
+    if table != photos:
+        check_inside(table, photos, SourceError)
     rows = (
         _folder_rows(table) if table.is_dir() else read_listing(table, ("photo", "shape_id"), ("mask", "split", *BOX))
     )

@@ -117,7 +117,7 @@ def find_shapes(root: Path, categories: Iterable[str], meshes: Meshes = "first")
     for category in categories:
         for folder in sorted((root / "model" / category).glob("*/")):
             files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".obj")
-            for path in files:
+            for path in (folder, *files):
                 check_inside(path, root, SourceError)
             for path in files[:1] if meshes == "first" else files:
                 group = f"{category}/{folder.name}"

@@ -18,7 +18,7 @@ from scipy.io import loadmat, whosmat
 from skimage.measure import marching_cubes
 
 from ..errors import SourceError
-from ..files import read_limited
+from ..files import check_inside, read_limited
 from ..geometry import load_mesh, voxelise
 from ..rays import Rays
 
@@ -130,6 +130,7 @@ def load_whole(path: Path, up: str, front: str) -> trimesh.Trimesh:
     mesh, voxels = load_mesh(path, up, front), path.with_name(path.stem.replace("model", "voxel", 1) + ".mat")
     if not voxels.is_file():
         return mesh
+    check_inside(voxels, voxels.parent, SourceError)
     grid = read_voxels(voxels)
     return rebuild(grid) if fitted_grid(mesh).sum() < TORN * grid.sum() else mesh
 

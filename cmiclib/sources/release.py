@@ -167,6 +167,7 @@ def _only(root: Path, pattern: str) -> Path:
             path=root,
             fix="give the folder of one benchmark of the archive, such as data/pix3d",
         )
+    check_inside(found[0], root, SourceError)
     return found[0]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import SourceError
-from ..files import leads_inside, read_json
+from ..files import check_inside, leads_inside, read_json
 from ..geometry import frame_rotation
 from .meshes import MeshFile, add_meshes, listed
 
@@ -99,7 +99,7 @@ def prepare_shapenet(
     version = find_version(root, [model for part in models.values() for model in part], version)
     up, front = up or LAYOUTS[version].up, front or LAYOUTS[version].front
     frame_rotation(up, front)
-    found, missing = find_meshes(models, version, up, front)
+    found, missing = find_meshes(root, models, version, up, front)
     if missing and not allow_missing:
         raise SourceError(
             listed(missing, "models have no mesh"), path=root, fix="unpack them again, or pass --allow-missing"
@@ -151,6 +151,7 @@ def read_taxonomy(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         return {}
+    check_inside(path, path.parent, SourceError)
     try:
         nodes = read_json(path, SourceError, "unpack it again, or remove it", TAXONOMY_LIMIT)
         # Some nodes occur twice (04591713, the wine bottle), below two parents, with the same name.
@@ -173,10 +174,13 @@ def find_models(folder: Path) -> list[Path]:
     return models
 
 
-def find_meshes(models: dict[str, list[Path]], version: str, up: str, front: str) -> tuple[list[MeshFile], list[str]]:
+def find_meshes(
+    root: Path, models: dict[str, list[Path]], version: str, up: str, front: str
+) -> tuple[list[MeshFile], list[str]]:
     """Return the meshes of these models, and one line for each model without one.
 
     Args:
+        root: the folder that no mesh may lead out of.
         models: category → folders of its models.
         version: ``v1`` or ``v2``.
         up: the axis of the files that points up.
@@ -186,8 +190,8 @@ def find_meshes(models: dict[str, list[Path]], version: str, up: str, front: str
     for category, folders in models.items():
         for model in folders:
             path = model / LAYOUTS[version].file
-            if path.is_file() and not leads_inside(path, model):
-                missing.append(f"{path}: a link out of the model's folder")
+            if path.is_file() and not leads_inside(path, root):
+                missing.append(f"{path}: a link out of {root}")
             elif path.is_file():
                 source = f"ShapeNetCore {version}"
                 shape_id = f"{category}/{model.name}"

@@ -11,6 +11,7 @@ from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..files import read_json
+from ..geometry import check_mesh
 from ..mesh_files import read_scene
 from ..synthetic import Pose, render_photo
 from .crops import copy_gallery
@@ -96,6 +97,7 @@ class Subject(NamedTuple):
 def photograph(subject: Subject, photos: int, size: int, seed: int) -> np.ndarray:
     """Return photos of a shape, uint8 (photos, 4, size, size); each depends on seed, shape and its number only."""
     mesh = read_scene(subject.mesh, process=True).to_mesh()
+    check_mesh(mesh, subject.mesh)
     images = []
     for k in range(photos):
         rng = np.random.default_rng(

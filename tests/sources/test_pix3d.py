@@ -39,10 +39,9 @@ def draw(
     Image.fromarray(pixels).convert(mode).save(path)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
+def write_root(root: Path) -> Path:
     """Five photos of three of four shapes and the split list ``split.csv``; `sofa/D` has no OBJ, `desk/E` no photo."""
-    root, records = tmp_path / "pix3d", []
+    records = []
     for shape_id, extents in {**SHAPES, "desk/E": (1, 2, 1)}.items():
         folder = root / "model" / shape_id
         folder.mkdir(parents=True)
@@ -57,8 +56,13 @@ def root(tmp_path: Path) -> Path:
     write(root, records)
     parts = ["train", "test", "train", "val", "test"]
     rows = [f"{name},{part}" for name, part in zip(PHOTOS, parts, strict=True)]
-    (tmp_path / "split.csv").write_text("\n".join(["name,split", *rows]) + "\n")
+    (root.parent / "split.csv").write_text("\n".join(["name,split", *rows]) + "\n")
     return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_root(tmp_path / "pix3d")
 
 
 def write(root: Path, records: Any) -> None:
