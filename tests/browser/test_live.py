@@ -103,6 +103,8 @@ def page(request, run, tiny_benchmark, tmp_path_factory):
                 tab.page.keyboard.press("Shift+Enter")
             tab.page.wait_for_selector(".cmic-ranking img", timeout=PATIENCE)
             yield tab.page
+            if request.param == "app":  # JupyterLab's own pages are not ours
+                assert tab.problems == []
             if os.environ.get("SCREENSHOTS"):
                 tab.page.screenshot(path=f"{os.environ['SCREENSHOTS']}/{request.param}.png", full_page=True)
     finally:
