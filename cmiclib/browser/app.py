@@ -153,7 +153,8 @@ def notebook(run: str | None, benchmark: str | None) -> dict[str, Any]:
     cell: dict[str, Any] = {"cell_type": "code", "id": "app", "source": code, "metadata": {}, "outputs": []}
     cell["execution_count"] = None
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    return {"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    metadata = {"kernelspec": kernel, "title": "Find the shape in the photo"}
+    return {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
 def settings(port: int, tab: bool) -> dict[str, Any]:

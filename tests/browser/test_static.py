@@ -7,7 +7,7 @@ import re
 import threading
 
 import pytest
-from chromium import Watched, chromium
+from chromium import PALE, Watched, chromium
 from toybook import REPOSITORY
 from typer.testing import CliRunner
 
@@ -144,4 +144,5 @@ def test_it_fits_a_narrow_screen(browser, folder):
     tab = Watched(browser, f"{folder.as_uri()}/", width=320)
     tab.open("page.html")
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.page.locator(".cmic").evaluate(PALE) == []
     assert tab.problems == []
