@@ -58,43 +58,53 @@ class Repository(NamedTuple):
 
     url: str
     branch: str
-    owner: str  # "owner/name" at GitHub; empty where it is public elsewhere, and these services cannot open it
+    owner: str  # "owner/name" at GitHub
 
     def links(self, path: str) -> dict[str, str]:
-        """Return service → address that opens a file of the repository there; none where that cannot be."""
-        return {name: link.format(path=path, **self._asdict()) for name, link in PLACES.items()} if self.owner else {}
+        """Return service → address that opens a file of the repository there."""
+        return {name: link.format(path=path, **self._asdict()) for name, link in PLACES.items()}
 
 
 def repository(root: Path) -> Repository | None:
-    """Return what ``_config.yml`` says of the repository; None where it names no address."""
+    """Return what ``_config.yml`` says of the repository; None where it names no address.
+
+    Raises:
+        BookError: an address that is not GitHub's, from where these services fetch.
+    """
     import yaml
 
     values = yaml.safe_load((root / "_config.yml").read_text("utf-8")).get("repository") or {}
     if not (url := values.get("url") or ""):
         return None
-    github = GITHUB.fullmatch(url)
-    return Repository(url, values.get("branch") or "main", github[1] if github else "")
+    if not (github := GITHUB.fullmatch(str(url))):
+        raise BookError(
+            f"the repository's address '{url}' is not one at GitHub, which Colab, Binder and VS Code open",
+            path=root / "_config.yml",
+            fix='write https://github.com/OWNER/NAME, or ""',
+        )
+    return Repository(url, str(values.get("branch") or "main"), github[1])
 
 
 def badges(where: Repository | None, path: str, pictures: str) -> str:
-    """Return Markdown whose pictures open ``path`` in each service, in one line; empty where none can.
+    """Return Markdown whose pictures open ``path`` in each service, side by side; empty where none can.
 
     Args:
         where: the repository.
         path: of a notebook, relative to the repository's root.
         pictures: the folder of the badges, relative to where the Markdown stands.
     """
-    links = where.links(path) if where else {}
-    return " ".join(
-        f"[![Open in {name}]({pictures}/open-{name.lower().replace(' ', '-')}.svg)]({link})"
-        for name, link in links.items()
-    )
+    links = {
+        name.lower().replace(" ", "-"): (name, link) for name, link in (where.links(path) if where else {}).items()
+    }
+    shown = [f"[![Open in {name}]({pictures}/open-{key}.svg)][{key}]" for key, (name, _) in links.items()]
+    return "\n".join([*shown, "", *(f"[{key}]: {link}" for key, (_, link) in links.items())]) if links else ""
 
 
 def cells(where: Repository | None, name: str) -> str:
     """Return the cells tagged ``launch`` of a chapter's script: its badges, and what installs the library."""
-    line = badges(where, f"book/{name}.ipynb", "_static")
-    shown = f'# %% [markdown] tags=["{TAG}"]\n# {line}\n\n' if line else ""
+    lines = badges(where, f"book/{name}.ipynb", "_static").splitlines()
+    comment = "".join(f"# {line}".rstrip() + "\n" for line in lines)
+    shown = f'# %% [markdown] tags=["{TAG}"]\n{comment}\n' if lines else ""
     fetch = CLONE.format(**where._asdict()) if where else MISSING
     does = "fetches it and what it needs" if where else "installs what a checkout around it lacks"
     folder = where.url.rstrip("/").removesuffix(".git").rpartition("/")[2] if where else "cmic"

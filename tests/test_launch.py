@@ -47,8 +47,9 @@ def test_badges_and_cells_follow_the_address(root: Path) -> None:
         "https://mybinder.org/v2/gh/someone/shapes/main?urlpath=lab/tree/book/first.ipynb",
         "https://vscode.dev/github/someone/shapes/blob/main/book/first.ipynb",
     ):
-        assert f"]({link})" in text
+        assert f"]: {link}\n" in text
     assert f'"{PUBLIC}"' in text and text.index("# Chapter first") < text.index("Open in Colab") < text.index("PROFILE")
+    assert text.count("Open in") == 3
     for picture in re.findall(r"\((_static/[^)]+)\)", text):
         assert (REPOSITORY / "book" / picture).is_file()
     readme = (root / "README.md").read_text()
@@ -58,11 +59,13 @@ def test_badges_and_cells_follow_the_address(root: Path) -> None:
     assert "Open in" not in (root / "README.md").read_text() + (root / "book/first.py").read_text()
 
 
-def test_elsewhere_than_at_github_there_are_no_badges_but_the_cell_fetches(root: Path) -> None:
-    set_url(root, "https://example.org/shapes.git")
-    launch.write(root)
-    text = (root / "book/first.py").read_text()
-    assert "Open in" not in text and "https://example.org/shapes.git" in text and '/ "shapes"' in text
+@pytest.mark.parametrize("url", ["https://example.org/a/b", "https://github.com/only", "git@github.com:a/b.git"])
+def test_an_address_that_the_services_cannot_open_is_refused(root: Path, url: str) -> None:
+    set_url(root, url)
+    with pytest.raises(BookError, match=r"_config\.yml: .*not one at GitHub[\s\S]*OWNER/NAME"):
+        launch.write(root)
+    set_url(root, f"{PUBLIC}.git/")
+    assert launch.repository(root).owner == "someone/shapes"
 
 
 def test_another_address_runs_no_chapter_again(root: Path) -> None:
@@ -78,10 +81,11 @@ def test_another_address_runs_no_chapter_again(root: Path) -> None:
 def test_what_it_writes_passes_the_projects_own_rules(root: Path, url: str) -> None:
     set_url(root, url)
     launch.write(root)
-    ruff = Path(sys.executable).parent / "ruff"
-    for command in (["check", "-q"], ["format", "-q", "--check"]):
-        options = ["--config", str(REPOSITORY / "pyproject.toml"), str(root / "book/first.py")]
-        subprocess.run([ruff, *command, *options], check=True, cwd=root)
+    ruff, text = Path(sys.executable).parent / "ruff", (root / "book/first.py").read_text()
+    for command in (["check", "-q"], ["format", "-q"]):
+        options = ["--stdin-filename", "book/first.py", "-"]
+        done = subprocess.run([ruff, *command, *options], input=text, text=True, capture_output=True, cwd=REPOSITORY)
+        assert done.returncode == 0 and done.stdout in ("", text), done.stdout
 
 
 def test_only_what_is_missing_or_too_old_is_installed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
