@@ -77,14 +77,13 @@ def test_another_address_runs_no_chapter_again(root: Path) -> None:
     assert launch.TAG not in read_chapter(REPOSITORY / "book/05_losses.py").text
 
 
-@pytest.mark.parametrize("url", ["", PUBLIC])
-def test_what_it_writes_passes_the_projects_own_rules(root: Path, url: str) -> None:
-    set_url(root, url)
-    launch.write(root)
-    ruff, text = Path(sys.executable).parent / "ruff", (root / "book/first.py").read_text()
+@pytest.mark.parametrize("where", [None, launch.Repository(PUBLIC, "main", "someone/shapes")], ids=["none", "public"])
+def test_what_it_writes_passes_the_projects_own_rules(where: launch.Repository | None) -> None:
+    name = "14_published_benchmarks"
+    text = launch.with_cells((REPOSITORY / f"book/{name}.py").read_text(), where, name)
     for command in (["check", "-q"], ["format", "-q"]):
-        options = ["--stdin-filename", "book/first.py", "-"]
-        done = subprocess.run([ruff, *command, *options], input=text, text=True, capture_output=True, cwd=REPOSITORY)
+        command = [Path(sys.executable).parent / "ruff", *command, "--stdin-filename", f"book/{name}.py", "-"]
+        done = subprocess.run(command, input=text, text=True, capture_output=True, cwd=REPOSITORY)
         assert done.returncode == 0 and done.stdout in ("", text), done.stdout
 
 
