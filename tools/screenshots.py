@@ -92,6 +92,7 @@ def lab(browser: Browser) -> None:
             page.keyboard.press("Control+b")  # the list of files makes room
             page.keyboard.press("Shift+Enter")
             page.wait_for_selector(ANSWER, timeout=PATIENCE)
+            page.get_by_role("button", name="No", exact=True).click(timeout=PATIENCE)  # no news about Jupyter
             page.locator(".cmic").first.scroll_into_view_if_needed()
             save(page, "lab")
 

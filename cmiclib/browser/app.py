@@ -28,6 +28,7 @@ from .widget import QueryBrowser
 
 PACKED = ROOT / "data" / "browser" / "sweethome.safetensors"
 OUTPUTS = ROOT / "outputs"
+EXTENSIONS = "@jupyter-widgets/jupyterlab-manager"  # others want a JupyterLab around them and fail in Voilà
 TEMPLATES = Path(__file__).parent  # holds voila/templates/cmic
 PORT = 8866
 # Nothing but this server is asked for anything, whatever a template or an upload would like.
@@ -138,7 +139,8 @@ def serve(run: str | None = None, benchmark: str | None = None, port: int = PORT
         (Path(folder) / "browser.ipynb").write_text(json.dumps(notebook(run, benchmark)), "utf-8")
         (Path(folder) / "voila.json").write_text(json.dumps(settings(port, tab)), "utf-8")
         print(f"http://127.0.0.1:{port}/ (stop it with Ctrl+C)", flush=True)
-        command = [sys.executable, "-m", "voila", "--template=cmic", "browser.ipynb"]
+        options = ["--template=cmic", f"--VoilaConfiguration.extension_allowlist={EXTENSIONS}"]
+        command = [sys.executable, "-m", "voila", *options, "browser.ipynb"]
         paths = os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")]))
         environment = {**os.environ, "PYTHONWARNINGS": "ignore", "JUPYTER_PATH": paths}
         try:

