@@ -292,6 +292,17 @@ if real is not None:
     display(figures.result_points(real))
 
 # %% [markdown]
+# Where an automatic mask loses against none, it cuts off too much or too little, and the model trusts it. Ask with
+# `cmic search --no-mask` then, or correct the mask by hand.
+
+# %%
+if real is not None:
+    own = real[real.model == "trained"].set_index("photos")
+    change = 100 * (own.top10["automatic mask"] - own.top10["no mask"])
+    counts = ", ".join(f"{count} photos ({photos})" for photos, count in own.queries.items())
+    display(Markdown(f"{counts}. On the same crops an automatic mask changes Top-10 by {change:+.0f} points."))
+
+# %% [markdown]
 # ### Where it fails
 #
 # Photos with the CAD mask whose own shape did not come first: most wrong answers are its siblings, another width or

@@ -4,11 +4,10 @@ from functools import lru_cache
 
 import numpy as np
 import trimesh
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 from pydantic import BaseModel, ConfigDict
 
 from .errors import MeshError
+from .rays import Rays
 
 # The light moves with the camera, above its left shoulder: in camera axes (right, up, towards the camera).
 # From there top, left and right side of a box differ by more than 40 grays at every azimuth of the protocol.
@@ -90,21 +89,17 @@ def render_views(mesh: trimesh.Trimesh, size: int = 128, protocol: ViewProtocol 
         MeshError: the mesh has no faces, or reaches beyond the unit sphere.
     """
     protocol = protocol or ViewProtocol()
-    vertices, faces = mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32)
-    if len(faces) == 0:
+    if len(mesh.faces) == 0:
         raise MeshError("the mesh has no faces", fix="export it with triangles or polygons")
-    if not np.linalg.norm(vertices[faces], axis=-1).max() < 1.001:
+    if not np.linalg.norm(mesh.triangles, axis=-1).max() < 1.001:
         raise MeshError("the mesh reaches beyond the unit sphere", fix="call geometry.normalise first")
-    scene = EmbreeScene(robust=True)  # robust: no ray slips through the seam of two triangles
-    TriangleMesh(scene, vertices, faces)
-    normals = mesh.face_normals  # (F, 3)
-    rays = _camera_rays(size, protocol.samples, protocol.fov)  # (S·S·k², 3)
+    scene, normals = Rays(mesh), mesh.face_normals  # (F, 3)
+    pixels = _camera_rays(size, protocol.samples, protocol.fov)  # (S·S·k², 3)
 
     views = np.empty((len(protocol.azimuths), size, size), np.uint8)
     for i, azimuth in enumerate(protocol.azimuths):
         origin, axes = camera(azimuth, protocol)
-        directions = (rays @ axes).astype(np.float32)
-        hit = scene.run(np.broadcast_to(origin.astype(np.float32), directions.shape).copy(), directions)
+        hit = scene.faces(origin, pixels @ axes)
         gray = np.append(_face_grays(normals, mesh.triangles_center, origin, axes), protocol.background)
         samples = gray[hit].reshape(size, protocol.samples, size, protocol.samples)  # -1 takes the last
         views[i] = np.rint(samples.mean(axis=(1, 3)))

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import trimesh
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from .geometry import GAMMA
 from .images import square_crop
+from .rays import Rays
 from .synthetic_materials import draw_material, texture
 
 SUBPIXELS = 2
@@ -63,11 +62,10 @@ def render_photo(
     scale = size * SUBPIXELS
     origin, directions = camera_rays(mesh, pose, scale, SURROUNDINGS)  # (3,), (R, 3)
     world, part = furnish(mesh, rng)
-    scene, normals = _scene(world), world.face_normals
-    hit = scene.run(*_rays(origin, directions), output=True)
-    face = hit["primID"]
+    scene, normals = Rays(world, seamless=False), world.face_normals
+    face, distance = scene.hits(origin, directions)
     solid = face >= 0
-    points = origin + directions * np.where(solid, hit["tfar"], 0)[:, None]
+    points = origin + directions * distance[:, None]
     normal = np.zeros_like(points)
     normal[solid] = normals[face[solid]]
     normal *= np.where(np.einsum("rc,rc->r", normal, directions) > 0, -1, 1)[:, None]  # towards the camera
@@ -75,7 +73,7 @@ def render_photo(
     base, gloss = _paint(part, face, points, rng)
     light, shine = _light(scene, points, normal, directions, solid, gloss, scale, rng)
     linear = np.where(solid[:, None], base * light + shine, _wall(directions, rng))
-    whole = _scene(mesh).run(*_rays(origin, directions)) >= 0  # what stands in front is in the mask, too
+    whole = Rays(mesh, seamless=False).faces(origin, directions) >= 0  # what stands in front is in the mask, too
     picture = develop(linear.reshape(size, SUBPIXELS, size, SUBPIXELS, 3).mean(axis=(1, 3)), rng)
     mask = whole.reshape(size, SUBPIXELS, size, SUBPIXELS).mean(axis=(1, 3)) >= 0.5
     left, top, right, bottom = draw_window(mask, rng)
@@ -172,17 +170,6 @@ def camera_rays(mesh: trimesh.Trimesh, pose: Pose, side: int, margin: float) -> 
     return origin, directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
-def _scene(mesh: trimesh.Trimesh) -> EmbreeScene:
-    scene = EmbreeScene()
-    TriangleMesh(scene, mesh.triangles.astype(np.float32))
-    return scene
-
-
-def _rays(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    directions = np.ascontiguousarray(directions, np.float32)
-    return np.broadcast_to(origins.astype(np.float32), directions.shape).copy(), directions
-
-
 def _paint(
     part: np.ndarray, face: np.ndarray, points: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +196,7 @@ def _paint(
 
 
 def _light(
-    scene: EmbreeScene,
+    scene: Rays,
     points: np.ndarray,
     normal: np.ndarray,
     directions: np.ndarray,
@@ -232,9 +219,7 @@ def _light(
     shine = np.zeros_like(diffuse)
     for _ in range(rng.integers(1, 4)):
         lamp = _lamp(rng)
-        lit = np.maximum(normal[rows] @ lamp, 0) * (
-            scene.run(*_rays(start, np.broadcast_to(lamp, start.shape)), query="OCCLUDED") != 0
-        )
+        lit = np.maximum(normal[rows] @ lamp, 0) * ~scene.blocked(start, np.broadcast_to(lamp, start.shape))
         strength = rng.uniform(0.2, 1.0) * _tint(rng)
         diffuse += lit[:, None] * strength
         half = lamp - directions[rows]
@@ -247,7 +232,7 @@ def _light(
 
 
 def _open_sky(
-    scene: EmbreeScene, start: np.ndarray, normal: np.ndarray, solid: np.ndarray, side: int, rng: np.random.Generator
+    scene: Rays, start: np.ndarray, normal: np.ndarray, solid: np.ndarray, side: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the share (n,) of the dome that each point sees; one subpixel of four asks, its neighbours smooth it."""
     asking = np.zeros((side, side), bool)
@@ -256,7 +241,7 @@ def _open_sky(
     towards = rng.normal(size=(DOME_RAYS, len(rows), 3))
     towards /= np.linalg.norm(towards, axis=2, keepdims=True)
     towards += normal[rows]  # cosine-weighted about the normal
-    free = scene.run(*_rays(np.tile(start[rows], (DOME_RAYS, 1)), towards.reshape(-1, 3)), query="OCCLUDED") != 0
+    free = ~scene.blocked(np.tile(start[rows], (DOME_RAYS, 1)), towards.reshape(-1, 3))
     seen = np.zeros((2, side * side))
     seen[0, np.flatnonzero(solid)[rows]] = free.reshape(DOME_RAYS, -1).mean(axis=0)
     seen[1, np.flatnonzero(solid)[rows]] = 1

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from measure_real_photos import Photos, half_of, parse_sets
 
 from cmiclib.benchmark import Benchmark
-from cmiclib.checkpoint import write_json
+from cmiclib.checkpoint import Run, write_json
 from cmiclib.config import Config, profile
 from cmiclib.evaluate import score_index
 from cmiclib.index import ShapeIndex
@@ -24,7 +25,7 @@ from cmiclib.metrics import paired_interval
 from cmiclib.provenance import environment
 from cmiclib.train import train_or_load
 
-SCALE = ["model.image_size=128", "train.steps=400", "train.eval_every=400", "train.view_copies=2"]
+SCALE = ["model.image_size=128", "train.steps=300", "train.eval_every=300", "train.view_copies=2"]
 INGREDIENTS = {
     "the photo encoder learns": (["model.frozen=8"], []),
     "every shape in each step": (["train.shapes=0"], []),
@@ -35,17 +36,34 @@ INGREDIENTS = {
     "dropped masks": (["augment.mask_drop=0"], []),
     "mirror image in evaluation": (["model.mirror=false"], []),
     "both directions of the loss": ([], ["loss.symmetric=true"]),
+    "hard negatives weighted": ([], ["loss.hard_negatives=1.0"]),
     "mixed feature statistics": ([], ["model.mix_style=0.5"]),
-    "twice the steps": ([], ["train.steps=800", "train.eval_every=800"]),
+    "twice the steps": ([], ["train.steps=600", "train.eval_every=600"]),
 }
 """What each is called: how the run without it and the run with it differ from the profile."""
 ONLY_EVALUATION = "model.mirror"
 
 
-def scores(overrides: list[str], seed: int, benchmark: Benchmark, runs: Path, photos: list[Photos]) -> list[np.ndarray]:
+def trained(overrides: list[str], seed: int, benchmark: Path, runs: Path) -> Run:
+    """Train a run, or load it where it is finished."""
+    matters = [text for text in overrides if not text.startswith(ONLY_EVALUATION)]
+    return train_or_load(profile("photos", [*SCALE, *matters, f"train.seed={seed}"]), Benchmark.open(benchmark), runs)
+
+
+def train_all(seeds: list[int], benchmark: Path, runs: Path, jobs: int) -> None:
+    """Train what all comparisons need, several runs at once."""
+    sides = {
+        tuple(side)
+        for pair in INGREDIENTS.values()
+        for side in pair
+        if not any(text.startswith(ONLY_EVALUATION) for text in side)
+    }
+    Parallel(jobs)(delayed(trained)(list(side), seed, benchmark, runs) for seed in seeds for side in sorted(sides))
+
+
+def scores(overrides: list[str], seed: int, benchmark: Path, runs: Path, photos: list[Photos]) -> list[np.ndarray]:
     """Return for each set of photos which of them have the right shape first, bool (Q,)."""
-    trained = [text for text in overrides if not text.startswith(ONLY_EVALUATION)]
-    run = train_or_load(profile("photos", [*SCALE, *trained, f"train.seed={seed}"]), benchmark, runs)
+    run = trained(overrides, seed, benchmark, runs)
     config: Config = run.config.override(overrides)
     right = []
     for each in photos:
@@ -63,7 +81,7 @@ def shapes_of(photos: Photos) -> np.ndarray:
 
 
 def compare(
-    ingredient: str, seeds: list[int], benchmark: Benchmark, runs: Path, photos: list[Photos]
+    ingredient: str, seeds: list[int], benchmark: Path, runs: Path, photos: list[Photos]
 ) -> list[dict[str, Any]]:
     """Compare photos with and without an ingredient over all seeds, one row a set of photos."""
     without, with_ = (
@@ -89,10 +107,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--result", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--jobs", type=int, default=1, help="runs that are trained at once")
     arguments = parser.parse_args()
-    benchmark, photos, rows = Benchmark.open(arguments.benchmark), parse_sets(arguments.sets), []
+    photos, rows = parse_sets(arguments.sets), []
+    train_all(arguments.seeds, arguments.benchmark, arguments.runs, arguments.jobs)
     for ingredient in INGREDIENTS:
-        rows += compare(ingredient, arguments.seeds, benchmark, arguments.runs, photos)
+        rows += compare(ingredient, arguments.seeds, arguments.benchmark, arguments.runs, photos)
         made = environment()
         about = {"seeds": arguments.seeds, "about": f"{made['date']}, {made['processor']}", "overrides": SCALE}
         write_json(arguments.result, about | {"rows": rows})

@@ -23,12 +23,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import trimesh
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 
 from ..errors import SourceError
 from ..files import shown, usable_path
+from ..rays import Rays
 from ..unpickle import load_pickle, read_limited
 
 WIDTH = 300
@@ -140,18 +138,11 @@ def project(points: np.ndarray, pose: Pose, width: int, height: int) -> np.ndarr
     )
 
 
-def ray_scene(mesh: trimesh.Trimesh) -> EmbreeScene:
-    """Return what rays are cast into, built once for a mesh."""
-    scene = EmbreeScene(robust=True)  # robust: no ray slips through the seam of two triangles
-    TriangleMesh(scene, mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32))
-    return scene
-
-
-def silhouette(scene: EmbreeScene, pose: Pose, width: int, height: int) -> np.ndarray:
+def silhouette(scene: Rays, pose: Pose, width: int, height: int) -> np.ndarray:
     """Return the mask (height, width) of a model in its photo: True where a pixel's centre sees it.
 
     Args:
-        scene: `ray_scene` of the model in the frame of its file.
+        scene: the model in the frame of its file.
         pose: of the photo.
         width: of the photo in pixels, as it is or resized.
         height: of the photo in pixels.
@@ -161,7 +152,6 @@ def silhouette(scene: EmbreeScene, pose: Pose, width: int, height: int) -> np.nd
     rows = ((np.arange(height) + 0.5 - height / 2) / scale - pose.v) / pose.f
     x, y = np.meshgrid(columns, -rows)
     turn = rotation(pose)
-    directions = (np.stack([x, y, -np.ones_like(x)], axis=-1).reshape(-1, 3) @ turn).astype(np.float32)  # (H·W, 3)
-    origin = (turn.T @ [0, 0, pose.distance]).astype(np.float32)
-    hit = scene.run(np.broadcast_to(origin, directions.shape).copy(), directions)
+    directions = np.stack([x, y, -np.ones_like(x)], axis=-1).reshape(-1, 3) @ turn  # (H·W, 3)
+    hit = scene.faces(turn.T @ [0, 0, pose.distance], directions)
     return (hit >= 0).reshape(height, width)

@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from embreex.rtcore_scene import EmbreeScene
 from PIL import Image
 
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..geometry import load_mesh
 from ..images import read_photo, square_crop
-from .cars3d_camera import Pose, ray_scene, silhouette
+from ..rays import Rays
+from .cars3d_camera import Pose, silhouette
 from .meshes import listed
 from .workers import attempt, results
 
@@ -108,16 +108,16 @@ def _crops(group: tuple[str, list[CarPhoto]], models: Mapping[str, Path], size: 
     shape_id, photos = group
     if not photos:
         return []
-    scene = ray_scene(load_mesh(models[shape_id]))  # in the frame of its file, as the poses are
+    scene = Rays(load_mesh(models[shape_id]))  # in the frame of its file, as the poses are
     return [attempt(partial(crop_photo, scene=scene, size=size), photo) for photo in photos]
 
 
-def crop_photo(photo: CarPhoto, scene: EmbreeScene, size: int) -> np.ndarray:
+def crop_photo(photo: CarPhoto, scene: Rays, size: int) -> np.ndarray:
     """Return a query: the square around the silhouette, cut from the photo.
 
     Args:
         photo: the photo.
-        scene: `cars3d_camera.ray_scene` of its model, in the frame of the file.
+        scene: its model, in the frame of the file.
         size: side S of the result in pixels.
 
     Returns:

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 from scipy import ndimage
 from scipy.io import loadmat, whosmat
 from skimage.measure import marching_cubes
@@ -22,6 +20,7 @@ from skimage.measure import marching_cubes
 from ..errors import SourceError
 from ..files import read_limited
 from ..geometry import load_mesh, voxelise
+from ..rays import Rays
 
 MAT_LIMIT = 64 << 20
 """Bytes of a voxel file, packed and unpacked: 128³ numbers of eight bytes are a quarter of it."""
@@ -54,11 +53,9 @@ def silhouette(
     across, along = np.meshgrid(x / pixels, y / pixels)
     camera = np.stack([across, along, np.ones_like(across)], axis=-1).reshape(-1, 3)
     rotation, translation = np.asarray(rotation, float), np.asarray(translation, float)
-    directions = np.ascontiguousarray(camera @ rotation, np.float32)  # rows: Rᵀ d
+    directions = camera @ rotation  # rows: Rᵀ d
     origin = -rotation.T @ translation
-    scene = EmbreeScene()
-    TriangleMesh(scene, mesh.triangles.astype(np.float32))
-    hit = scene.run(np.broadcast_to(origin.astype(np.float32), directions.shape).copy(), directions) >= 0
+    hit = Rays(mesh, seamless=False).faces(origin, directions) >= 0
     return hit.reshape(height, SAMPLES, width, SAMPLES).mean(axis=(1, 3)) >= 0.5
 
 

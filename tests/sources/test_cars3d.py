@@ -19,8 +19,9 @@ from cmiclib.cli import app
 from cmiclib.errors import SourceError
 from cmiclib.geometry import load_mesh
 from cmiclib.images import square_crop
+from cmiclib.rays import Rays
 from cmiclib.sources.cars3d import COMPCARS, STANFORD, CarSet, LeftOut, prepare_cars3d
-from cmiclib.sources.cars3d_camera import Pose, project, ray_scene, read_poses, silhouette
+from cmiclib.sources.cars3d_camera import Pose, project, read_poses, silhouette
 from cmiclib.sources.listings import hash_share
 from cmiclib.unpickle import load_pickle
 
@@ -133,21 +134,21 @@ def invoke(*arguments: object):
 def test_silhouettes_are_those_of_another_rasteriser(root: Path, model_id: str, seed: int) -> None:
     mesh, given = load_mesh(model(root, model_id)), pose(model_id, 1000 + seed)
     drawn = draw(mesh, given, 330, 250)
-    fits = iou(silhouette(ray_scene(mesh), given, 330, 250), drawn)
+    fits = iou(silhouette(Rays(mesh), given, 330, 250), drawn)
     assert fits > 0.99
     turned = replace(given, azimuth=given.azimuth + math.pi)  # the models differ from end to end: this must show
-    assert iou(silhouette(ray_scene(mesh), turned, 330, 250), drawn) < fits - 0.01
+    assert iou(silhouette(Rays(mesh), turned, 330, 250), drawn) < fits - 0.01
 
 
 def test_twice_the_pixels_are_the_same_silhouette(root: Path) -> None:
-    scene, given = ray_scene(load_mesh(model(root, "aaa1"))), TRAIN["00002.jpg"]
+    scene, given = Rays(load_mesh(model(root, "aaa1"))), TRAIN["00002.jpg"]
     small, large = silhouette(scene, given, 150, 100), silhouette(scene, given, 450, 300)
     assert (large[1::3, 1::3] == small).all()  # every third pixel has the same centre
 
 
 def test_points_are_projected_onto_the_silhouettes_border(root: Path) -> None:
     mesh, given = load_mesh(model(root, "bbb2")), pose("bbb2", 5)
-    rows, columns = np.nonzero(silhouette(ray_scene(mesh), given, 600, 400))
+    rows, columns = np.nonzero(silhouette(Rays(mesh), given, 600, 400))
     points = project(mesh.vertices, given, 600, 400)
     assert points.min(axis=0) == pytest.approx([columns.min(), rows.min()], abs=1.5)
     assert points.max(axis=0) == pytest.approx([columns.max() + 1, rows.max() + 1], abs=1.5)
@@ -432,7 +433,7 @@ def pose_in_box(mesh: trimesh.Trimesh, given: Pose, entry: dict[str, Any]) -> Po
 
 def test_silhouettes_are_those_of_the_real_photos(real: Path) -> None:
     folder, mesh = real / "photos_189c2b53", load_mesh(model(real, CAR))
-    scene, poses = ray_scene(mesh), read_poses(real / "Anno3D" / "StanfordCars" / "train_anno_v2.pkl")
+    scene, poses = Rays(mesh), read_poses(real / "Anno3D" / "StanfordCars" / "train_anno_v2.pkl")
     right, wrong = [], []
     for entry in json.loads((folder / "manifest.json").read_text()):
         given = poses[entry["fname"]]
@@ -450,7 +451,7 @@ def test_the_one_whole_photo_is_masked_where_its_box_is(real: Path) -> None:
     entry = json.loads((real / "photos_189c2b53" / "manifest.json").read_text())[0]
     given = read_poses(real / "Anno3D" / "StanfordCars" / "train_anno_v2.pkl")[entry["fname"]]
     width, height = Image.open(real / "StanfordCars" / "cars_train" / entry["fname"]).size
-    rows, columns = np.nonzero(silhouette(ray_scene(load_mesh(model(real, CAR))), given, width, height))
+    rows, columns = np.nonzero(silhouette(Rays(load_mesh(model(real, CAR))), given, width, height))
     box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
     assert box == pytest.approx(entry["bbox"], abs=8)  # of 530 × 259 pixels
 
