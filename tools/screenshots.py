@@ -29,7 +29,7 @@ from cmiclib.sources.sweethome import ROOT
 
 TARGET = ROOT / "book" / "_static"
 LIMIT = 300_000  # bytes of a picture
-SIZE = {"width": 1360, "height": 1040}
+SIZE = {"width": 1360, "height": 1340}  # the 3D viewer loads what is seen
 PATIENCE = 600_000  # milliseconds
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 ANSWER = ".cmic-ranking img"
@@ -37,7 +37,7 @@ ANSWER = ".cmic-ranking img"
 
 def save(page: Page, name: str) -> None:
     """Wait until the model is drawn, and write the picture with at most 256 colours."""
-    page.wait_for_function("document.querySelector('model-viewer')?.loaded", timeout=PATIENCE)
+    page.wait_for_function("document.querySelector('model-viewer')?.loaded", timeout=60_000)
     page.wait_for_timeout(2000)  # it fades in
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.quantize(256, dither=Image.Dither.NONE).save(TARGET / f"browser-{name}.png", optimize=True)
@@ -55,7 +55,7 @@ def served(command: list[str], folder: str) -> Iterator[int]:
         port = probe.getsockname()[1]
     arguments = [sys.executable, *(part.replace("PORT", str(port)) for part in command)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen(arguments, cwd=folder, env=environment, start_new_session=True)
+    server = subprocess.Popen(arguments, cwd=folder, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
     try:
         for _ in range(PATIENCE // 1000):
             with socket.socket() as probe:

@@ -28,7 +28,8 @@ from .widget import QueryBrowser
 
 PACKED = ROOT / "data" / "browser" / "sweethome.safetensors"
 OUTPUTS = ROOT / "outputs"
-EXTENSIONS = "@jupyter-widgets/jupyterlab-manager"  # others want a JupyterLab around them and fail in Voilà
+EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
+"""All that Voilà loads of what is installed for JupyterLab; others want a JupyterLab around them, and fail."""
 TEMPLATES = Path(__file__).parent  # holds voila/templates/cmic
 PORT = 8866
 # Nothing but this server is asked for anything, whatever a template or an upload would like.
@@ -137,10 +138,11 @@ def serve(run: str | None = None, benchmark: str | None = None, port: int = PORT
     open_browser(run, benchmark)  # what takes long is done once, and what fails fails here
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "browser.ipynb").write_text(json.dumps(notebook(run, benchmark)), "utf-8")
-        (Path(folder) / "voila.json").write_text(json.dumps(settings(port, tab)), "utf-8")
+        configuration = settings(port, tab)
+        configuration["VoilaConfiguration"]["extension_allowlist"] = EXTENSIONS
+        (Path(folder) / "voila.json").write_text(json.dumps(configuration), "utf-8")
         print(f"http://127.0.0.1:{port}/ (stop it with Ctrl+C)", flush=True)
-        options = ["--template=cmic", f"--VoilaConfiguration.extension_allowlist={EXTENSIONS}"]
-        command = [sys.executable, "-m", "voila", *options, "browser.ipynb"]
+        command = [sys.executable, "-m", "voila", "--template=cmic", "browser.ipynb"]
         paths = os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")]))
         environment = {**os.environ, "PYTHONWARNINGS": "ignore", "JUPYTER_PATH": paths}
         try:
