@@ -29,11 +29,11 @@ NO_VIEWER = "<p>The 3D viewer's script is not here; run <code>make vendor</code>
 LOAD_VIEWER = (
     "if (!customElements.get('model-viewer')) (function (define, exports, module) {{ {script} }}).call(window);"
 )
-# JupyterLab moves between cells with the arrow keys, and so takes them from lists and from the 3D viewer, unless an
-# element around the focus has this attribute.
+# JupyterLab moves between cells with the arrow keys, and so takes them from lists and from the 3D viewer, unless the
+# very element that has the focus bears this attribute.
 KEEP_KEYS = (
-    "document.addEventListener('focusin', (event) => "
-    "event.target.closest?.('.cmic')?.setAttribute('data-lm-suppress-shortcuts', 'true'));"
+    "document.addEventListener('focusin', ({ target }) => "
+    "target.closest('.cmic') && target.setAttribute('data-lm-suppress-shortcuts', 'true'));"
 )
 WIDE = widgets.Layout(width="auto", max_width="26rem")
 MASKS = {"given": "mask given", "automatic": "automatic mask", "none": "no mask"}
