@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from .chapters import find_root
 from .config import Config
 from .config import profile as profile_config
+from .errors import BookError
 
 if TYPE_CHECKING:
     from .benchmark import Benchmark
     from .checkpoint import Run
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 SMOKE_SHAPES = 24  # as many of sweethome's shapes as the smallest profile takes
 
 
@@ -53,7 +55,10 @@ class OpenChapter:
 
 
 def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrides: Sequence[str] = ()) -> OpenChapter:
-    """Return a chapter's surroundings, from the repository's root or any folder below, and set the figures' style.
+    """Return a chapter's surroundings and set the figures' style.
+
+    The root is the nearest folder at or above the working folder that holds a book; elsewhere, as in Colab or where an
+    editor starts the kernel in another folder, it is the checkout that this library belongs to.
 
     Args:
         profile: ``smoke``, ``demo`` or ``paper``.
@@ -62,17 +67,31 @@ def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrid
         overrides: changes of the profile such as ``loss.tau=0.05``; another configuration is another run.
 
     Raises:
-        BookError: no book here or above.
+        BookError: no book here or above, and the library is not in a checkout.
         ConfigError: no such profile, or an override that does not fit.
     """
     from .figures.style import use_style
 
-    root = find_root(Path.cwd())
+    root = chapter_root()
     config = profile_config(profile, overrides)
     folder = root / outputs / profile
     folder.mkdir(parents=True, exist_ok=True)
     use_style()
     return OpenChapter(root, config, benchmark, folder)
+
+
+def chapter_root() -> Path:
+    """Return the folder that a chapter's data and outputs are in, see :func:`open_chapter`.
+
+    Raises:
+        BookError: there is none.
+    """
+    try:
+        return find_root(Path.cwd())
+    except BookError:
+        if not (CHECKOUT / "_toc.yml").is_file():
+            raise
+        return CHECKOUT
 
 
 def open_benchmark(root: Path, name: str, profile: str) -> "Benchmark":

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from . import launch
 from .errors import BookError
 
 
@@ -87,10 +88,10 @@ def read_book(root: Path) -> list[Chapter]:
 
 
 def read_chapter(path: Path) -> Chapter:
-    """Read one script: its header and its parameters."""
+    """Read one script: its header and its parameters; its text is without what :mod:`cmiclib.launch` wrote there."""
     import jupytext
 
-    text = path.read_text("utf-8")
+    text = launch.without(path.read_text("utf-8"))
     notebook = jupytext.reads(text, fmt="py:percent")
     needs = notebook.metadata.get("cmic", {}).get("needs", [])
     parameters = {

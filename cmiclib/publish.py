@@ -15,6 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from . import launch
 from .chapters import pages
 from .errors import BookError
 from .files import read_limited
@@ -224,7 +225,7 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
         shutil.copy(path, site)
     for path in sources(root):
         shutil.copy(path, site / path.relative_to(root / "book"))
-    complete = True
+    complete, where = True, launch.repository(root)
     for name in pages(root):
         if (site / f"{name}.md").exists():
             continue
@@ -232,22 +233,33 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
         notebook = folder / "notebooks" / f"{name}.ipynb"
         complete &= status == "ok" and notebook.exists()
         if notebook.exists():
-            (site / notebook.name).write_text(json.dumps(for_reading(json.loads(notebook.read_text("utf-8")))), "utf-8")
+            badges = launch.badges(where, f"book/{notebook.name}", "_static")
+            shown = for_reading(json.loads(notebook.read_text("utf-8")), badges)
+            (site / notebook.name).write_text(json.dumps(shown), "utf-8")
         else:
             text = f"# {name}\n\n:::{{warning}}\nThis chapter was not run here ({status}).\n:::\n"
             (site / f"{name}.md").write_text(text, "utf-8")
     return complete
 
 
-def for_reading(notebook: dict[str, Any]) -> dict[str, Any]:
-    """Return an executed notebook as the report shows it: default parameters out, the values used folded away."""
-    cells = []
+def for_reading(notebook: dict[str, Any], badges: str = "") -> dict[str, Any]:
+    """Return an executed notebook as the report shows it.
+
+    Default parameters and the cells of :mod:`cmiclib.launch` are left out, the parameters used are folded away.
+
+    Args:
+        notebook: as parsed JSON.
+        badges: Markdown for a cell below the title; empty: none.
+    """
+    cells: list[dict[str, Any]] = []
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags", [])
         if "injected-parameters" in tags:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
-        if "parameters" not in tags:
+        if not {"parameters", launch.TAG} & set(tags):
             cells.append(cell)
+    if badges:
+        cells.insert(1, {"cell_type": "markdown", "id": "badges", "metadata": {}, "source": badges})
     return notebook | {"cells": cells}
 
 

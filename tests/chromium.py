@@ -14,6 +14,28 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]  # fmt: skip
 
+# Run on an element: the texts in it whose contrast to what lies behind them is below 4.5, as WCAG 2.2 computes it.
+PALE = """root => {
+    const parse = (color) => (color.match(/[\\d.]+/g) || []).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+        .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const ground = (element) => {
+        for (let e = element; e; e = e.parentElement) {
+            const color = parse(getComputedStyle(e).backgroundColor);
+            if (color.length === 3 || color[3] > 0.99) return color;
+        }
+        return [255, 255, 255];
+    };
+    const own = (e) => [...e.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    return [...root.querySelectorAll("*")]
+        .filter((e) => e.getClientRects().length && own(e) && !e.closest("style, script, option, :disabled"))
+        .map((e) => [e, light(parse(getComputedStyle(e).color)), light(ground(e))])
+        .map(([e, a, b]) => [e, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)])
+        .filter(([e, contrast]) => contrast < 4.5)
+        .map(([e, contrast]) => `${e.textContent.slice(0, 40)}: ${contrast.toFixed(2)}`);
+}"""
+
 
 @contextmanager
 def chromium() -> Iterator:

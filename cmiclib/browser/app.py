@@ -1,6 +1,6 @@
 """The browser as an app on loopback: Voilà shows a notebook of one cell, to each visitor with a kernel of its own.
 
-It shows the reader's own run of the shipped benchmark where there is one, else the packed model of the repository.
+It shows the reader's own newest run where there is one, else the packed model of the repository, and says which.
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,20 @@ from IPython.display import display
 
 from ..benchmark import Benchmark
 from ..checkpoint import Run
+from ..config import DataConfig
 from ..errors import CMICError, ConfigError
 from ..kept import gallery_index
-from ..sources.sweethome import ROOT, open_sweethome
+from ..sources.sweethome import PREPARED, ROOT, open_sweethome
 from .packed import unpack
 from .page import STYLE, message
 from .upload import MAX_BYTES
 from .widget import QueryBrowser
 
 PACKED = ROOT / "data" / "browser" / "sweethome.safetensors"
-RUNS = ROOT / "outputs" / "demo" / "runs"
+OUTPUTS = ROOT / "outputs"
+EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
+"""All that Voilà loads of what is installed for JupyterLab; others want a JupyterLab around them, and fail."""
+TEMPLATES = Path(__file__).parent  # holds voila/templates/cmic
 PORT = 8866
 # Nothing but this server is asked for anything, whatever a template or an upload would like.
 POLICY = (
@@ -34,35 +39,76 @@ POLICY = (
 )
 
 
-def own_run(benchmark: Benchmark, runs: Path = RUNS) -> Run | None:
-    """Return the newest finished run of this very benchmark, if there is one."""
-    finished = sorted(runs.glob("*/environment.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    opened = (Run.open(path.parent) for path in finished if (path.parent / "model.safetensors").is_file())
-    return next((run for run in opened if run.manifest["hash"] == benchmark.hash), None)
+def newest_run(shipped: Benchmark, outputs: Path, prepared: Path) -> tuple[Run, Benchmark] | None:
+    """Return the newest finished run of any profile whose benchmark is here, with that benchmark.
+
+    Passed over are runs of altered data (fewer views, silhouettes, wrong masks), which were made to measure something,
+    and folders that cannot be read.
+
+    Args:
+        shipped: the shipped benchmark.
+        outputs: runs are the folders ``*/runs/*`` below it.
+        prepared: holds other benchmarks.
+    """
+    for path in sorted(outputs.glob("*/runs/*/environment.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            run = Run.open(path.parent)
+            found = benchmark_of(run, shipped, prepared) if run.config.data == DataConfig() else None
+            if found is not None and run.environment["date"]:
+                return run, found
+        except (CMICError, KeyError, TypeError):
+            continue
+    return None
+
+
+def benchmark_of(run: Run, shipped: Benchmark, prepared: Path) -> Benchmark | None:
+    """Return the benchmark that a run was trained on, the shipped one or one of those prepared here.
+
+    Raises:
+        CheckpointError: the run does not say which benchmark that was.
+    """
+    manifest = run.manifest
+    wanted = manifest.get("hash") if isinstance(manifest, dict) else None
+    if shipped.hash == wanted:
+        return shipped
+    for folder in sorted(path.parent for path in prepared.glob("*/benchmark.json")):
+        with suppress(CMICError):
+            benchmark = Benchmark.open(folder, verify=False)
+            if benchmark.hash == wanted:
+                return benchmark
+    return None
 
 
 def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[QueryBrowser, str]:
     """Return the browser of a run, and in words what it searches with.
 
     Args:
-        run: a run folder; default: the reader's own run of the demo, else the packed model.
-        benchmark: the gallery's folder; default: the shipped benchmark.
+        run: a run folder; default: the reader's own newest run, else the packed model.
+        benchmark: the gallery's folder; default: what the run was trained on where that is here, else the shipped one.
 
     Raises:
         BenchmarkError, CheckpointError: something is missing or damaged.
         ConfigError: a benchmark without a run, for which there is no model.
     """
-    gallery = Benchmark.open(benchmark) if benchmark else open_sweethome()
-    chosen = Run.open(run) if run else None
-    if benchmark is None:
-        chosen = chosen or own_run(gallery)
-    elif chosen is None:
-        raise ConfigError("a benchmark of your own needs a run", fix="give --run, too")
-    if chosen is not None:
-        return QueryBrowser(gallery_index(chosen, gallery), gallery), f"Your run {chosen.path.name}"
-    retriever, origin = unpack(PACKED, gallery)
-    browser = QueryBrowser(retriever.index, gallery, vectors=retriever.vectors, atlas=retriever.atlas)
+    if benchmark is not None:
+        if run is None:
+            raise ConfigError("a benchmark of your own needs a run", fix="give --run, too")
+        return _of_run(Run.open(run), Benchmark.open(benchmark)), f"The run {Path(run).name}"
+    shipped = open_sweethome()
+    if run is not None:
+        chosen = Run.open(run)
+        has_data = (chosen.path / "data.json").is_file()  # a converted checkpoint has no benchmark
+        own_data = benchmark_of(chosen, shipped, PREPARED) if has_data else None
+        return _of_run(chosen, own_data or shipped), f"The run {chosen.path.name}"
+    if own := newest_run(shipped, OUTPUTS, PREPARED):
+        return _of_run(*own), f"Your newest run, {own[0].path.name} of {own[0].environment['date']}"
+    retriever, origin = unpack(PACKED, shipped)
+    browser = QueryBrowser(retriever.index, shipped, vectors=retriever.vectors, atlas=retriever.atlas)
     return browser, f"The repository's own model of {origin['trained']['date']}, since you have not trained yet"
+
+
+def _of_run(run: Run, gallery: Benchmark) -> QueryBrowser:
+    return QueryBrowser(gallery_index(run, gallery), gallery)
 
 
 def show(run: str | None = None, benchmark: str | None = None) -> None:
@@ -92,11 +138,15 @@ def serve(run: str | None = None, benchmark: str | None = None, port: int = PORT
     open_browser(run, benchmark)  # what takes long is done once, and what fails fails here
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "browser.ipynb").write_text(json.dumps(notebook(run, benchmark)), "utf-8")
-        (Path(folder) / "voila.json").write_text(json.dumps(settings(port, tab)), "utf-8")
+        configuration = settings(port, tab)
+        configuration["VoilaConfiguration"]["extension_allowlist"] = EXTENSIONS
+        (Path(folder) / "voila.json").write_text(json.dumps(configuration), "utf-8")
         print(f"http://127.0.0.1:{port}/ (stop it with Ctrl+C)", flush=True)
-        command = [sys.executable, "-m", "voila", "browser.ipynb"]
+        command = [sys.executable, "-m", "voila", "--template=cmic", "browser.ipynb"]
+        paths = os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")]))
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore", "JUPYTER_PATH": paths}
         try:
-            return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONWARNINGS": "ignore"}).returncode
+            return subprocess.run(command, cwd=folder, env=environment).returncode
         except KeyboardInterrupt:
             return 0
 
@@ -107,7 +157,8 @@ def notebook(run: str | None, benchmark: str | None) -> dict[str, Any]:
     cell: dict[str, Any] = {"cell_type": "code", "id": "app", "source": code, "metadata": {}, "outputs": []}
     cell["execution_count"] = None
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    return {"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    metadata = {"kernelspec": kernel, "title": "Find the shape in the photo"}
+    return {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
 def settings(port: int, tab: bool) -> dict[str, Any]:

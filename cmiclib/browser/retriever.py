@@ -185,8 +185,14 @@ class Retriever:
         return table.sort_values([column, "query_id"], ascending=[ascending, True])
 
     def spread(self, count: int) -> pd.DataFrame:
-        """Return so many photos, evenly from the surest to the worst, of each shape one: nobody's taste picks them."""
-        table = self.table.sort_values("query_id").drop_duplicates("shape_id")
+        """Return so many photos, evenly from the surest to the worst: nobody's taste picks them.
+
+        They are taken from the first photo of each shape; where that is too few, from the first two of each, and so on.
+        """
+        table = self.table.sort_values("query_id")
+        turn = table.groupby("shape_id").cumcount()  # 0 for the first photo of a shape, 1 for its second, …
+        reached = turn.value_counts().sort_index().cumsum()  # photos, when each shape has given so many
+        table = table[turn <= (reached < count).sum()]
         table = table.sort_values(["margin", "query_id"], ascending=[False, True])
         return table.iloc[np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int)]
 

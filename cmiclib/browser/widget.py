@@ -29,6 +29,12 @@ NO_VIEWER = "<p>The 3D viewer's script is not here; run <code>make vendor</code>
 LOAD_VIEWER = (
     "if (!customElements.get('model-viewer')) (function (define, exports, module) {{ {script} }}).call(window);"
 )
+# JupyterLab moves between cells with the arrow keys, and so takes them from lists and from the 3D viewer, unless the
+# very element that has the focus bears this attribute.
+KEEP_KEYS = (
+    "document.addEventListener('focusin', ({ target }) => "
+    "target.closest('.cmic') && target.setAttribute('data-lm-suppress-shortcuts', 'true'));"
+)
 WIDE = widgets.Layout(width="auto", max_width="26rem")
 MASKS = {"given": "mask given", "automatic": "automatic mask", "none": "no mask"}
 log = logging.getLogger(__name__)
@@ -101,6 +107,7 @@ class QueryBrowser(widgets.VBox):
         self.photo_html, self.ranking_html, self.views_html = (widgets.HTML() for _ in range(3))
         self.model_html, self.map_html = (widgets.HTML() for _ in range(2))
         self._script = widgets.Output()
+        self._script.append_display_data(Javascript(KEEP_KEYS))
         if VIEWER.is_file():
             self._script.append_display_data(Javascript(LOAD_VIEWER.format(script=VIEWER.read_text("utf-8"))))
         for field in (self.category, self.outcome, self.order):

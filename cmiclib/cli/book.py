@@ -86,9 +86,9 @@ def vendor() -> None:
 
 def app(
     run: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="default: your own demo, else the shipped model")
+        Path | None, typer.Option(metavar="RUN", help="default: your newest run, else the shipped model")
     ] = None,
-    benchmark: Annotated[Path | None, typer.Option(metavar="DIR", help="the gallery; default: sweethome")] = None,
+    benchmark: Annotated[Path | None, typer.Option(metavar="DIR", help="the gallery; default: the run's own")] = None,
     port: Annotated[int, typer.Option(help="of 127.0.0.1")] = 8866,
     tab: Annotated[bool, typer.Option("--tab/--no-tab", help="open it in the web browser")] = True,
 ) -> None:

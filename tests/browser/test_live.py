@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import Watched, chromium
+from chromium import PALE, Watched, chromium
 from PIL import Image
 from toybook import REPOSITORY
 
@@ -103,6 +103,8 @@ def page(request, run, tiny_benchmark, tmp_path_factory):
                 tab.page.keyboard.press("Shift+Enter")
             tab.page.wait_for_selector(".cmic-ranking img", timeout=PATIENCE)
             yield tab.page
+            if request.param == "app":  # JupyterLab's own pages are not ours
+                assert tab.problems == []
             if os.environ.get("SCREENSHOTS"):
                 tab.page.screenshot(path=f"{os.environ['SCREENSHOTS']}/{request.param}.png", full_page=True)
     finally:
@@ -133,8 +135,12 @@ def test_a_photo_a_visitor_sends_is_answered_as_the_library_answers(page, photo,
 def test_the_model_is_drawn(page):
     page.locator("model-viewer").scroll_into_view_if_needed()  # it loads what is seen
     page.wait_for_function("document.querySelector('model-viewer')?.loaded", timeout=60_000)
-    picture = page.locator("model-viewer").screenshot()
-    assert np.asarray(Image.open(io.BytesIO(picture)).convert("L")).std() > 3
+    for _ in range(20):  # it fades in
+        picture = page.locator("model-viewer").screenshot()
+        if np.asarray(Image.open(io.BytesIO(picture)).convert("L")).std() > 3:
+            return
+        page.wait_for_timeout(500)
+    pytest.fail("the model is loaded, but hardly anything is seen")
 
 
 def test_a_drawing_is_refused_in_words(page):
@@ -154,3 +160,41 @@ def test_fields_have_labels_and_answer(page):
     for label in ("Category", "First shape", "Order", "Mask"):
         assert page.get_by_label(label, exact=True).count() == 1
     assert page.get_by_label("Mirror the photo").count() == 1
+
+
+def test_it_is_used_with_the_keyboard(page):
+    page.get_by_role("tab", name="Test photos").click()
+    photos = page.get_by_label("Photo", exact=True)
+    before = page.locator(".cmic-photo img").get_attribute("src")
+    photos.focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("old => document.querySelector('.cmic-photo img').src !== old", arg=before, timeout=60_000)
+    for _ in range(8):  # the way from the list to the mask's field, whatever stands between
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('select')"):
+            break
+    assert page.evaluate("document.activeElement.closest('.widget-dropdown')?.innerText.startsWith('Mask')")
+
+
+def test_every_picture_has_words_and_every_text_a_contrast(page):
+    pictures = page.locator(".cmic img").evaluate_all("all => all.map(image => image.alt)")
+    assert len(pictures) > 20 and all(pictures)
+    assert page.locator(".cmic").first.evaluate(PALE) == []
+
+
+def test_it_fits_a_narrow_screen(page):
+    if "/lab/" in page.url:
+        pytest.skip("JupyterLab itself needs more")
+    wide = page.viewport_size
+    page.set_viewport_size({"width": 320, "height": 800})
+    page.wait_for_timeout(1000)
+    try:
+        outside = page.locator(".cmic").first.evaluate(
+            """root => [...root.querySelectorAll('img, select, button, input, p, li, model-viewer')]
+                .filter(e => e.getClientRects().length)
+                .filter(e => e.getBoundingClientRect().right > root.getBoundingClientRect().right + 1)
+                .map(e => `${e.tagName} ${e.className} ${e.textContent.slice(0, 30)}`)"""
+        )
+        assert outside == []
+    finally:
+        page.set_viewport_size(wide)

@@ -49,7 +49,7 @@ def test_the_app_says_what_it_lacks_in_words(monkeypatch, tiny_benchmark, tmp_pa
     shown = []
     monkeypatch.setattr(app, "display", shown.append)
     monkeypatch.setattr(app, "open_sweethome", lambda: tiny_benchmark)
-    monkeypatch.setattr(app, "own_run", lambda benchmark: None)
+    monkeypatch.setattr(app, "newest_run", lambda *where: None)
     monkeypatch.setattr(app, "PACKED", tmp_path / "secret" / "missing")
     app.show()
     assert "cannot be read" in shown[0].value and "How to fix" in shown[0].value

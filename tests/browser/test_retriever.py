@@ -99,6 +99,15 @@ def test_photos_are_filtered_and_sorted(retriever):
     assert len(sample) == 4 and sample.shape_id.is_unique and sample.margin.is_monotonic_decreasing
 
 
+def test_where_shapes_are_too_few_each_gives_as_few_photos_as_do(retriever):
+    shapes, photos = retriever.table.shape_id.nunique(), len(retriever.table)
+    assert retriever.spread(shapes).shape_id.is_unique and shapes < photos
+    more = retriever.spread(shapes + 1)
+    assert len(more) == shapes + 1 and more.query_id.is_unique and more.shape_id.value_counts().max() <= 2
+    everything = retriever.spread(1000)
+    assert len(everything) == photos and everything.margin.is_monotonic_decreasing
+
+
 def test_the_listing_asks_for_no_embedding(index, tiny_benchmark):
     fresh = Retriever(index, tiny_benchmark)
     assert len(fresh.select("box")) and fresh.vectors is None

@@ -7,11 +7,13 @@ import re
 import threading
 
 import pytest
-from chromium import Watched, chromium
+from chromium import PALE, Watched, chromium
 from toybook import REPOSITORY
+from typer.testing import CliRunner
 
 from cmiclib import publish
 from cmiclib.browser import static_page
+from cmiclib.cli import app
 
 HEAD = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Test</title><link rel="icon" href="data:,">'
 
@@ -34,6 +36,18 @@ def test_it_holds_the_answers_of_search(page, data, retriever):
         part = page.split(f'data-answer="{record["photo"]}"')[1].split("data-views=")[0]
         shown = re.findall(r'alt="Rank \d+: (.*?)(?:, the right one)?"', part)
         assert shown == [each["shape_id"] for each in record["results"]]
+
+
+def test_its_rankings_are_those_of_the_command(data, index, tiny_benchmark, tmp_path):
+    index.save(tmp_path / "index.safetensors")
+    names = [record["photo"] for record in data["records"]]
+    options = ["--index", tmp_path / "index.safetensors", "--benchmark", tiny_benchmark.path, "--top", "5"]
+    done = CliRunner().invoke(app, ["search", *names, *map(str, options), "--json", str(tmp_path / "found.json")])
+    assert done.exit_code == 0, done.output
+    for record, found in zip(data["records"], json.loads((tmp_path / "found.json").read_text()), strict=True):
+        shown, expected = record["results"], found["results"]
+        assert [each["shape_id"] for each in shown] == [each["shape_id"] for each in expected]
+        assert [each["score"] for each in shown] == pytest.approx([each["score"] for each in expected], abs=1e-6)
 
 
 def test_every_picture_it_names_is_there_and_has_words(page, data):
@@ -127,7 +141,8 @@ def test_it_is_used_with_the_keyboard_and_filters(tab):
 
 @pytest.mark.browser
 def test_it_fits_a_narrow_screen(browser, folder):
-    tab = Watched(browser, f"{folder.as_uri()}/", width=360)
+    tab = Watched(browser, f"{folder.as_uri()}/", width=320)
     tab.open("page.html")
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.page.locator(".cmic").evaluate(PALE) == []
     assert tab.problems == []
