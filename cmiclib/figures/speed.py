@@ -42,8 +42,8 @@ def search_scaling(rows: Rows) -> Figure:
 
 def _times(ax: Axes, at: list[int], rows: Rows, color: str, marker: str, name: str) -> None:
     taken = [1e3 * median(row["seconds"]) for row in rows]
-    spread = [[1e3 * min(row["seconds"]) for row in rows], [1e3 * max(row["seconds"]) for row in rows]]
-    ax.fill_between(at, *spread, color=color, alpha=0.2, linewidth=0)
+    fastest, slowest = [1e3 * min(row["seconds"]) for row in rows], [1e3 * max(row["seconds"]) for row in rows]
+    ax.fill_between(at, fastest, slowest, color=color, alpha=0.2, linewidth=0)
     ax.plot(at, taken, marker=marker, markersize=4, color=color, label=name)
     ax.plot(at, [1e3 * least_seconds(row) for row in rows], color=color, linewidth=1, linestyle=":")
 
