@@ -280,10 +280,11 @@ pd.DataFrame([
 
 # %%
 done = bench.get("preparation")
+each = done["seconds"] / done["shapes"] if done else None
 Markdown(
-    f"{done['shapes']} shapes of the shipped benchmark at {done['size']} px took {done['seconds'] / done['shapes']:.2f} s "
-    f"each with {done['jobs']} processes ({made_on('preparation')}). Extrapolated, 50,000 such shapes would take "
-    f"{50_000 * done['seconds'] / done['shapes'] / 3600:.1f} hours."
+    f"{done['shapes']} shapes of the shipped benchmark at {done['size']} px took {each:.2f} s each with {done['jobs']} "
+    f"processes ({made_on('preparation')}). Extrapolated, 50,000 such shapes would take "
+    f"{50_000 * each / 3600:.1f} hours."
     if done
     else "What a shape costs was **not run**: `python tools/bench.py preparation` measures 300 of them."
 )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from ..speed import least_seconds, median
 from .style import BLUE, FAINT, GREEN, INK, ORANGE, PINK, new_figure, percent_axis
@@ -75,6 +76,9 @@ def roofline(rows: Rows) -> Figure:
                     color=FAINT, fontsize=9, rotation=33)  # fmt: skip
         ax.set(xscale="log", yscale="log", xlabel="operations for each byte of the gallery", title="Rate of a search",
                ylabel="10⁹ operations a second")  # fmt: skip
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.grid(True)
         ax.legend(loc="lower right", title="numbers: queries in the batch")
     return figure
