@@ -27,7 +27,7 @@ $(error TORCH=$(TORCH) is not known; use TORCH=cpu, TORCH=cuda or nothing)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce verify ablations ablation book app lab prepare vendor notebooks readme test test-browser test-all fuzz kill-test audit lint types check format clean
+.PHONY: help setup reproduce verify ablations ablation book app lab prepare vendor notebooks readme test test-browser test-all bench fuzz kill-test audit lint types check format clean
 
 help: ## explain every target
 	@echo "make reproduce, then make test; settings in brackets are given as NAME=value"
@@ -95,6 +95,9 @@ test-browser: $(STAMP) ## the tests that need Chromium; fetches one where there 
 
 test-all: $(STAMP) ## every test: slow ones, browser, GPU
 	@$(BIN)/pytest -q
+
+bench: $(STAMP) ## measure search, training, preparation and memory into outputs/bench.json; ten minutes, an idle machine
+	@$(BIN)/python tools/bench.py
 
 fuzz: $(STAMP) ## damage files in thousands of ways and read them  [SHORT=1]
 	@$(BIN)/python tools/fuzz.py $(if $(SHORT),--short)

@@ -201,9 +201,11 @@ class Benchmark:
 
     def group_relevant(self, rows: np.ndarray) -> np.ndarray:
         """Return bool (len(rows), N): the shape is the query's own or a variant of the same group."""
-        group = pd.factorize(self.shapes["group"])[0]  # (N,)
-        same = group[:, None] == group[None, :]  # (N, N)
-        return (self.relevant(rows).astype(np.float32) @ same.astype(np.float32)) > 0
+        group, names = pd.factorize(self.shapes["group"])  # (N,), (G,)
+        query, shape = np.nonzero(self.relevant(rows))
+        wanted = np.zeros((len(rows), len(names)), bool)  # (len(rows), G)
+        wanted[query, group[shape]] = True
+        return wanted[:, group]
 
     def query_category(self, rows: np.ndarray) -> np.ndarray:
         """Return category codes of these queries, int64 (len(rows),)."""

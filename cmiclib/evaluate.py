@@ -5,7 +5,7 @@ The gallery is always the whole gallery, distractors included, unless a figure s
 alone would make the intervals too narrow.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from .guard import check_unchanged
 from .index import ShapeIndex
 from .metrics import macro, per_query_metrics, restrict_to_category, summarise
 
+SCORES_AT_ONCE = 1 << 24
+"""Scores that are judged together: 64 MB, and a few times that for what is computed on the way."""
 POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 
@@ -42,6 +44,16 @@ class Scored:
             group: count variants of the own shape (same ``group``) as right, too.
             category_given: search only the query's category.
         """
+        parts = [block._metrics(group, category_given) for block in self.blocks()]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def blocks(self) -> Iterator["Scored"]:
+        """Give the queries block by block, so that what is computed of their scores needs little memory."""
+        size = max(1, SCORES_AT_ONCE // max(1, self.scores.shape[1]))
+        for start in range(0, max(1, len(self.rows)), size):
+            yield Scored(self.scores[start : start + size], self.rows[start : start + size], self.benchmark)
+
+    def _metrics(self, group: bool, category_given: bool) -> dict[str, Tensor]:
         benchmark = self.benchmark
         relevant = benchmark.group_relevant(self.rows) if group else benchmark.relevant(self.rows)
         query_category = torch.from_numpy(benchmark.query_category(self.rows))
@@ -65,16 +77,19 @@ class Scored:
         table, values = self.benchmark.queries.iloc[self.rows].reset_index(drop=True), self.metrics()
         for name in ("top1", "top10", "map10", "mrr"):
             table[name] = values[name].numpy()
-        relevant = torch.from_numpy(self.benchmark.relevant(self.rows))
         best = self.scores.max(dim=1)
-        own = self.scores.masked_fill(~relevant, -torch.inf).amax(dim=1)
-        other = self.scores.masked_fill(relevant, -torch.inf).amax(dim=1)
         table["first"] = self.benchmark.shapes.shape_id.to_numpy()[best.indices.numpy()]
         table["found"] = self.benchmark.shapes.category.to_numpy()[best.indices.numpy()]
-        table["score"], table["margin"] = best.values.numpy(), (own - other).numpy()
+        table["score"] = best.values.numpy()
+        table["margin"] = torch.cat([block._margin() for block in self.blocks()]).numpy()
         table["rank"] = (1 / table.mrr).round().astype(int)
         table["variant"] = (self.metrics(group=True)["top1"].numpy() == 1) & (table.top1 == 0)
         return table.assign(row=self.rows)
+
+    def _margin(self) -> Tensor:
+        relevant = torch.from_numpy(self.benchmark.relevant(self.rows))
+        own = self.scores.masked_fill(~relevant, -torch.inf).amax(dim=1)
+        return own - self.scores.masked_fill(relevant, -torch.inf).amax(dim=1)
 
 
 def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch.device | str = "cpu") -> Scored:
@@ -174,7 +189,7 @@ def shape_distances(scored: Scored) -> dict[str, float]:
     """Mean of :func:`pair_distances` between each query's first shape and its own."""
     benchmark = scored.benchmark
     first = scored.scores.argmax(dim=1).numpy()
-    own = benchmark.relevant(scored.rows).argmax(axis=1)
+    own = np.concatenate([benchmark.relevant(block.rows).argmax(axis=1) for block in scored.blocks()])
     return {name: float(values.mean()) for name, values in pair_distances(benchmark, first, benchmark, own).items()}
 
 

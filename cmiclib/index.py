@@ -5,28 +5,30 @@ An index file is self-contained: the gallery's view embeddings, the attention ma
 """
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .altered import altered
 from .benchmark import Benchmark
 from .checkpoint import write_atomically
 from .config import Config, Fusion, parse_config
-from .embed import embed_gallery, embed_queries
+from .distributed import ALONE, Processes
+from .embed import embed_gallery, embed_in_shares, embed_queries
 from .errors import CheckpointError
 from .files import check_regular
 from .metrics import top_k
 from .model import CMIC, fused_scores, fused_weights
+from .tensor_file import Blocks, write_tensors
 
 FORMAT = "cmic-index-1"
-FEW_QUERIES, MANY_SHAPES = 4, 2_000
-"""So few queries of so many shapes are searched in one compiled pass; less is done within a millisecond either way."""
+BLOCK = 1 << 26
+"""Products of queries and views in a block of the gallery: 256 MB where all of them exist at once."""
 
 
 class SearchResult(NamedTuple):
@@ -41,8 +43,8 @@ class ShapeIndex:
     """A gallery ready to be searched.
 
     Args:
-        views: (N, V, d) float32, last axis of length 1.
-        attention: (d, d), the matrix W of :func:`cmiclib.model.attention_scores`.
+        views: (N, V, d) float32, or bfloat16 for half the memory; last axis of length 1. They may be memory-mapped.
+        attention: (d, d) float32, the matrix W of :func:`cmiclib.model.attention_scores`.
         shape_ids: N names.
         model: the encoder of photos; without one, :meth:`search` takes vectors only.
         config: the model's configuration.
@@ -65,23 +67,38 @@ class ShapeIndex:
         self.model, self.config = model, config
 
     @classmethod
-    def build(cls, model: CMIC, benchmark: Benchmark, config: Config | None = None) -> "ShapeIndex":
+    def build(
+        cls,
+        model: CMIC,
+        benchmark: Benchmark,
+        config: Config | None = None,
+        dtype: torch.dtype = torch.float32,
+        processes: Processes = ALONE,
+    ) -> "ShapeIndex":
         """Embed every shape of a benchmark's gallery; puts the model into evaluation mode.
 
         Args:
             model: on any device; the index itself stays on the CPU.
             benchmark: its views are the gallery, altered as the configuration says.
             config: the run's configuration; default: fp32 and the augmentation's defaults.
+            dtype: float32, or bfloat16: half the size, and scores that differ in the third digit.
+            processes: each embeds its share, and all get the whole index.
         """
         config = config or Config(model=model.config)
-        views = embed_gallery(model.eval(), altered(benchmark, config.data).views, config)
+        pictures = altered(benchmark, config.data).views
+        if processes.count == 1:
+            views = embed_gallery(model.eval(), pictures, config)
+        else:
+            views = embed_in_shares(model.eval(), pictures, config, processes)
         attention = model.attention_weight.detach().cpu()
-        return cls(views, attention, benchmark.shapes.shape_id.tolist(), model, config)
+        return cls(views.to(dtype), attention, benchmark.shapes.shape_id.tolist(), model, config)
 
     @classmethod
-    def from_arrays(cls, views: np.ndarray, attention: np.ndarray, shape_ids: list[str]) -> "ShapeIndex":
-        """Make an index from numpy arrays: views (N, V, d), attention (d, d)."""
-        return cls(torch.as_tensor(views).float(), torch.as_tensor(attention).float(), list(shape_ids))
+    def from_arrays(
+        cls, views: np.ndarray, attention: np.ndarray, shape_ids: list[str], dtype: torch.dtype = torch.float32
+    ) -> "ShapeIndex":
+        """Make an index from numpy arrays: views (N, V, d), attention (d, d); ``dtype`` as in :meth:`build`."""
+        return cls(torch.as_tensor(views).to(dtype), torch.as_tensor(attention).float(), list(shape_ids))
 
     def __len__(self) -> int:
         return len(self.shape_ids)
@@ -103,30 +120,45 @@ class ShapeIndex:
 
     @torch.no_grad()
     def scores(self, query: Tensor | np.ndarray) -> Tensor:
-        """Query vectors (Q, d) → scores (Q, N)."""
-        vectors = self._vectors(query)
-        if self.fusion == "attention" and 0 < len(vectors) <= FEW_QUERIES and len(self) >= MANY_SHAPES:
-            from .scan import scan  # compiles, so only where it pays
+        """Query vectors (Q, d) → scores (Q, N) float32."""
+        vectors = _vectors(query)
+        scores = vectors.new_empty(len(vectors), len(self))
+        for part, block in self._blocks(vectors):
+            scores[:, part] = block
+        return scores
 
-            return scan(torch.as_tensor(query).float(), self.views, self.attention.float())
-        return fused_scores(vectors, self.views, self.attention, self.fusion)
-
+    @torch.no_grad()
     def rank(self, query: Tensor | np.ndarray, k: int = 10) -> tuple[Tensor, Tensor]:
-        """Return gallery rows and scores, both (Q, k), exactly; of equal scores the lower row comes first."""
-        scores, rows = top_k(self.scores(query), k)
-        return rows, scores
+        """Return gallery rows and scores, both (Q, k), exactly; of equal scores the lower row comes first.
+
+        The gallery is read once, block by block; the memory that it takes does not grow with the gallery.
+        """
+        vectors = _vectors(query)
+        best = vectors.new_empty(len(vectors), 0)
+        rows = torch.empty(len(vectors), 0, dtype=torch.int64)
+        for part, block in self._blocks(vectors):
+            scores, columns = top_k(block, k)
+            candidates = torch.cat([rows, columns + part.start], dim=1)  # equal scores in the order of rows
+            best, places = top_k(torch.cat([best, scores], dim=1), k)
+            rows = candidates.gather(1, places)
+        return rows, best
+
+    def _blocks(self, query: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Score the gallery in blocks of nearly one size: which shapes, and (Q, n)."""
+        products = len(query) * self.views.shape[0] * self.views.shape[1]
+        count = max(1, min(len(self), -(-products // BLOCK)))
+        for i in range(count):
+            part = slice(len(self) * i // count, len(self) * (i + 1) // count)
+            yield part, fused_scores(query, self.views[part], self.attention, self.fusion)
 
     @torch.no_grad()
     def search(self, query: Tensor | np.ndarray, k: int = 10) -> SearchResult:
         """Return ids, scores and view weights of the k best shapes of each query (Q, d); all N where k is larger."""
         rows, scores = self.rank(query, k)
         weights = scores.new_zeros(*rows.shape, self.views.shape[1])  # (Q, k, V)
-        for i, vector in enumerate(self._vectors(query)):  # one query at a time: (k, V, d) copies stay small
+        for i, vector in enumerate(_vectors(query)):  # one query at a time: (k, V, d) copies stay small
             weights[i] = fused_weights(vector[None], self.views[rows[i]], self.attention, self.fusion)[0]
         return SearchResult([[self.shape_ids[i] for i in line] for line in rows.tolist()], scores, weights)
-
-    def _vectors(self, query: Tensor | np.ndarray) -> Tensor:
-        return torch.as_tensor(query).to(self.views)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically.
@@ -134,17 +166,13 @@ class ShapeIndex:
         Raises:
             StorageError: the disk is full or read-only.
         """
-        tensors = {"views": self.views.contiguous(), "attention": self.attention.contiguous()}
-        if self.model is not None:
-            state = self.model.query_encoder.state_dict()
-            tensors |= {f"query_encoder.{name}": value.contiguous().cpu() for name, value in state.items()}
+        state = self.model.query_encoder.state_dict() if self.model else {}
         config = self.config.model_dump_json() if self.config else ""
-        metadata = {"format": FORMAT, "shape_ids": json.dumps(self.shape_ids), "config": config}
-        write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
+        write_index(path, Blocks.of(self.views), self.attention, self.shape_ids, state, config)
 
     @classmethod
     def load(cls, path: str | Path) -> "ShapeIndex":
-        """Read an index file.
+        """Open an index file; its views stay on the disk, memory-mapped, until a search reads them.
 
         Raises:
             CheckpointError: missing, damaged or not an index.
@@ -169,8 +197,8 @@ class ShapeIndex:
                 raise ValueError(
                     f"views {tuple(views.shape)} and attention {tuple(attention.shape)} of {len(ids)} shapes"
                 )
-            if not (views.is_floating_point() and attention.is_floating_point()):
-                raise ValueError("its vectors are no numbers with a fraction")
+            if views.dtype not in (torch.float32, torch.bfloat16) or attention.dtype != torch.float32:
+                raise ValueError(f"its views are {views.dtype}, its attention {attention.dtype}")
             if not metadata["config"]:
                 return cls(views, attention, ids)
             config = parse_config(json.loads(metadata["config"]), path=str(path))
@@ -187,3 +215,34 @@ class ShapeIndex:
                 path=path,
                 fix="make it again with `cmic index`",
             ) from None
+
+
+def write_index(
+    path: str | Path,
+    views: Blocks,
+    attention: Tensor,
+    shape_ids: list[str],
+    encoder: Mapping[str, Tensor] | None = None,
+    config: str = "",
+) -> None:
+    """Write an index file, atomically; the gallery may be larger than the memory.
+
+    Args:
+        path: the file.
+        views: (N, V, d) float32 or bfloat16, in one piece or block by block.
+        attention: (d, d) float32.
+        shape_ids: N names.
+        encoder: the weights of the photo encoder.
+        config: the model's configuration as JSON; belongs to the encoder.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    tensors = {"views": views, "attention": Blocks.of(attention)}
+    tensors |= {f"query_encoder.{name}": Blocks.of(value) for name, value in (encoder or {}).items()}
+    metadata = {"format": FORMAT, "shape_ids": json.dumps(shape_ids), "config": config}
+    write_atomically(Path(path), lambda temporary: write_tensors(temporary, tensors, metadata))
+
+
+def _vectors(query: Tensor | np.ndarray) -> Tensor:
+    return torch.as_tensor(query).detach().float()

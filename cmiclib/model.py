@@ -21,6 +21,8 @@ CHUNK_ELEMENTS, DEVICE_CHUNK_ELEMENTS = 1 << 18, 1 << 26
 """Elements of one (q, V, n) block without gradients: 1 MB in float32 stays in a core's cache; a GPU has room."""
 QUERIES = 16
 """Queries of a block at least, so that each view that is read serves some."""
+FEW_QUERIES, MANY_SHAPES, MANY_SCORES = 4, 2_000, 250_000
+"""So few queries of so many shapes, or so many scores, are worth a compiled pass; less is done within milliseconds."""
 
 
 def attention_weights(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ def attention_weights(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
         (Q, N, V); each row over V is positive and sums to 1.
     """
     _check_shapes(query, views, weight)
-    logits = (query @ weight.T) @ views.flatten(0, 1).T  # (Q, N·V)
+    logits = (query @ weight.T) @ views.flatten(0, 1).T.to(query.dtype)  # (Q, N·V)
     return logits.unflatten(1, views.shape[:2]).softmax(dim=-1)  # (Q, N, V)
 
 
@@ -44,27 +46,39 @@ def attention_scores(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         query: (Q, d), rows of length 1.
-        views: (N, V, d), last axis of length 1.
+        views: (N, V, d), last axis of length 1; they may be of less precision than the queries.
         weight: (d, d), as in :func:`attention_weights`.
 
     Returns:
-        (Q, N) in [-1, 1]: the attention-weighted mean of the cosines between query and views.
+        (Q, N) in [-1, 1]: the attention-weighted mean of the cosines between query and views. Large galleries on the
+        CPU are scored in one compiled pass, :mod:`cmiclib.scan`.
     """
     _check_shapes(query, views, weight)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (query, views, weight)):
         return _score_block(query, query @ weight.T, views)
+    if _is_worth_compiling(query, views, weight):
+        from .scan import scan  # takes a moment to load
+
+        return scan(query.detach(), views.detach(), weight.detach())
     turned = query @ weight.T  # (Q, d)
     scores = query.new_empty(len(query), len(views))  # (Q, N)
     chunk = CHUNK_ELEMENTS if query.device.type == "cpu" else DEVICE_CHUNK_ELEMENTS
     width = max(1, chunk // (QUERIES * max(1, views.shape[1])))
     for start in range(0, len(views), width):
-        block = views[start : start + width]
+        block = views[start : start + width].to(query.dtype)
         flat = block.transpose(0, 1).flatten(0, 1).T  # (d, V·n): sums over views run along rows of shapes
         rows = max(1, chunk // (block.shape[0] * block.shape[1]))
         for top in range(0, len(query), rows):
             part = slice(top, top + rows)
             scores[part, start : start + width] = _score_in_place(query[part], turned[part], flat, len(block))
     return scores
+
+
+def _is_worth_compiling(query: Tensor, views: Tensor, weight: Tensor) -> bool:
+    whole = query.device.type == "cpu" and query.dtype == weight.dtype == torch.float32
+    if not whole or views.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    return len(query) * len(views) >= (MANY_SCORES if len(query) > FEW_QUERIES else MANY_SHAPES * len(query)) > 0
 
 
 def _score_in_place(query: Tensor, turned: Tensor, flat: Tensor, shapes: int) -> Tensor:
@@ -102,7 +116,7 @@ def fused_weights(query: Tensor, views: Tensor, weight: Tensor, fusion: Fusion) 
 
 def _products(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
     _check_shapes(query, views, weight)
-    return (query @ views.flatten(0, 1).T).unflatten(1, views.shape[:2])  # (Q, N, V)
+    return (query @ views.flatten(0, 1).T.to(query.dtype)).unflatten(1, views.shape[:2])  # (Q, N, V)
 
 
 def _check_shapes(query: Tensor, views: Tensor, weight: Tensor) -> None:

@@ -9,7 +9,7 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from .provenance import code_digest, environment
 
 METHOD = (
     "altered", "augment", "batches", "color", "copies", "damage", "distributed", "embed", "encoders", "losses",
-    "metrics", "mixing", "model", "optimise", "released", "train", "weights",
+    "metrics", "mixing", "model", "optimise", "released", "scan", "train", "weights",
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
@@ -211,18 +211,20 @@ def train(
     return Run.open(path)
 
 
-def training_loss(
-    model: CMIC | DistributedDataParallel, data: TrainingData, config: Config, step: int, processes: Processes = ALONE
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss of one step: total, instance and category term, each a scalar on the device.
+class StepInput(NamedTuple):
+    """What one step compares, the whole batch, on the training device."""
 
-    Every process draws and augments the whole batch, embeds its share and computes the whole loss.
-    """
+    photos: Tensor  # (B, 4, size, size), or what the frozen stages returned for them
+    views: Tensor  # (C, V, 1, size, size), or what the frozen stages returned for them
+    target: Tensor  # (B,) the column of each photo's own shape
+    category: Tensor  # (C,) code of each column's category
+
+
+def step_input(data: TrainingData, config: Config, step: int) -> StepInput:
+    """Draw and augment the batch of a step; a function of ``(config.train.seed, step)``."""
     device, size, settings = data.photos.device, config.model.image_size, config.train
     batch = draw_batch(data.photo_shape, len(data.views), settings.batch, settings.seed, step, settings.shapes)
     generator = step_generator(settings.seed, step, "augment")
-    purpose = "dropout" if processes.first else f"dropout {processes.rank}"
-    torch.manual_seed(step_generator(settings.seed, step, purpose).initial_seed())
     rows, shapes, target = batch.photos.to(device), batch.shapes.to(device), batch.target.to(device)
     chosen = torch.rand(len(shapes), data.views.shape[1], generator=generator).argsort(1)[:, : settings.views]
     chosen = chosen.to(device)  # (C, V)
@@ -237,14 +239,27 @@ def training_loss(
             if data.copies.views is None
             else draw_views(data.copies.views, shapes, chosen, generator)
         )  # (C, V, …)
+    return StepInput(photos, views, target, data.category[shapes])
+
+
+def training_loss(
+    model: CMIC | DistributedDataParallel, data: TrainingData, config: Config, step: int, processes: Processes = ALONE
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of one step: total, instance and category term, each a scalar on the device.
+
+    Every process draws and augments the whole batch, embeds its share and computes the whole loss.
+    """
+    photos, views, target, category = step_input(data, config, step)
+    purpose = "dropout" if processes.first else f"dropout {processes.rank}"
+    torch.manual_seed(step_generator(config.train.seed, step, purpose).initial_seed())
+    with autocast(config, data.photos.device):
         query, gallery = model(
             photos[processes.share(len(photos))], views[processes.share(len(views))],
             photos_begun=data.copies.photos is not None, views_begun=data.copies.views is not None,
         )  # fmt: skip
-    query, gallery = processes.gather(query, len(rows)), processes.gather(gallery, len(shapes))  # (B, d), (C, V, d)
+    query, gallery = processes.gather(query, len(photos)), processes.gather(gallery, len(views))  # (B, d), (C, V, d)
     whole: CMIC = model.module if isinstance(model, DistributedDataParallel) else model
     scores = whole.score(query, gallery)  # (B, C)
-    category = data.category[shapes]
     same = category[target][:, None] == category[None, :]  # (B, C)
     return cmic_loss(scores, target, same, config.loss)
 

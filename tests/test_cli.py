@@ -219,6 +219,14 @@ def test_a_parameter_without_a_value_is_refused() -> None:
         parse_parameter("K")
 
 
+def test_an_index_in_half_precision_is_smaller(tmp_path: Path, run_folder, tiny_benchmark, index_file) -> None:
+    made = invoke(
+        "index", "--run", run_folder, "--benchmark", tiny_benchmark.path, "--output", tmp_path / "half", "--half"
+    )
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "half").stat().st_size < index_file.stat().st_size
+
+
 def test_a_failed_chapter_ends_reproduce_with_its_name_after_the_report_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_benchmark
 ) -> None:

@@ -12,6 +12,7 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.distributed import ALONE, Processes, SharedBatchNorm, joined, share_statistics
 from cmiclib.errors import TrainingError
+from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
 from cmiclib.train import TrainingData, train, training_loss
 
@@ -125,6 +126,19 @@ def test_a_step_of_two_processes_has_loss_and_gradients_of_one(tiny_benchmark):
         for name, gradient in gradients.items():
             largest = max(1.0, gradient.abs().max().item())
             assert (of_theirs[name] - gradient).abs().max().item() <= 1e-5 * largest, name
+
+
+def built(processes, folder):
+    model = build_model_of(CONFIG)
+    index = ShapeIndex.build(model, Benchmark.open(folder), CONFIG, processes=processes)
+    return index.views, index.shape_ids
+
+
+def test_two_processes_embed_a_gallery_together(tiny_benchmark):
+    views, ids = built(ALONE, tiny_benchmark.path)
+    for theirs, of_theirs in in_processes(built, tiny_benchmark.path):
+        torch.testing.assert_close(theirs, views, atol=1e-5, rtol=0)
+        assert of_theirs == ids
 
 
 def whole_run(processes, folder, path, resume):

@@ -1,11 +1,15 @@
 """Evaluation against loops, on scores that are made up so that every figure is known."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from cmiclib import evaluate as module
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import BenchmarkError
 from cmiclib.evaluate import (
@@ -143,3 +147,47 @@ def test_an_empty_split_is_one_clear_error(tiny_benchmark, tmp_path, monkeypatch
     monkeypatch.setattr(type(tiny_benchmark), "rows", lambda self, *a, **k: np.zeros(0, np.int64))
     with pytest.raises(BenchmarkError, match="no photos in split 'test'"):
         evaluate_run(run, tiny_benchmark)
+
+
+def test_scores_are_judged_alike_in_blocks(tiny_benchmark, monkeypatch):
+    rows = tiny_benchmark.rows("all")
+    scored = Scored(torch.rand(len(rows), len(tiny_benchmark.shapes)), rows, tiny_benchmark)
+    whole, table = [scored.metrics(group=group) for group in (False, True)], scored.table()
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", 5 * len(tiny_benchmark.shapes))
+    assert len(list(scored.blocks())) > 2
+    for group, values in zip((False, True), whole, strict=True):
+        assert all(torch.equal(values[name], value) for name, value in scored.metrics(group=group).items())
+    pd.testing.assert_frame_equal(scored.table(), table)
+
+
+LARGE = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pandas as pd, torch
+from cmiclib.benchmark import Benchmark, FLAG_COLUMNS
+from cmiclib.evaluate import Scored, report
+from cmiclib.index import ShapeIndex
+
+shapes, queries, rng = 50_000, 2_000, np.random.default_rng(0)
+ids = [f"s{i}" for i in range(shapes)]
+category = np.array(["bed", "chair", "sofa", "table"])[rng.integers(0, 4, shapes)]
+own = rng.integers(0, shapes, queries)
+table = pd.DataFrame({"shape_id": ids, "category": category, "group": [f"g{i // 2}" for i in range(shapes)]})
+photos = pd.DataFrame({"query_id": range(queries), "shape_id": [ids[i] for i in own], "category": category[own],
+                       "split": "test", **{flag: True for flag in FLAG_COLUMNS}})
+benchmark = Benchmark(Path("."), {"name": "large"}, table, photos, {})
+views = torch.nn.functional.normalize(torch.randn(shapes, 12, 128), dim=-1)
+index = ShapeIndex.from_arrays(views.numpy(), np.eye(128), ids)
+query = torch.nn.functional.normalize(views[own].mean(1), dim=-1)
+figures = report(Scored(index.scores(query), np.arange(queries), benchmark))
+assert figures["queries"] == queries and figures["top1"] > 0.99, figures
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_two_thousand_photos_over_fifty_thousand_shapes_need_less_than_three_gigabytes():
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stdout)
+    assert 3e8 < peak < 3e9  # the vectors alone are 307 MB

@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from mpl_toolkits.mplot3d import Axes3D
 
 from cmiclib import figures
 from cmiclib.figures import style
+from cmiclib.speed import least_seconds, search_work
 
 RNG = np.random.default_rng(0)
 AZIMUTHS = list(range(0, 360, 30))
@@ -368,3 +370,38 @@ def test_attended_views_name_the_strongest_in_bold() -> None:
         assert bold == [int(weight[row].argmax())]
         assert labels[bold[0]].get_text() == f"{AZIMUTHS[bold[0]]}°\n{weight[row].max():.2f}"
     assert_apart(figure, written(figure))
+
+
+def searches():
+    return [
+        {
+            "dtype": dtype, "shapes": shapes, "queries": queries, "seconds": [0.01 * queries, 0.02 * queries],
+            "copy_rate": 3e10, "product_rate": 2e11, **search_work(shapes, queries, getattr(torch, dtype)),
+        }
+        for dtype in ("float32", "bfloat16") for shapes in (1000, 50_000) for queries in (1, 8, 256)
+    ]  # fmt: skip
+
+
+def test_scaling_shows_times_and_the_least_ones():
+    left, right = figures.search_scaling(searches()).axes
+    times, least = right.lines[0], right.lines[1]
+    assert times.get_xdata().tolist() == [1, 8, 256] and times.get_ydata().tolist() == pytest.approx([20, 160, 5120])
+    expected = [1e3 * least_seconds(row) for row in searches() if (row["dtype"], row["shapes"]) == ("float32", 50_000)]
+    assert least.get_ydata().tolist() == pytest.approx(expected)
+    assert len(left.get_legend().get_texts()) == 4
+
+
+def test_a_roofline_bounds_rates_by_memory_and_by_products():
+    (ax,) = figures.roofline([row for row in searches() if row["shapes"] == 50_000]).axes
+    roof = ax.lines[0]
+    x, y = np.array(roof.get_xdata()), np.array(roof.get_ydata())
+    np.testing.assert_allclose(y, np.minimum(30 * x, 200))
+    assert list(ax.lines[1].get_xdata()) == pytest.approx([1, 8, 256])  # 2 · 2 · Q / 4 bytes
+
+
+def test_bounds_are_shown_over_the_clusters_with_what_bounds_them():
+    rows = [{"clusters": k, "skipped_by_radius": 0.1, "skipped_by_distance": 0.2} for k in (16, 64)]
+    result = {"vectors": "trained", "skipped_by_products": 0.9, "rows": rows}
+    first, _ = figures.bound_shares([result, result | {"vectors": "random"}]).axes
+    assert first.get_title(loc="left") == "Trained vectors"
+    assert [list(line.get_ydata()) for line in first.lines] == [[0.9, 0.9], [0.2, 0.2], [0.1, 0.1]]

@@ -1,4 +1,5 @@
 import errno
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,11 +7,14 @@ import torch
 from safetensors.torch import save_file
 
 from cmiclib import checkpoint
+from cmiclib import index as module
 from cmiclib.config import Config, ModelConfig
 from cmiclib.embed import embed_gallery, embed_queries
 from cmiclib.errors import CheckpointError, StorageError
-from cmiclib.index import ShapeIndex
-from cmiclib.model import attention_scores, attention_weights, build_model
+from cmiclib.index import ShapeIndex, write_index
+from cmiclib.metrics import top_k
+from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
+from cmiclib.tensor_file import Blocks
 
 CONFIG = Config(
     model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random")
@@ -113,6 +117,38 @@ def test_more_results_than_shapes_are_all_shapes(k, expected):
     assert all(len(set(line)) == expected for line in found.ids)
 
 
+@pytest.mark.parametrize("block", [1, 5 * 12, 5 * 12 * 3, 5 * 12 * 7, 10**9])
+def test_however_large_the_blocks_the_ranking_is_that_of_all_scores(block, monkeypatch):
+    views, attention, ids, query = random_arrays()
+    views[[2, 6, 9, 17]] = query[0]  # equal scores in several blocks
+    index = ShapeIndex.from_arrays(views, attention, ids)
+    whole = fused_scores(torch.as_tensor(query).float(), index.views, index.attention, "attention")
+    best, expected = top_k(whole, 6)
+    monkeypatch.setattr(module, "BLOCK", block)
+    rows, scores = index.rank(query, 6)
+    torch.testing.assert_close(scores, best, atol=1e-6, rtol=0)
+    assert torch.equal(rows[1:], expected[1:]) and rows[0, :4].tolist() == [2, 6, 9, 17]
+    torch.testing.assert_close(index.scores(query), whole, atol=1e-6, rtol=0)
+
+
+def test_an_index_in_half_precision_is_half_as_large_and_nearly_as_exact(tmp_path):
+    views, attention, ids, query = random_arrays(shapes=300, d=128)
+    whole, half = (
+        ShapeIndex.from_arrays(views, attention / 10, ids, dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
+    sizes = []
+    for name, index in (("whole", whole), ("half", half)):
+        index.save(tmp_path / name)
+        sizes.append((tmp_path / name).stat().st_size)
+    assert sizes[0] - sizes[1] == 300 * 12 * 128 * 2
+    loaded = ShapeIndex.load(tmp_path / "half")
+    assert loaded.views.dtype == torch.bfloat16 and torch.equal(loaded.views, half.views)
+    found, exact = loaded.search(query, 10), whole.search(query, 10)
+    assert found.scores.dtype == found.weights.dtype == torch.float32
+    torch.testing.assert_close(found.scores, exact.scores, atol=5e-3, rtol=0)
+    assert all(len(set(a) & set(b)) >= 9 for a, b in zip(found.ids, exact.ids, strict=True))
+
+
 def test_no_query_gives_no_result():
     views, attention, ids, query = random_arrays()
     found = ShapeIndex.from_arrays(views, attention, ids).search(query[:0], k=3)
@@ -183,6 +219,40 @@ def test_an_index_of_arrays_keeps_its_vectors_but_embeds_no_photos(tmp_path, tin
     assert torch.equal(loaded.scores(query), index.scores(query))
     with pytest.raises(CheckpointError, match="cmic index"):
         loaded.embed(tiny_benchmark.images[:1])
+
+
+def test_an_index_larger_than_the_memory_is_written_block_by_block(tmp_path):
+    views, attention, ids, _ = random_arrays(shapes=20)
+    index = ShapeIndex.from_arrays(views, attention, ids)
+    index.save(tmp_path / "whole")
+    blocks = Blocks((20, 12, 8), torch.float32, (index.views[i : i + 6] for i in range(0, 20, 6)))
+    write_index(tmp_path / "parts", blocks, index.attention, ids)
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+    short = Blocks((20, 12, 8), torch.float32, [index.views[:6]])
+    with pytest.raises(ValueError, match="parts of views"):
+        write_index(tmp_path / "short", short, index.attention, ids)
+    assert not (tmp_path / "short").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_opening_an_index_does_not_read_its_views(tmp_path):
+    shapes = 20_000
+    block = torch.nn.functional.normalize(torch.randn(1000, 12, 64), dim=2)
+    write_index(
+        tmp_path / "large", Blocks((shapes, 12, 64), torch.float32, (block for _ in range(20))), torch.eye(64),
+        [str(i) for i in range(shapes)],
+    )  # fmt: skip
+    before = resident()
+    index = ShapeIndex.load(tmp_path / "large")
+    assert resident() - before < 20 << 20  # the file has 61 MB
+    assert index.rank(block[3, :1], 1)[0].item() == 3
+    assert resident() - before > 50 << 20  # so this is how a gallery that was read shows
+
+
+def resident():
+    """Bytes of this process in memory, mapped files among them."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated", "other weights"])

@@ -245,7 +245,7 @@ class Retriever:
         if self._atlas is None:
             category = self.photos.queries.category.to_numpy()[self.rows]
             shapes = self.gallery.shapes.category.to_numpy()
-            self._atlas = lay_out(self.embed_photos(), category, self.index.views, shapes)
+            self._atlas = lay_out(self.embed_photos(), category, self.index.views.float(), shapes)
         return self._atlas
 
     @property

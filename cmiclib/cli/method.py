@@ -41,9 +41,13 @@ def evaluate(
     changed: Annotated[bool, typer.Option("--changed", help="also where the benchmark has changed since")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure a run on a prepared benchmark, in its own gallery or in one that lacks the photos' shapes."""
+    """Measure a run on a prepared benchmark, in its own gallery or in one that lacks the photos' shapes.
+
+    Under torchrun, each process embeds its share of the gallery.
+    """
     from ..benchmark import Benchmark
     from ..checkpoint import Run
+    from ..distributed import joined, own_device
     from ..evaluate import check_protocols, report, score_index
     from ..guard import check_unchanged
     from ..index import ShapeIndex
@@ -56,7 +60,11 @@ def evaluate(
     searched = Benchmark.open(gallery) if gallery else None
     if searched is not None:
         check_protocols(opened, searched)  # before the gallery is embedded, which can take long
-    index = ShapeIndex.build(trained.model(), searched or opened, trained.config)
+    device = own_device()
+    with joined(device) as processes:
+        index = ShapeIndex.build(trained.model(device), searched or opened, trained.config, processes=processes)
+    if not processes.first:
+        return
     if mode is None:
         if searched is None:
             figures = report(score_index(index, opened, split)) | {"gallery_size": len(index)}
@@ -77,16 +85,22 @@ def index(
     run: RunFolder,
     benchmark: Folder,
     output: Annotated[Path, typer.Option(metavar="FILE", help="the index file to write")],
+    half: Annotated[bool, typer.Option("--half", help="in bfloat16: half the size, scores differ a little")] = False,
 ) -> None:
-    """Embed a benchmark's gallery once, for `cmic search`."""
+    """Embed a benchmark's gallery once, for `cmic search`; also under torchrun."""
+    import torch
+
     from ..benchmark import Benchmark
     from ..checkpoint import Run
+    from ..distributed import joined, own_device
     from ..index import ShapeIndex
 
-    opened = Run.open(run)
-    gallery = ShapeIndex.build(opened.model(), Benchmark.open(benchmark), opened.config)
-    gallery.save(output)
-    typer.echo(f"{len(gallery)} shapes: {output}")
+    opened, dtype, device = Run.open(run), torch.bfloat16 if half else torch.float32, own_device()
+    with joined(device) as processes:
+        gallery = ShapeIndex.build(opened.model(device), Benchmark.open(benchmark), opened.config, dtype, processes)
+        if processes.first:
+            gallery.save(output)
+            typer.echo(f"{len(gallery)} shapes: {output}")
 
 
 def convert(

@@ -6,6 +6,7 @@ from .embedding import embedding_map
 from .method import attention, color_transfer, loss_matrix, training_curves
 from .results import category_bars, confusion, effects, margins, rank_curves, result_points
 from .retrieval import attended_views, retrieval_rows
+from .speed import bound_shares, roofline, search_scaling
 from .style import category_colors, use_style
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "accuracy_along",
     "attended_views",
     "attention",
+    "bound_shares",
     "cameras",
     "category_bars",
     "category_colors",
@@ -27,7 +29,9 @@ __all__ = [
     "rank_curves",
     "result_points",
     "retrieval_rows",
+    "roofline",
     "samples",
+    "search_scaling",
     "solid",
     "training_curves",
     "use_style",

@@ -1,8 +1,11 @@
 """Parallel work in order, where one bad file costs itself only."""
 
+import os
+
 import pytest
 
-from cmiclib.errors import MeshError, StorageError
+from cmiclib.errors import MeshError, SourceError, StorageError
+from cmiclib.sources import workers
 from cmiclib.sources.workers import attempt, results
 
 
@@ -40,3 +43,39 @@ def test_an_error_of_the_caller_ends_the_work(recwarn):
         next(made)
         raise StorageError("full", fix="make room")
     assert not [w for w in recwarn if "tasks" in str(w.message)]
+
+
+def halved(number):
+    if number == 3:
+        raise MeshError("odd", path="three.obj")
+    return number // 2, os.getpid()
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_does_the_same_in_its_own_processes(monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    monkeypatch.setattr(workers, "AT_ONCE", 4)  # several rounds
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        monkeypatch.setenv(workers.SCHEDULER, cluster.scheduler_address)
+        with results(halved, range(10), jobs=1, what="numbers", progress=False) as made:
+            found = list(made)
+    assert [item for item, _ in found] == list(range(10))
+    assert isinstance(found[3][1], MeshError)
+    values = [result for _, result in found if not isinstance(result, MeshError)]
+    assert [value for value, _ in values] == [0, 0, 1, 2, 2, 3, 3, 4, 4]
+    assert os.getpid() not in {process for _, process in values}
+
+
+def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv(workers.SCHEDULER, "tcp://127.0.0.1:9")
+    with (
+        pytest.raises(SourceError, match=r"CMIC_SCHEDULER|no Dask scheduler answers"),
+        results(halved, [1], jobs=1, what="numbers", progress=False) as made,
+    ):
+        list(made)
+
+
+def test_threads_stay_here_whatever_cluster_there_is(monkeypatch):
+    monkeypatch.setenv(workers.SCHEDULER, "tcp://127.0.0.1:9")
+    with results(halved, [2, 4], jobs=2, what="numbers", progress=False, threads=True) as made:
+        assert [value for _, (value, _) in made] == [1, 2]

@@ -1,0 +1,108 @@
+"""Time against size, a machine's limits, and what bounds could spare."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from ..speed import least_seconds, median
+from .style import BLUE, FAINT, GREEN, INK, ORANGE, PINK, new_figure, percent_axis
+
+PRECISIONS = {"float32": BLUE, "bfloat16": ORANGE}
+Rows = Sequence[Mapping[str, Any]]
+
+
+def search_scaling(rows: Rows) -> Figure:
+    """Show the time of a search over the gallery's size and, for the largest gallery, over the batch.
+
+    Args:
+        rows: ``dtype``, ``shapes``, ``queries``, ``bytes``, ``operations`` and what
+            :meth:`cmiclib.speed.Limits.beside` returns. Dotted lines: the least time that the machine allows.
+    """
+    most, batch = max(row["shapes"] for row in rows), 256
+    with new_figure(3.9) as figure:
+        left, right = figure.subplots(1, 2)
+        for dtype, color in PRECISIONS.items():
+            for queries, marker in ((1, "o"), (batch, "s")):
+                part = [r for r in rows if r["dtype"] == dtype and r["queries"] == queries]
+                name = f"{queries} {'query' if queries == 1 else 'queries'}, {dtype}"
+                _times(left, [r["shapes"] for r in part], part, color, marker, name)
+            part = [r for r in rows if r["dtype"] == dtype and r["shapes"] == most]
+            _times(right, [r["queries"] for r in part], part, color, "o", dtype)
+        left.set(title="Over the gallery", xlabel="shapes, 12 views each")
+        right.set(title=f"Over the batch, {most:,} shapes", xlabel="queries")
+        for ax in (left, right):
+            ax.set(xscale="log", yscale="log", ylabel="milliseconds")
+            ax.grid(True)
+            ax.legend(fontsize=8)
+    return figure
+
+
+def _times(ax: Axes, at: list[int], rows: Rows, color: str, marker: str, name: str) -> None:
+    taken = [1e3 * median(row["seconds"]) for row in rows]
+    fastest, slowest = [1e3 * min(row["seconds"]) for row in rows], [1e3 * max(row["seconds"]) for row in rows]
+    ax.fill_between(at, fastest, slowest, color=color, alpha=0.2, linewidth=0)
+    ax.plot(at, taken, marker=marker, markersize=4, color=color, label=name)
+    ax.plot(at, [1e3 * least_seconds(row) for row in rows], color=color, linewidth=1, linestyle=":")
+
+
+def roofline(rows: Rows) -> Figure:
+    """Show the rate that searches reach, below the two limits of the machine.
+
+    Args:
+        rows: as in :func:`search_scaling`, of one gallery.
+    """
+    with new_figure(4.2, width=7.5) as figure:
+        ax = figure.subplots()
+        reach = np.geomspace(0.5, 2 * max(r["operations"] / r["bytes"] for r in rows), 100)
+        slope = float(np.median([r["copy_rate"] for r in rows]))
+        for dtype, color in PRECISIONS.items():
+            top = float(np.median([r["product_rate"] for r in rows if r["dtype"] == dtype]))
+            roof = np.minimum(reach * slope, top) / 1e9
+            ax.plot(reach, roof, color=color, linewidth=1.2, linestyle=":")
+            ax.annotate(f"products in {dtype}", (reach[-1], top / 1e9), (0, 4), textcoords="offset points",
+                        ha="right", color=color, fontsize=9)  # fmt: skip
+            part = [r for r in rows if r["dtype"] == dtype]
+            at = [r["operations"] / r["bytes"] for r in part]
+            rate = [r["operations"] / median(r["seconds"]) / 1e9 for r in part]
+            ax.plot(at, rate, "o-", markersize=4, color=color, label=dtype)
+            for r, x, y in zip(part, at, rate, strict=True):
+                if r["queries"] in (1, 8, 64, 256):
+                    ax.annotate(str(r["queries"]), (x, y), (4, -11), textcoords="offset points", fontsize=8, color=INK)
+        ax.annotate("memory", (reach[0], reach[0] * slope / 1e9), (8, 14), textcoords="offset points",
+                    color=FAINT, fontsize=9, rotation=33)  # fmt: skip
+        ax.set(xscale="log", yscale="log", xlabel="operations for each byte of the gallery", title="Rate of a search",
+               ylabel="10⁹ operations a second")  # fmt: skip
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.grid(True)
+        ax.legend(loc="lower right", title="numbers: queries in the batch")
+    return figure
+
+
+def bound_shares(results: Rows) -> Figure:
+    """Show which share of a gallery certified bounds could spare, over the number of clusters.
+
+    Args:
+        results: of ``tools/measure_bounds.py``, one entry for each kind of vectors.
+    """
+    with new_figure(3.4) as figure:
+        for ax, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
+            at = [row["clusters"] for row in result["rows"]]
+            ax.axhline(result["skipped_by_products"], color=INK, linewidth=1, linestyle="--",
+                       label="largest product itself")  # fmt: skip
+            for key, color, name in (
+                ("skipped_by_distance", GREEN, "centre, and the view's own distance"),
+                ("skipped_by_radius", PINK, "centre and radius"),
+            ):
+                ax.plot(at, [row[key] for row in result["rows"]], "o-", color=color, label=name)
+            percent_axis(ax, "y")
+            ax.set(xscale="log", xticks=at, xticklabels=at, xlabel="clusters of views", ylabel="% of pairs spared",
+                   title=f"{result['vectors'].capitalize()} vectors")  # fmt: skip
+            ax.minorticks_off()
+        ax.legend(loc="center left", bbox_to_anchor=(0.0, 0.6))
+    return figure

@@ -1,0 +1,163 @@
+"""What search and training cost, and what this machine could do at best: measured, beside what was counted.
+
+A measurement is a list of seconds, all of it kept; what is reported is its median. Two limits belong to a machine: how
+fast it reads its memory and how fast it multiplies matrices. An operation is one multiplication or one addition.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from .config import Config
+from .model import CMIC
+
+VIEWS, DIM = 12, 128
+
+
+def seconds(function: Callable[[], Any], repeats: int = 5) -> list[float]:
+    """Call a function once to warm up, then so often by the clock."""
+    function()
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def in_turns(functions: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict[str, list[float]]:
+    """Time several functions turn by turn, so that a machine that is faster now and slower then is fair to all.
+
+    Args:
+        functions: by name.
+        repeats: turns after a first one, which warms up.
+
+    Returns:
+        The seconds of each function, by name.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            if turn:
+                taken[name].append(time.perf_counter() - started)
+    return taken
+
+
+def median(values: list[float]) -> float:
+    """Return the middle of the values, or the upper one of two."""
+    return sorted(values)[len(values) // 2]
+
+
+class Limits:
+    """What no search can beat on this machine: copying memory, and multiplying matrices.
+
+    Args:
+        megabytes: of the memory that is copied; more than the caches hold.
+        side: of the matrices that are multiplied.
+    """
+
+    def __init__(self, megabytes: int = 256, side: int = 2048):
+        self.source = torch.ones(megabytes << 18)  # float32
+        self.target = torch.empty_like(self.source)
+        self.matrix = {dtype: torch.randn(side, side).to(dtype) for dtype in (torch.float32, torch.bfloat16)}
+        self.bytes, self.operations = 2 * self.source.nbytes, 2 * side**3
+
+    def copy(self) -> None:
+        """Read ``bytes`` / 2 and write as many."""
+        self.target.copy_(self.source)
+
+    def multiply(self, dtype: torch.dtype) -> None:
+        """Do ``operations`` in this precision."""
+        torch.mm(self.matrix[dtype], self.matrix[dtype])
+
+    def beside(self, function: Callable[[], Any], dtype: torch.dtype, repeats: int = 5) -> dict[str, Any]:
+        """Time a function and, in turns with it, both limits.
+
+        Returns:
+            ``seconds``, ``copy_seconds`` and ``product_seconds`` of each turn; ``copy_rate``, bytes read and written a
+            second, and ``product_rate``, operations a second, of the medians.
+        """
+        ways = {
+            "seconds": function, "copy_seconds": self.copy, "product_seconds": lambda: self.multiply(dtype),
+        }  # fmt: skip
+        taken = in_turns(ways, repeats)
+        rates = {
+            "copy_rate": self.bytes / median(taken["copy_seconds"]),
+            "product_rate": self.operations / median(taken["product_seconds"]),
+        }
+        return {**taken, **rates}
+
+
+def random_gallery(shapes: int, queries: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries (Q, 128), views (N, 12, 128) of ``dtype`` and W (128, 128): how long it takes is all the same."""
+    generator = torch.Generator().manual_seed(0)
+    query = F.normalize(torch.randn(queries, DIM, generator=generator), dim=-1)
+    views = torch.empty(shapes, VIEWS, DIM, dtype=dtype)
+    for block in views.split(4096):  # so that never much more than the gallery exists
+        block.copy_(F.normalize(torch.randn(block.shape, generator=generator), dim=-1))
+    return query, views, torch.randn(DIM, DIM, generator=generator) / 4
+
+
+def search_work(shapes: int, queries: int, dtype: torch.dtype = torch.float32) -> dict[str, float]:
+    """Count what a search has to do at least: ``bytes`` of the gallery read, ``operations`` of both products."""
+    numbers = shapes * VIEWS * DIM
+    return {"bytes": numbers * dtype.itemsize, "operations": 2 * 2 * queries * numbers}
+
+
+def least_seconds(row: Mapping[str, Any]) -> float:
+    """Return the time that a search needs at least by the machine's limits.
+
+    Args:
+        row: ``bytes`` and ``operations``, and the rates of :meth:`Limits.beside`.
+    """
+    return float(max(row["bytes"] / row["copy_rate"], row["operations"] / row["product_rate"]))
+
+
+def step_cost(config: Config) -> dict[str, float]:
+    """Count what one training step needs, without doing it.
+
+    Returns:
+        ``operations`` forward and backward; ``activations``, bytes kept from forward to backward in ``float32``;
+        ``weights``, bytes of weights, gradients and Adam's two moments.
+    """
+    with torch.device("meta"):
+        model = CMIC(config.model).train()
+    size, settings = config.model.image_size, config.train
+    columns = max(settings.batch, settings.shapes)
+    photos = torch.empty(settings.batch, 4, size, size, device="meta")
+    views = torch.empty(columns, settings.views, 1, size, size, device="meta")
+    if settings.copies:  # the step begins behind the frozen stages
+        photos = model.query_encoder.begin(model.photo_input(photos))
+    if settings.view_copies:
+        views = model.view_encoder.begin(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[id(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
+        alive.append(tensor)  # so that no storage of the same id follows
+        return tensor
+
+    alive: list[Tensor] = [*model.parameters()]
+    weights = {id(p.untyped_storage()) for p in alive}
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        query, gallery = model(photos, views, photos_begun=settings.copies > 0, views_begun=settings.view_copies > 0)
+        model.score(query, gallery).sum().backward()
+    return {
+        "operations": float(counter.get_total_flops()),
+        "activations": float(sum(size for name, size in kept.items() if name not in weights)),
+        "weights": float(_bytes(model) + 3 * sum(p.nbytes for p in model.parameters() if p.requires_grad)),
+    }
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])

@@ -1,0 +1,249 @@
+"""Measure search, training, preparation and memory; writes outputs/bench.json, from which chapter 12 is drawn.
+
+    python tools/bench.py                       # everything; some ten minutes on two cores, on an idle machine
+    python tools/bench.py search steps          # only these parts; the others stay in the file as they are
+
+The part ``million`` needs 7 GB on the disk for a while. Other work on the machine makes every number worthless.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import cpu_count
+from PIL import Image
+from torch.nn import functional as F
+
+from cmiclib.augment import augment_queries, augment_views, draw_crops
+from cmiclib.benchmark_writer import BenchmarkWriter
+from cmiclib.checkpoint import write_json
+from cmiclib.config import AugmentConfig, profile
+from cmiclib.index import ShapeIndex, write_index
+from cmiclib.model import attention_scores
+from cmiclib.provenance import environment
+from cmiclib.released_transforms import released_photo, released_scores, released_view
+from cmiclib.sources.meshes import MeshFile, add_meshes
+from cmiclib.sources.sweethome import open_sweethome
+from cmiclib.speed import Limits, in_turns, random_gallery, search_work, seconds, step_cost
+from cmiclib.tensor_file import Blocks
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SHAPES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
+QUERIES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+MILLION = 1_000_000
+PAPER_BATCH, PAPER_SIZE = 30, 224
+
+
+def search() -> dict[str, Any]:
+    """Time against shapes and against queries, in both precisions, and the released code's loop."""
+    rows, limits = [], Limits()
+    for name, dtype in DTYPES.items():
+        query, views, weight = random_gallery(SHAPES[-1], QUERIES[-1], dtype)
+        cases = {(n, q) for n in SHAPES for q in (1, 256)} | {(SHAPES[-1], q) for q in QUERIES}
+        for shapes, queries in sorted(cases):
+            part = query[:queries], views[:shapes], weight
+            taken = limits.beside(partial(attention_scores, *part), dtype)
+            rows.append({
+                "dtype": name, "shapes": shapes, "queries": queries, **taken, **search_work(shapes, queries, dtype)
+            })  # fmt: skip
+    query, views, weight = random_gallery(1_000, 256)
+    half, unused = views.bfloat16(), torch.randn(128, 256) / 16
+    ways: dict[str, Callable[[], Any]] = {
+        "as released": lambda: released_scores(query, views, weight, unused),
+        "without the unused layer": lambda: released_scores(query, views, weight),
+        "float32": lambda: attention_scores(query, views, weight),
+        "bfloat16": lambda: attention_scores(query, half, weight),
+    }
+    return {"rows": rows, "loop": {"shapes": 1_000, "queries": 256, "seconds": in_turns(ways)}}
+
+
+def million() -> dict[str, Any]:
+    """One million shapes in a memory-mapped index: time, memory, and whether the answers are exact."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        path = Path(folder) / "million.index"
+        generator = torch.Generator().manual_seed(0)
+        blocks = (
+            F.normalize(torch.randn(10_000, 12, 128, generator=generator), dim=-1) for _ in range(MILLION // 10_000)
+        )
+        weight = torch.randn(128, 128, generator=torch.Generator().manual_seed(1)) / 4
+        written = time.perf_counter()
+        views = Blocks((MILLION, 12, 128), torch.float32, (F.normalize(block, dim=-1) for block in blocks))
+        write_index(path, views, weight, [str(i) for i in range(MILLION)])
+        written = time.perf_counter() - written
+        command = [sys.executable, __file__, "--million", str(path)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # its peak memory is its own
+        return {"shapes": MILLION, "bytes": path.stat().st_size, "write_seconds": written, **json.loads(done.stdout)}
+
+
+def search_million(path: Path) -> dict[str, Any]:
+    """Search the file; called in a process of its own."""
+    opened = time.perf_counter()
+    index = ShapeIndex.load(path)
+    opened = time.perf_counter() - opened
+    query = F.normalize(torch.randn(256, 128, generator=torch.Generator().manual_seed(2)), dim=-1)
+    rows, scores = index.rank(query, 10)  # also brings the file into the system's cache, as far as there is room
+    batch = seconds(lambda: index.rank(query, 10), repeats=1)
+    single = seconds(lambda: index.rank(query[:1], 10))
+    memory = peak_memory()
+    sample = query[:4]
+    best = torch.empty(len(sample), 0, dtype=torch.float64)
+    for views in index.views.split(50_000):  # brute force: every product in double precision, torch's own softmax
+        products = [
+            torch.einsum("qd,nvd->qnv", q.double(), views.double()) for q in (sample @ index.attention.T, sample)
+        ]
+        best = torch.cat([best, (products[0].softmax(dim=-1) * products[1]).sum(dim=-1)], dim=1)
+    order = best.argsort(dim=1, descending=True, stable=True)[:, :10]
+    same = (order == rows[: len(sample)]).all(dim=1)
+    off = (best.gather(1, rows[: len(sample)]) - scores[: len(sample)]).abs().max()
+    return {
+        "open_seconds": opened, "batch": 256, "batch_seconds": batch,
+        "single_seconds": single, "peak_memory": memory, "checked": len(sample), "same_top10": int(same.sum()),
+        "largest_error": float(off),
+    }  # fmt: skip
+
+
+def peak_memory() -> int:
+    """Most bytes of this process that were in memory at once, parts of mapped files among them."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # elsewhere; on Linux it counts the parent's, too
+
+
+def precision() -> dict[str, Any]:
+    """What a gallery in bfloat16 changes, on the vectors of trained models."""
+    from measure_bounds import trained_vectors
+
+    found = []
+    for name, query, views, weight in trained_vectors():
+        exact = attention_scores(query.double(), views.double(), weight.double())
+        best = exact.topk(10, dim=1).indices
+        row: dict[str, Any] = {"vectors": name, "queries": len(query), "shapes": len(views)}
+        for way, size in (("one by one", 4), ("in batches", 256)):
+            index = ShapeIndex(views.bfloat16(), weight, [str(i) for i in range(len(views))])
+            scores = torch.cat([scan_now(part, index) for part in query.split(size)])
+            top = scores.topk(10, dim=1).indices
+            row[way] = {
+                "largest_error": float((scores - exact).abs().max()),
+                "same_first": float((top[:, 0] == best[:, 0]).double().mean()),
+                "shared_top10": float((top[:, :, None] == best[:, None, :]).any(dim=2).double().mean()),
+            }
+        found.append(row)
+    return {"rows": found}
+
+
+def scan_now(query: torch.Tensor, index: ShapeIndex) -> torch.Tensor:
+    """Score by the compiled pass, however small the gallery."""
+    from cmiclib.scan import scan
+
+    return scan(query, index.views, index.attention)
+
+
+def pipelines() -> dict[str, Any]:
+    """One batch of the paper's training input: this library's and, one picture after the other, the released code's."""
+    rng = np.random.default_rng(0)
+    photos = torch.from_numpy(rng.integers(0, 256, (PAPER_BATCH, 4, PAPER_SIZE, PAPER_SIZE), np.uint8))
+    views = torch.from_numpy(rng.integers(0, 256, (PAPER_BATCH, 12, PAPER_SIZE, PAPER_SIZE), np.uint8))
+    settings = AugmentConfig(color="none")  # the transfer of colours is not the pipeline's
+    pictures = [Image.fromarray(np.ascontiguousarray(p[:3].permute(1, 2, 0).numpy())) for p in photos]
+    masks = [Image.fromarray(p[3].numpy()) for p in photos]
+    drawn = [Image.fromarray(v.numpy()) for v in views.flatten(0, 1)]
+
+    def ours() -> None:
+        generator = torch.Generator().manual_seed(0)
+        augment_queries(photos, settings, PAPER_SIZE, generator)
+        augment_views(views, settings, PAPER_SIZE, generator)
+
+    def released() -> None:
+        generator = torch.Generator().manual_seed(0)
+        crop = (10, 10, 190, 190)
+        draw_crops(PAPER_BATCH, settings.query_scale, settings.translate, generator)
+        torch.stack([
+            released_photo(photo, mask, (3.0, 2.0), crop, i % 2 == 0, PAPER_SIZE)
+            for i, (photo, mask) in enumerate(zip(pictures, masks, strict=True))
+        ])  # fmt: skip
+        torch.stack([released_view(view, crop, i % 2 == 0, PAPER_SIZE) for i, view in enumerate(drawn)])
+
+    taken = in_turns({"here": ours, "released": released})
+    return {"photos": PAPER_BATCH, "views": PAPER_BATCH * 12, "size": PAPER_SIZE, "seconds": taken}
+
+
+def steps() -> dict[str, Any]:
+    """Training steps of the demo and of the paper's profile: how much of each is its input, and what was counted."""
+    from profile_step import measure_step
+
+    # A step of the paper's recipe takes most of a minute here, so it is taken twice and not warmed up.
+    rows = [measure_step(profile("demo"), repeats=7), measure_step(profile("paper"), repeats=2, warm=False)]
+    return {"rows": rows, "cost": {name: step_cost(profile(name)) for name in ("demo", "photos", "paper")}}
+
+
+def processes() -> dict[str, Any]:
+    """The same global batch by one process with one thread and with two, and by two processes with one thread each."""
+    script, rows = Path(__file__).with_name("profile_step.py"), []
+    for count, threads in ((1, 1), (1, 2), (2, 1)):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        done = subprocess.run(
+            [*launch, str(script), "--small", "--json"], check=True, capture_output=True, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        )  # fmt: skip
+        rows.append({"processes": count, "threads": threads, **json.loads(done.stdout.splitlines()[-1])})
+    return {"rows": rows}
+
+
+def preparation(shapes: int = 300) -> dict[str, Any]:
+    """Views, points, voxels and viewer's mesh of so many shapes, from mesh files, with a process for each core."""
+    benchmark, jobs = open_sweethome(), cpu_count()
+    files = [
+        MeshFile(row.shape_id, row.category, benchmark.mesh_path(row.shape_id), name=row.name, source="sweethome")
+        for row in benchmark.shapes.head(shapes).itertuples(index=False)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        writer = BenchmarkWriter(Path(folder) / "all", name="bench", source="bench", licence="CC0-1.0", size=PAPER_SIZE)
+        left_out = add_meshes(writer, files, jobs=jobs, allow_missing=True, progress=False)
+        taken = time.perf_counter() - started
+    return {"size": PAPER_SIZE, "jobs": jobs, "shapes": len(files), "left_out": len(left_out), "seconds": taken}
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    part.__name__: part for part in (search, precision, pipelines, steps, processes, preparation, million)
+}
+
+
+def main() -> None:
+    """Measure the asked parts one after another, and store each as soon as it is there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--output", type=Path, default=Path("outputs/bench.json"))
+    parser.add_argument("--million", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.million:
+        print(json.dumps(search_million(arguments.million)))
+        return
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    stored = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
+    for name in arguments.parts or PARTS:
+        started = time.perf_counter()
+        result = PARTS[name]()
+        about = environment() | {"threads": torch.get_num_threads()}
+        stored[name] = {**result, "environment": about}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.output, stored)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Ask whether certified bounds could spare a search most of the gallery and still return the exact first ten.
+
+The score is a mixture of the products of a query with a shape's views, so the largest product bounds it from above. A
+cluster of vectors bounds the products of all its members: product with the centre, plus radius. What the bound says is
+below the tenth best score need not be scored. Here that score is taken as known, which no search knows in advance: it
+could not skip more than this.
+
+    python tools/measure_bounds.py --result data/results/bounds.json
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from sklearn.cluster import KMeans
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from cmiclib.checkpoint import write_json
+from cmiclib.model import attention_scores
+from cmiclib.provenance import environment
+
+SHIPPED = Path(__file__).parents[1] / "data/browser/sweethome.safetensors"
+CLUSTERS = (16, 64, 256, 1024)
+TOP = 10
+
+
+def trained_vectors() -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    """Give the shipped model's test photos (Q, d), views (N, V, d) and W, then random ones of the same number."""
+    tensors = load_file(SHIPPED)
+    query, views = (normalize(tensors[name].float(), dim=-1) for name in ("photos", "views"))
+    yield "trained", query, views, tensors["attention"].float()
+    generator = torch.Generator().manual_seed(0)
+    drawn = (normalize(torch.randn(part.shape, generator=generator), dim=-1) for part in (query, views))
+    yield "random", *drawn, tensors["attention"].float()
+
+
+def skipped_by(bound: np.ndarray, tenth: np.ndarray) -> float:
+    """Return the share of (query, shape) pairs (Q, N) whose bound is below the query's tenth best score (Q,)."""
+    return float((bound < tenth[:, None]).mean())
+
+
+def measure(name: str, query: Tensor, views: Tensor, weight: Tensor) -> dict[str, Any]:
+    """Return what each bound could spare."""
+    scores = attention_scores(query.double(), views.double(), weight.double()).numpy()  # (Q, N)
+    tenth = np.sort(scores, axis=1)[:, -TOP]  # (Q,)
+    products = torch.einsum("qd,nvd->qnv", query, views).numpy()
+    largest = products.max(axis=2)  # (Q, N) the tightest bound of its kind; it needs every product
+    if (largest < scores - 1e-5).any():
+        raise AssertionError("a score is above the largest product: the bound is wrong")
+    rows = []
+    flat = views.flatten(0, 1).numpy()  # (N·V, d)
+    for count in CLUSTERS:
+        found = KMeans(count, n_init=1, random_state=0).fit(flat)
+        distance = np.linalg.norm(flat - found.cluster_centers_[found.labels_], axis=1)  # (N·V,)
+        radius = np.zeros(count)
+        np.maximum.at(radius, found.labels_, distance)
+        centre = query.numpy() @ found.cluster_centers_.T  # (Q, k)
+        of_cluster = (centre + radius)[:, found.labels_].reshape(products.shape).max(axis=2)
+        of_view = (centre[:, found.labels_] + distance).reshape(products.shape).max(axis=2)
+        rows.append({
+            "clusters": count, "radius": float(radius.mean()), "distance": float(distance.mean()),
+            "skipped_by_radius": skipped_by(of_cluster, tenth), "skipped_by_distance": skipped_by(of_view, tenth),
+        })  # fmt: skip
+    return {
+        "vectors": name, "queries": len(query), "shapes": len(views), "skipped_by_products": skipped_by(largest, tenth),
+        "tenth_score": float(np.median(tenth)), "excess": float(np.median(largest - scores)),
+        "spread": float(np.median(products.max(axis=2) - products.min(axis=2))), "rows": rows,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure on trained vectors and on random ones."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--result", type=Path, required=True, help="JSON file to write")
+    arguments = parser.parse_args()
+    made = environment()
+    results = [measure(*vectors) for vectors in trained_vectors()]
+    write_json(arguments.result, {"about": f"{made['date']}, {made['processor']}", "top": TOP, "results": results})
+    for result in results:
+        print(result)
+
+
+if __name__ == "__main__":
+    main()
