@@ -26,7 +26,7 @@ from .config import Config
 from .copies import Copies, StillMaps, draw_photos, draw_views, make_copies
 from .distributed import ALONE, Processes, share_statistics
 from .embed import autocast, default_device, embed_in_shares, embed_queries, finish
-from .errors import CheckpointError, StorageError, TrainingError
+from .errors import CheckpointError, ConfigError, StorageError, TrainingError
 from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn_if_collapsed
 from .losses import cmic_loss
 from .metrics import retrieval_metrics
@@ -98,6 +98,7 @@ def train(
     path: str | Path,
     *,
     resume: bool = False,
+    until: int | None = None,
     progress: bool = True,
     device: torch.device | None = None,
     maps: tuple[Copies, StillMaps] | None = None,
@@ -111,6 +112,7 @@ def train(
         benchmark: any prepared benchmark.
         path: the run folder.
         resume: go on from the folder's last state, if it has one.
+        until: stop after so many steps, a multiple of ``train.eval_every``; the rest is for another call.
         progress: show a progress bar.
         device: default: the first GPU, else the CPU.
         maps: what the frozen stages return, where it was computed before; see :mod:`cmiclib.kept_maps`.
@@ -118,11 +120,17 @@ def train(
         save_seconds: a state is written after so long, besides those at each look at the validation photos.
 
     Raises:
+        ConfigError: ``until`` lies between two looks at the validation photos.
         TrainingError: too few shapes for the batch, no validation photos, or a loss that is not a number.
         CheckpointError: initial weights or a resume state that cannot be read.
         StorageError: the disk is full.
     """
     path, device = Path(path), device or default_device()
+    if until is not None and (until <= 0 or until % config.train.eval_every):
+        raise ConfigError(
+            f"cannot stop after step {until}",
+            fix=f"choose a multiple of train.eval_every, which is {config.train.eval_every}",
+        )
     benchmark = altered(benchmark.without_test_labels(), config.data)
     val = benchmark.rows("val")
     if len(val) == 0:
@@ -172,7 +180,7 @@ def train(
     else:
         data, still = replace(data, copies=maps[0]), maps[1]
     step_model = DistributedDataParallel(model) if processes.count > 1 else model
-    steps = range(state["step"], config.train.steps)
+    steps = range(state["step"], min(until or config.train.steps, config.train.steps))
     bar = tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress)
     with Pace(save_seconds) as pace:
         for step in bar:
@@ -205,7 +213,7 @@ def train(
                     whole = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                     save_state(state_file, state | whole)
                 pace.written(done)
-    if processes.first:
+    if processes.first and state["step"] == config.train.steps:
         write_json(path / "environment.json", environment() | {"seconds": round(state["seconds"], 1)})
     processes.wait()
     return Run.open(path)

@@ -11,7 +11,7 @@ from cmiclib import provenance
 from cmiclib import train as training
 from cmiclib.checkpoint import Run
 from cmiclib.config import Config, ModelConfig, TrainConfig
-from cmiclib.errors import CheckpointError, TrainingError
+from cmiclib.errors import CheckpointError, ConfigError, TrainingError
 from cmiclib.model import build_model
 from cmiclib.train import (
     TrainingData,
@@ -235,6 +235,24 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(function, call, finished,
     resumed = train(CONFIG, tiny_benchmark, tmp_path, resume=True, progress=False, device=CPU)
     assert same_weights(resumed, finished)
     assert steps_and_losses(resumed) == steps_and_losses(finished)
+
+
+def test_training_in_two_portions_ends_as_in_one(finished, tiny_benchmark, tmp_path):
+    portion = CONFIG.train.eval_every
+    first = train(CONFIG, tiny_benchmark, tmp_path, until=portion, progress=False, device=CPU)
+    assert first.log["step"].max() == portion < CONFIG.train.steps
+    assert not (first.path / "environment.json").exists()  # not finished
+    again = train(CONFIG, tiny_benchmark, tmp_path, resume=True, until=portion, progress=False, device=CPU)
+    assert same_weights(again, first)
+    resumed = train(CONFIG, tiny_benchmark, tmp_path, resume=True, progress=False, device=CPU)
+    assert same_weights(resumed, finished)
+    assert steps_and_losses(resumed) == steps_and_losses(finished)
+
+
+@pytest.mark.parametrize("until", [0, -2, 4])
+def test_a_portion_ends_where_the_weights_are_judged(until, tiny_benchmark, tmp_path):
+    with pytest.raises(ConfigError, match="cannot stop after step"):
+        train(CONFIG, tiny_benchmark, tmp_path, until=until, progress=False, device=CPU)
 
 
 def test_a_state_of_another_configuration_is_not_resumed(finished, tiny_benchmark, tmp_path):

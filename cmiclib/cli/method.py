@@ -16,6 +16,7 @@ def train(
     profile: Profile = "demo",
     preset: Annotated[str, typer.Option(help="paper, or released: with the released code's peculiarities")] = "paper",
     resume: Annotated[bool, typer.Option("--resume", help="go on from the folder's last state")] = False,
+    until: Annotated[int | None, typer.Option(help="stop after so many steps; --resume goes on")] = None,
 ) -> None:
     """Train on a prepared benchmark; KEY=VALUE changes the profile, as in loss.tau=0.05."""
     from ..benchmark import Benchmark
@@ -25,7 +26,9 @@ def train(
 
     config, device = profile_config(profile, overrides or [], preset), own_device()
     with joined(device) as processes:
-        run = train(config, Benchmark.open(benchmark), output, resume=resume, device=device, processes=processes)
+        run = train(
+            config, Benchmark.open(benchmark), output, resume=resume, until=until, device=device, processes=processes
+        )
         if processes.first:
             typer.echo(f"run: {run.path}")
 
