@@ -13,6 +13,9 @@ caches; the queries lie side by side there, too, and fill the processor's vector
 import numba
 import numpy as np
 import torch
+from llvmlite import ir
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
 from torch import Tensor
 
 from .model import FEW_QUERIES
@@ -92,6 +95,26 @@ def _bits(tensor: Tensor) -> np.ndarray:
 SUMS = {"reassoc", "contract", "nsz"}
 SHAPES = 256
 """Of a piece of work; two small arrays are made for each."""
+AHEAD = 4
+"""Views that are asked for before they are needed: the processor's own look-ahead ends with each page of memory."""
+LINE = 64
+"""Bytes of a cache line."""
+
+
+@intrinsic
+def _prefetch(typing, array, place):  # type: ignore[no-untyped-def]
+    """Ask for the cache line of ``array[place]``; a place behind the array's end does no harm."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [address, number(0), number(0), number(1)])  # to read, once, data
+        return context.get_dummy_value()
+
+    return numba.void(array, place), emit
 
 
 @numba.njit(fastmath=SUMS, error_model="numpy", inline="always")
@@ -136,11 +159,15 @@ def _mixture(logits, cosines):  # type: ignore[no-untyped-def]  # pragma: no cov
 @numba.njit(parallel=True, fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
 def _scan_float32(views, query, turned, scores):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
     shapes, count, length = views.shape
+    flat, line = views.reshape(-1), LINE // views.itemsize
     for piece in numba.prange((shapes + SHAPES - 1) // SHAPES):
         logits, cosines = np.empty(count, np.float32), np.empty(count, np.float32)
         for n in range(piece * SHAPES, min(shapes, (piece + 1) * SHAPES)):
             for q in range(len(query)):
                 for v in range(count):
+                    ahead = (n * count + v + AHEAD) * length
+                    for k in range(ahead, ahead + length, line):
+                        _prefetch(flat, k)  # type: ignore[call-arg]
                     logit, cosine = np.float32(0), np.float32(0)
                     for k in range(length):
                         logit += turned[q, k] * views[n, v, k]
@@ -152,11 +179,15 @@ def _scan_float32(views, query, turned, scores):  # type: ignore[no-untyped-def]
 @numba.njit(parallel=True, fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
 def _scan_bfloat16(bits, query, turned, scores):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
     shapes, count, length = bits.shape
+    flat, line = bits.reshape(-1), LINE // bits.itemsize
     for piece in numba.prange((shapes + SHAPES - 1) // SHAPES):
         logits, cosines = np.empty(count, np.float32), np.empty(count, np.float32)
         for n in range(piece * SHAPES, min(shapes, (piece + 1) * SHAPES)):
             for q in range(len(query)):
                 for v in range(count):
+                    ahead = (n * count + v + AHEAD) * length
+                    for k in range(ahead, ahead + length, line):
+                        _prefetch(flat, k)  # type: ignore[call-arg]
                     logit, cosine = np.float32(0), np.float32(0)
                     for k in range(length):
                         value = _widen(bits[n, v, k])
