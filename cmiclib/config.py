@@ -165,7 +165,9 @@ class TrainConfig(_Frozen):
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast of the encoders")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: autocast of the encoders on a GPU; a CPU computes in fp32"
+    )
     channels_last: bool = True
     seed: int = 3104
     log_every: int = Field(10, ge=1, description="steps between lines of log.jsonl")

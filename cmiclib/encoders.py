@@ -18,7 +18,6 @@ from typing import Any
 import timm
 import torch
 import torchvision
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -120,28 +119,11 @@ class Encoder(nn.Module):
         return self
 
 
-class StridedDepthwise(Conv2dSame):
-    """A depthwise convolution with stride, on CPUs in float32: the gradient takes 30 times as long in bfloat16."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``x`` (B, C, H, W); returns (B, C, ceil(H / stride), ceil(W / stride)) of its type."""
-        if x.device.type != "cpu":
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float()).to(x.dtype)
-
-
 def fix_filters(net: nn.Module) -> None:
-    """Let no depthwise convolution of ``net`` learn, and give those with a stride a quick gradient on CPUs."""
-    for parent in list(net.modules()):
-        for name, conv in parent.named_children():
-            if isinstance(conv, nn.Conv2d) and conv.groups > 1:
-                conv.weight.requires_grad_(False)
-                if type(conv) is Conv2dSame:
-                    width, (side, _), (stride, _) = conv.out_channels, conv.kernel_size, conv.stride
-                    quick = StridedDepthwise(width, width, side, stride, groups=width, bias=False)
-                    quick.weight = conv.weight
-                    setattr(parent, name, quick)
+    """Let no depthwise convolution of ``net`` learn."""
+    for conv in net.modules():
+        if isinstance(conv, nn.Conv2d) and conv.groups > 1:
+            conv.weight.requires_grad_(False)
 
 
 def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:

@@ -310,9 +310,16 @@ def manifest(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def cut_log(log: Path, step: int) -> None:
-    """Take away the lines after ``step``, and a last one without its end, that an interrupted run left."""
-    complete = log.read_text().split("\n")[:-1] if log.is_file() else []
-    log.write_text("".join(f"{line}\n" for line in complete if json.loads(line)["step"] <= step))
+    """Take away the lines after ``step``, and all from the first damaged one on, that an interrupted run left."""
+    kept = []
+    for line in log.read_text(errors="replace").split("\n")[:-1] if log.is_file() else []:
+        try:
+            done = json.loads(line)["step"]
+        except (ValueError, TypeError, KeyError):  # a power loss leaves zeros, or half of what was written
+            break
+        if done <= step:
+            kept.append(f"{line}\n")
+    log.write_text("".join(kept))
 
 
 def append_log(log: Path, line: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from cmiclib.config import ModelConfig
 from cmiclib.encoders import (
     Encoder,
-    StridedDepthwise,
     fit_first_convolution,
     load_initial_weights,
     make_backbone,
@@ -360,15 +359,6 @@ def test_fixed_filters_change_what_learns_and_nothing_that_is_computed():
     assert each_free.keys() - each_fixed.keys() == depthwise
     torch.testing.assert_close(of_fixed, of_free, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(each_fixed, {name: each_free[name] for name in each_fixed}, rtol=1e-3, atol=1e-5)
-
-
-def test_a_strided_depthwise_convolution_keeps_the_type_of_its_maps():
-    conv = StridedDepthwise(6, 6, 5, 2, groups=6, bias=False)
-    maps = torch.randn(2, 6, 9, 9)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert conv(maps.bfloat16()).dtype == torch.bfloat16
-    plain = torch.nn.functional.conv2d(torch.nn.functional.pad(maps, (2, 2, 2, 2)), conv.weight, stride=2, groups=6)
-    torch.testing.assert_close(conv(maps), plain)
 
 
 def test_each_encoder_can_have_its_own_number_of_frozen_stages():

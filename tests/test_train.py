@@ -15,6 +15,8 @@ from cmiclib.errors import CheckpointError, ConfigError, TrainingError
 from cmiclib.model import build_model
 from cmiclib.train import (
     TrainingData,
+    autocast,
+    cut_log,
     learning_rate,
     make_optimizer,
     run_name,
@@ -127,11 +129,8 @@ def test_a_step_pairs_photos_with_views_of_their_shapes(data, monkeypatch):
         assert same[i].tolist() == expected
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_step_is_a_function_of_model_and_step_only(data, precision):
-    config = CONFIG.override([f"train.precision={precision}"])
-
-    def loss(step):
+def test_a_step_is_a_function_of_model_and_step_only(data):
+    def loss(step, config=CONFIG):
         torch.manual_seed(0)
         model = build_model(config.model)
         torch.rand(step + 7)  # the global generator must not matter
@@ -140,6 +139,27 @@ def test_a_step_is_a_function_of_model_and_step_only(data, precision):
     first = loss(2)
     assert first.dtype == torch.float32 and first.isfinite()
     assert first == loss(2) and first != loss(3)
+    assert first == loss(2, CONFIG.override(["train.precision=bf16"]))  # of a GPU: on a CPU it changes nothing
+
+
+@pytest.mark.parametrize(("precision", "device", "half"), [
+    ("bf16", "cuda", True), ("bf16", "cpu", False), ("fp32", "cuda", False), ("fp32", "cpu", False),
+])  # fmt: skip
+def test_only_an_accelerator_computes_in_half_precision(monkeypatch, precision, device, half):
+    asked = []
+    monkeypatch.setattr(torch, "autocast", lambda kind, dtype, enabled: asked.append((kind, dtype, enabled)))
+    autocast(CONFIG.override([f"train.precision={precision}"]), torch.device(device))
+    assert asked == [(device, torch.bfloat16, half)]
+
+
+@pytest.mark.parametrize("damage", ["\0\0\0\0", '{"step": 2, "lo', "7", "\ufffd"])
+def test_a_log_that_a_power_loss_damaged_is_cut_before_the_damage(tmp_path, damage):
+    log = tmp_path / "log.jsonl"
+    log.write_text(f'{{"step": 1}}\n{damage}\n{{"step": 2}}\n')
+    cut_log(log, 5)
+    assert log.read_text() == '{"step": 1}\n'
+    cut_log(log, 0)
+    assert log.read_text() == ""
 
 
 def test_the_loss_of_one_batch_falls_to_nothing(data):
