@@ -83,8 +83,8 @@ REFERENCE = Config(
     ),
     augment=AugmentConfig(query_scale=(0.8, 1.0), view_scale=(0.8, 1.0)),
     train=TrainConfig(
-        batch=192, steps=600, views=3, copies=3, view_copies=1, optimizer="adamw", lr=2e-3, betas=(0.9, 0.99),
-        weight_decay=0.05, schedule="cosine", warmup=20, precision="bf16", log_every=100, eval_every=600,
+        batch=192, steps=400, views=3, copies=3, view_copies=1, optimizer="adamw", lr=2e-3, betas=(0.9, 0.99),
+        weight_decay=0.05, schedule="cosine", warmup=20, precision="bf16", log_every=100, eval_every=400,
     ),
 )  # fmt: skip
 """The full method at the scale of the ablations. It stands here whole, so that a change of the demo leaves it alone.
