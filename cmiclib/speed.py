@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .config import Config
 from .model import CMIC
+from .scan import multiplies_bfloat16
 
 VIEWS, DIM = 12, 128
 
@@ -66,7 +67,9 @@ class Limits:
     def __init__(self, megabytes: int = 256, side: int = 2048):
         self.source = torch.ones(megabytes << 18)  # float32
         self.target = torch.empty_like(self.source)
-        self.matrix = {dtype: torch.randn(side, side).to(dtype) for dtype in (torch.float32, torch.bfloat16)}
+        half = torch.bfloat16 if multiplies_bfloat16() else torch.float32
+        kinds = {torch.float32: torch.float32, torch.bfloat16: half}
+        self.matrix = {dtype: torch.randn(side, side).to(kind) for dtype, kind in kinds.items()}
         self.bytes, self.operations = 2 * self.source.nbytes, 2 * side**3
 
     def copy(self) -> None:
@@ -74,7 +77,7 @@ class Limits:
         self.target.copy_(self.source)
 
     def multiply(self, dtype: torch.dtype) -> None:
-        """Do ``operations`` in this precision."""
+        """Do ``operations`` in this precision; as the search does, in float32 where bfloat16 has no instructions."""
         torch.mm(self.matrix[dtype], self.matrix[dtype])
 
     def beside(self, function: Callable[[], Any], dtype: torch.dtype, repeats: int = 5) -> dict[str, Any]:
