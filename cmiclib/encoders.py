@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from .config import ModelConfig
 from .errors import CheckpointError, ConfigError
+from .folded import Folded, Parts
 from .mixing import mix_statistics
 from .weights import PACKAGED, imagenet_weights, read_weights
 
@@ -57,6 +58,8 @@ class Encoder(nn.Module):
                 f"{backbone} has {len(self.stages)} stages, {config.frozen} cannot be frozen",
                 fix=f"set model.frozen to {len(self.stages)} or less",
             )
+        whole = self.stages and self.frozen == len(self.stages)
+        self._folded = Folded(self.stages[: self.frozen], self.top if whole else [])
         for part in self._frozen_parts():
             part.requires_grad_(False)
         if config.grid > 1:
@@ -76,9 +79,10 @@ class Encoder(nn.Module):
             return torch.cat([self._begin(block) for block in images.split(max(1, size))])
 
     def _begin(self, maps: Tensor) -> Tensor:
-        for stage in self.stages[: self.frozen]:
+        stages, top = self._folded()
+        for stage in stages:
             maps = stage(maps)
-        return self._pool(maps) if self.frozen == len(self.stages) else maps
+        return self._pool(maps, top) if self.frozen == len(self.stages) else maps
 
     def features(self, maps: Tensor) -> Tensor:
         """Turn what :meth:`begin` returned into the head's features, (B, F)."""
@@ -90,7 +94,7 @@ class Encoder(nn.Module):
             return self.backbone(maps)
         for stage in self.stages[self.frozen :]:
             maps = stage(maps)
-        return self._pool(maps)
+        return self._pool(maps, self.top)
 
     def finish(self, maps: Tensor) -> Tensor:
         """Embed what :meth:`begin` returned; returns (B, d) with rows of length 1, in float32 at least."""
@@ -98,9 +102,9 @@ class Encoder(nn.Module):
         vectors = self.head[1](features)  # (B, d)
         return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
 
-    def _pool(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor, top: Parts) -> Tensor:
         whole = maps
-        for layer in self.top:
+        for layer in top:
             whole = layer(whole)
         pooled = [F.adaptive_avg_pool2d(whole, 1).flatten(1)]
         if self.grid > 1:
@@ -108,8 +112,7 @@ class Encoder(nn.Module):
         return torch.cat(pooled, dim=1)
 
     def _frozen_parts(self) -> list[Any]:
-        whole = self.stages and self.frozen == len(self.stages)
-        return [*self.stages[: self.frozen], *(self.top if whole else [])]
+        return [part for parts in self._folded.lists for part in parts]
 
     def train(self, mode: bool = True) -> "Encoder":
         """Switch between training and evaluation; frozen stages stay in evaluation."""

@@ -30,7 +30,7 @@ from .model import CMIC, build_model
 from .provenance import code_digest
 from .train import TrainingData
 
-CODE = ("altered", "augment", "batches", "color", "copies", "damage", "embed", "encoders", "model", "weights")
+CODE = ("altered", "augment", "batches", "color", "copies", "damage", "embed", "encoders", "folded", "model", "weights")
 AFTERWARDS = {
     "dim", "fusion", "attention_start", "shared_head", "running_variance", "dropout", "mix_style", "mirror",
 }  # fmt: skip

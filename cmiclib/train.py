@@ -35,8 +35,8 @@ from .optimise import learning_rate, make_optimizer, set_learning_rate
 from .provenance import code_digest, environment
 
 METHOD = (
-    "altered", "augment", "batches", "color", "copies", "damage", "distributed", "embed", "encoders", "losses",
-    "metrics", "mixing", "model", "optimise", "released", "scan", "train", "weights",
+    "altered", "augment", "batches", "color", "copies", "damage", "distributed", "embed", "encoders", "folded",
+    "losses", "metrics", "mixing", "model", "optimise", "released", "scan", "train", "weights",
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
