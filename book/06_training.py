@@ -77,7 +77,7 @@ differs = settings.here.map(str) != settings.paper.map(str)
 settings[differs]
 
 # %% [markdown]
-# The differences of the `demo` have four causes.
+# The differences of the `demo` have five causes.
 #
 # - **Time.** The paper trains a ResNet-50 and a ResNet-18, whole, with twelve views of each shape in every step; that
 #   needs a GPU for many hours. Here the convolutions keep their ImageNet weights (`model.frozen`); the heads and the
@@ -93,6 +93,8 @@ settings[differs]
 #   whose weights come as a package. Nothing is fetched silently and nothing falls back.
 # - **A short run.** A few hundred steps need a larger step size, a warm-up and a decay to zero, larger batches and
 #   milder crops, which keep training and evaluation at nearly one scale.
+# - **A GPU, if there is one.** It computes the encoders in bfloat16 (`train.precision`). A CPU computes in fp32 as the
+#   released code does, whatever is set: most have no instructions for bfloat16, and all are to give the same figures.
 #
 # These were choices, made on validation photos. [Ablations](08_ablations.ipynb) measures the paper's own choices one by
 # one, not these.

@@ -288,7 +288,7 @@ PROFILES: dict[str, Config] = {
             update={"batch": 12, "steps": 150, "copies": 1, "view_copies": 1, "log_every": 5, "eval_every": 50}
         ),
     ),
-    # Two cores and a quarter of an hour. Crops milder than the paper's keep training and evaluation at nearly one
+    # Two cores and less than half an hour. Crops milder than the paper's keep training and evaluation at nearly one
     # scale. The candidates that were trained to the end stand in data/results/candidates.json.
     "demo": Config(
         profile="demo",

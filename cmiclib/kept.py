@@ -18,7 +18,7 @@ from .embed import default_device
 from .index import ShapeIndex
 from .provenance import code_digest
 
-ENCODING = ("augment", "embed", "encoders", "model", "weights")
+ENCODING = ("augment", "embed", "encoders", "folded", "model", "weights")
 """The modules that decide what a picture's vector is."""
 
 
