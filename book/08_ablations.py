@@ -86,7 +86,7 @@ Markdown(f"{', '.join(f'{name} {value}' for name, value in shown.items())}; seed
 # ## Computed now
 #
 # A reduced grid: the full method and two variants, with one seed. They share their frozen features, so the second and
-# third take a minute instead of three: that is what fits into the time of `make reproduce`. One seed decides nothing;
+# third take a third of the first's time: that is what fits into the time of `make reproduce`. One seed decides nothing;
 # these runs show that the stored rows can be had again. The tolerance is 2 points of Top-1.
 
 # %%
