@@ -58,7 +58,8 @@ def test_no_leaks(records: dict[str, Record], name: str) -> None:
         assert by_shape.pop("") == {"none": 3}
         assert all(len(counts) == 1 for counts in by_shape.values())
     else:
-        assert len(parts) == sum(record.category in {p.split("/")[0] for p in parts} for record in records.values())
+        categories = {photo.split("/")[0] for photo in parts}
+        assert len(parts) == sum(record.category in categories for record in records.values())
         assert all(counts["train"] for counts in by_shape.values())  # every shape is seen
         for shape_id, counts in by_shape.items():
             total = sum(counts.values())
