@@ -130,8 +130,8 @@ compared.round(1)
 # ### What half precision costs
 #
 # A gallery in bfloat16 (`cmic index --half`) holds half the bytes. Up to four queries are compared with it as they are;
-# a batch is rounded, too, so that the processor's own products of bfloat16 can be used. On the vectors of the shipped,
-# trained model, against double precision:
+# a batch is rounded, too, where the processor has products of bfloat16 of its own; elsewhere the gallery is widened to
+# float32, block by block. On the vectors of the shipped, trained model, against double precision:
 
 # %%
 precision = [
