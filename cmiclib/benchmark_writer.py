@@ -146,7 +146,7 @@ class BenchmarkWriter:
 
         Raises:
             BenchmarkError: a repeated or unusable id, arrays of another shape, views that are all alike.
-            StorageError: the write failed; nothing of the benchmark stays.
+            StorageError: the write failed; what was added before stays, and another start goes on from there.
         """
         if not usable_id(shape_id):
             raise BenchmarkError(f"'{shape_id}' cannot be a shape id", fix="use names such as chair/my-chair")
@@ -197,7 +197,7 @@ class BenchmarkWriter:
 
         Raises:
             BenchmarkError: a repeated id, an unknown split, arrays of another shape.
-            StorageError: the write failed; nothing of the benchmark stays.
+            StorageError: the write failed; what was added before stays, and another start goes on from there.
         """
         if query_id in self._queries:
             raise BenchmarkError(f"query '{query_id}' was added before", fix="query ids must be unique")
@@ -219,7 +219,7 @@ class BenchmarkWriter:
 
         Raises:
             BenchmarkError: the benchmark contradicts itself; nothing of it stays.
-            StorageError: a write failed; nothing of it stays.
+            StorageError: a write failed; what was added stays, and another start goes on from there.
         """
         with self._storage():
             shapes = pd.DataFrame(self._shapes.values(), columns=list(SHAPE_COLUMNS))
@@ -245,9 +245,10 @@ class BenchmarkWriter:
             except BenchmarkError:
                 shutil.rmtree(self.partial)
                 raise
+            _sync(self.partial)
             for name in ("settings.json", "shapes.jsonl", "queries.jsonl"):
                 (self.partial / name).unlink(missing_ok=True)
-            _sync(self.partial)
+            sync_folder(self.partial)
             if self.path.is_dir():
                 self.path.rmdir()
             self.partial.rename(self.path)
@@ -294,11 +295,10 @@ class BenchmarkWriter:
         try:
             yield
         except OSError as error:
-            shutil.rmtree(self.partial, ignore_errors=True)
             raise StorageError(
                 f"cannot be written ({error.strerror or error})",
                 path=self.path,
-                fix="free some space or choose another folder, then run again",
+                fix="free some space and run again: it goes on where it stopped; or choose another folder",
             ) from error
 
 
@@ -319,8 +319,10 @@ def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
     """Rows by id, in order; a last line that an interruption cut off is removed from the file."""
     if not path.is_file():
         return {}
-    complete = path.read_bytes().rpartition(b"\n")[0]
-    path.write_bytes(complete + b"\n" if complete else b"")
+    content = path.read_bytes()
+    complete = content.rpartition(b"\n")[0]
+    if (length := len(complete) + 1 if complete else 0) < len(content):
+        os.truncate(path, length)  # not written anew, which a full disk would not allow
     rows = [json.loads(line) for line in complete.split(b"\n") if line]
     return {row.get("query_id", row["shape_id"]): row for row in rows}
 

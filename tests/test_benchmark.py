@@ -337,7 +337,7 @@ def test_existing_folder_is_left_alone(copy: Path, tmp_path: Path) -> None:
     assert len(writer.finish().shapes) == 1
 
 
-def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_at_the_end_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
@@ -346,11 +346,15 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(benchmark_writer, "file_sha256", full)
     with pytest.raises(StorageError, match=r"b: cannot be written \(No space left on device\)[\s\S]*free some space"):
         writer.finish()
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == [".b.partial"]
+    again = _writer(tmp_path / "b")
+    assert again.has_shape("a") and again.finish().shapes.shape_id.tolist() == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 @pytest.mark.parametrize("file", ["views.npy", "shapes.jsonl", "a.glb", "queries.npy"])
-def test_disk_that_fills_up_on_the_way_leaves_nothing(
+def test_a_disk_that_fills_up_on_the_way_costs_no_more_than_what_is_being_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     really_open = Path.open
@@ -366,7 +370,14 @@ def test_disk_that_fills_up_on_the_way_leaves_nothing(
         writer.add_shape("a", "thing", _views(0), mesh=b"glTF")
         writer.add_query("q", "a", "thing", _image(0), split="test")
     monkeypatch.undo()
-    assert list(tmp_path.iterdir()) == []
+    again = _writer(tmp_path / "b")
+    assert again.has_shape("a") == (file == "queries.npy") and not again.has_query("q")
+    if not again.has_shape("a"):
+        again.add_shape("a", "thing", _views(0), mesh=b"glTF")
+    again.add_query("q", "a", "thing", _image(0), split="test")
+    made = again.finish()
+    np.testing.assert_array_equal(made.views[0], _views(0))
+    np.testing.assert_array_equal(made.images[0], _image(0))
 
 
 @pytest.mark.parametrize("shape_id", ["../x", "/etc/x", "a/../../x", "", "a\\b"])
@@ -394,7 +405,7 @@ def test_names_of_other_files_in_the_list_of_hashes_are_refused(copy: Path) -> N
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small file system needs root")
 @pytest.mark.parametrize("kind", ["shapes", "queries"])
-def test_really_full_disk_leaves_nothing(tmp_path: Path, kind: str) -> None:
+def test_a_really_full_disk_keeps_what_is_complete(tmp_path: Path, kind: str) -> None:
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"mounting is not allowed here: {mounted.stderr.decode().strip()}")
@@ -406,6 +417,10 @@ def test_really_full_disk_leaves_nothing(tmp_path: Path, kind: str) -> None:
                     writer.add_shape(f"s{i}", "thing", _views(i))
                 else:
                     writer.add_query(f"q{i}", "s", "thing", _image(i), split="test")
-        assert list(tmp_path.iterdir()) == []
+        again = _writer(tmp_path / "b")  # opens on the full disk, too
+        done = [again.has_shape(f"s{n}") or again.has_query(f"q{n}") for n in range(i + 1)]
+        assert done == [True] * i + [False]
+        journal = (again.partial / f"{kind}.jsonl").read_bytes()
+        assert journal.count(b"\n") == i and journal.endswith(b"\n")
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)

@@ -19,6 +19,7 @@ from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import StorageError
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
+from cmiclib.sources import meshes
 from cmiclib.sources.folder import prepare_folder
 from cmiclib.train import train
 
@@ -61,7 +62,7 @@ def disk(tmp_path: Path):
     subprocess.run(["umount", "-l", str(root)], check=True)
 
 
-def test_prepare(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path) -> None:
+def test_prepare(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_photos(tmp_path / "photos", tmp_path / "masks", write_meshes(tmp_path / "meshes", 5), each=2)
 
     def prepare(output: Path) -> Benchmark:
@@ -72,10 +73,18 @@ def test_prepare(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path) -> None:
     disk.fill(leave=1 << 20)  # enough for the first shapes
     with pytest.raises(StorageError, match=r"own: cannot be written \(No space left on device\)[\s\S]*free some space"):
         prepare(disk.root / "own")
-    assert {path.name for path in disk.root.iterdir()} == {"earlier", "ballast"}
+    assert {path.name for path in disk.root.iterdir()} == {"earlier", "ballast", ".own.partial"}
     assert Benchmark.open(disk.root / "earlier").hash == earlier.hash == tiny_benchmark.hash
+    with pytest.raises(StorageError):  # tried again too early, which costs nothing either
+        prepare(disk.root / "own")
+    done = (disk.root / ".own.partial" / "shapes.jsonl").read_text().count("\n")
+    assert 0 < done < 5
     disk.make_room()
+    made, original = [], meshes.prepare_mesh
+    monkeypatch.setattr(meshes, "prepare_mesh", lambda mesh, **options: made.append(mesh) or original(mesh, **options))
     assert prepare(disk.root / "own").hash == undisturbed.hash
+    assert len(made) == 5 - done
+    assert {path.name for path in disk.root.iterdir()} == {"earlier", "own"}
 
 
 def test_train(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
