@@ -41,10 +41,15 @@ def read_limited(path: Path, limit: int, error: Error) -> bytes:
         with path.open("rb") as file:
             data = file.read(size + 1)  # never more than it had, should it grow; Python claims this memory at once
     except OSError as problem:
-        raise error(f"cannot be read ({problem})", path=path, fix="check the path") from None
+        raise error(f"cannot be read ({reason(problem)})", path=path, fix="check the path") from None
     if len(data) > size:
         raise error("the file grows while it is read", path=path, fix="wait until it is complete")
     return data
+
+
+def reason(problem: Exception) -> str:
+    """Return what the system says is wrong, without the path that it adds: a web page shows no paths."""
+    return getattr(problem, "strerror", None) or str(problem)
 
 
 def check_regular(path: Path, error: Error, limit: int | None = None, fix: str = "check the path") -> int:
@@ -59,7 +64,7 @@ def check_regular(path: Path, error: Error, limit: int | None = None, fix: str =
     try:
         found = path.stat()
     except (OSError, ValueError) as problem:  # ValueError: a name with a zero byte
-        raise error(f"cannot be read ({problem})", path=path, fix=fix) from None
+        raise error(f"cannot be read ({reason(problem)})", path=path, fix=fix) from None
     if not stat.S_ISREG(found.st_mode):
         raise error("this is not a regular file", path=path, fix=fix)
     if limit is not None and found.st_size > limit:
@@ -78,7 +83,8 @@ def check_inside(path: Path, root: Path, error: Error) -> None:
         CMICError: of class ``error``.
     """
     if not leads_inside(path, root):
-        raise error(f"leads out of {root}", path=path, fix="put the file itself there, without links and '..'")
+        fix = "put the file itself there, without links and '..'"
+        raise error("leads out of the folder that it belongs to", path=path, fix=fix)
 
 
 def leads_inside(path: Path, root: Path) -> bool:

@@ -21,7 +21,7 @@ from .config import Config, Fusion, parse_config
 from .distributed import ALONE, Processes
 from .embed import embed_gallery, embed_in_shares, embed_queries
 from .errors import CheckpointError
-from .files import check_regular
+from .files import check_regular, reason
 from .metrics import top_k
 from .model import CMIC, fused_scores, fused_weights
 from .tensor_file import Blocks, write_tensors
@@ -186,7 +186,7 @@ class ShapeIndex:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise CheckpointError(
-                f"the index cannot be read ({error})", path=path, fix="make it again with `cmic index`"
+                f"the index cannot be read ({reason(error)})", path=path, fix="make it again with `cmic index`"
             ) from None
         try:
             ids = json.loads(metadata["shape_ids"])

@@ -22,7 +22,7 @@ from ..config import parse_config
 from ..embedding import Atlas, shape_points
 from ..encoders import load_initial_weights
 from ..errors import CheckpointError
-from ..files import check_regular
+from ..files import check_regular, reason
 from ..index import ShapeIndex
 from ..model import CMIC
 from .retriever import Retriever
@@ -87,7 +87,7 @@ def unpack(path: Path, gallery: Benchmark) -> tuple[Retriever, dict[str, Any]]:
                 raise CheckpointError("this is not a packed model", path=path, fix="check it out again")
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"cannot be read ({error})", path=path, fix="check it out again") from None
+        raise CheckpointError(f"cannot be read ({reason(error)})", path=path, fix="check it out again") from None
     if metadata.get("benchmark") != gallery.hash:
         raise CheckpointError(
             f"the packed model is of another state of the benchmark than '{gallery.name}' here",

@@ -121,7 +121,7 @@ class QueryBrowser(widgets.VBox):
             field.observe(lambda change: self._box_changed(typed=False), "value")
         for field in self.sides:
             field.observe(lambda change: self._box_changed(typed=True), "value")
-        self.shape.observe(lambda change: self._show_shape(), "value")
+        self.shape.observe(lambda change: self._look(), "value")
         self.map_button.on_click(lambda button: self._show_map())
         self.export.on_click(lambda button: self._export())
 
@@ -192,7 +192,8 @@ class QueryBrowser(widgets.VBox):
     def _pick(self) -> None:
         if self._quiet or self.photo.value is None:
             return
-        self._take(self.retriever.stored(self.photo.value))
+        with self._guarded("Opening the photo"):
+            self._take(self.retriever.stored(self.photo.value))
 
     def _receive(self) -> None:
         if self.upload.value:
@@ -232,7 +233,7 @@ class QueryBrowser(widgets.VBox):
 
     def _box_changed(self, typed: bool) -> None:
         if not self._quiet:
-            with self._setting():
+            with self._guarded("Moving the box"), self._setting():
                 self._copy_box(typed)
             self._ask()
 
@@ -254,9 +255,14 @@ class QueryBrowser(widgets.VBox):
             if self.retriever.has_atlas:
                 self._place()
 
+    def _look(self) -> None:
+        """Show the chosen shape."""
+        if not self._quiet and self.answer is not None and self.shape.value is not None:
+            with self._guarded("Opening the shape"):
+                self._show_shape()
+
     def _show_shape(self) -> None:
-        if self._quiet or self.answer is None or self.shape.value is None:
-            return
+        assert self.answer is not None
         found = self.answer.found[self.shape.value - 1]
         self.views_html.value = view_part(found, self.retriever.azimuths, self._pictures)
         uri = model_uri(self.retriever.gallery, found.shape_id)

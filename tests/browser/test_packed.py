@@ -53,7 +53,7 @@ def test_the_app_says_what_it_lacks_in_words(monkeypatch, tiny_benchmark, tmp_pa
     monkeypatch.setattr(app, "PACKED", tmp_path / "secret" / "missing")
     app.show()
     assert "cannot be read" in shown[0].value and "How to fix" in shown[0].value
-    assert "Traceback" not in shown[0].value
+    assert "Traceback" not in shown[0].value and "secret" not in shown[0].value
 
 
 def test_voila_listens_on_loopback_only_and_shows_no_traceback():

@@ -45,6 +45,15 @@ def test_it_begins_with_an_answer_and_each_choice_changes_it(browser):
     assert browser.box.layout.display is None
 
 
+def test_a_shape_whose_mesh_cannot_be_read_is_said_in_words(browser, tiny_benchmark, monkeypatch, tmp_path):
+    monkeypatch.setattr(type(tiny_benchmark), "mesh_path", lambda self, shape_id: tmp_path / "secret" / shape_id)
+    browser.shape.value = 2
+    assert "cannot be read" in browser.problem.value and "secret" not in browser.problem.value
+    monkeypatch.undo()
+    browser.shape.value = 3
+    assert browser.problem.value == "" and browser.answer.found[2].shape_id in browser.views_html.value
+
+
 def test_box_sliders_and_numbers_agree(browser):
     browser.use_box.value = True
     browser.sides[0].value = 5
