@@ -29,6 +29,10 @@ OWN_IMAGE = {
 }
 
 
+NAMES = {"torch": {"torch"}, "numpy": {"np", "numpy"}}
+"""What this repository calls the modules whose ``load`` is watched; under another name it would not be."""
+
+
 def dotted(node: ast.AST) -> str:
     if isinstance(node, ast.Attribute):
         return f"{dotted(node.value)}.{node.attr}"
@@ -55,6 +59,11 @@ def faults(text: str, where: str) -> list[str]:
             found.append(dotted(node))
         if isinstance(node, ast.ImportFrom) and any(a.name in ("read_pickle", "unpack_archive") for a in node.names):
             found.append(f"{node.module}: read_pickle or unpack_archive")
+        if isinstance(node, ast.ImportFrom) and node.module in ("torch", "numpy"):  # a bare name hides whose it is
+            found += [f"{node.module}.{a.name}" for a in node.names if a.name in ("load", "*")]
+        if isinstance(node, ast.Import):
+            renamed = [a for a in node.names if a.name in NAMES and (a.asname or a.name) not in NAMES[a.name]]
+            found += [f"{a.name} as {a.asname}" for a in renamed]
         if not isinstance(node, ast.Call):
             continue
         name = dotted(node.func)
@@ -67,7 +76,7 @@ def faults(text: str, where: str) -> list[str]:
             and (
                 value_of(node, "weights_only") is not True
                 if name.startswith("torch")
-                else value_of(node, "allow_pickle")
+                else value_of(node, "allow_pickle") or len(node.args) > 2  # the third is allow_pickle
             )
         ):
             found.append(name)
@@ -117,7 +126,9 @@ def test_the_library_reads_each_kind_of_file_in_one_place() -> None:
         "torch.load(path)", "torch.load(path, weights_only=False)", "torch.load(path, weights_only=flag)",
         "np.load(path, allow_pickle=True)", "np.load(path, allow_pickle=flag)", "np.load(path, **options)",
         "numpy.load(path, allow_pickle=1)", "yaml.load(text)", "yaml.load(text, Loader=yaml.Loader)", "eval(text)",
-        "exec(text)", "archive.extractall(folder)", "shutil.unpack_archive(path)",
+        "from torch import load", "from numpy import load", "from numpy import *", "import torch as t",
+        "import numpy as n", "np.load(path, None, True)", "exec(text)",
+        "archive.extractall(folder)", "shutil.unpack_archive(path)",
         "subprocess.run(command, shell=True)", "os.system(command)",
     ],
 )  # fmt: skip
