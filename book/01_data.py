@@ -81,9 +81,9 @@ Markdown(
 )
 
 # %% [markdown]
-# For each category, one shape as a gray view, then photos of it. The red line is the outline of the mask, which is
-# the fourth channel of the query encoder's input. Photos are cropped to a square around the mask, which is shifted
-# where it would leave the picture.
+# For each category, one shape as a gray view, then photos of it. The red line is the outline of the mask, which tells
+# the photo encoder where the object is: as a fourth channel in the paper, in the `demo` by cutting the object out on
+# white. Photos are cropped to a square around the mask, which is shifted where it would leave the picture.
 
 # %%
 most = pd.Series(own).groupby([queries.category, own]).size()  # photos of each shape

@@ -111,9 +111,9 @@ pd.DataFrame([camera(azimuth, protocol)[0].round(2) for azimuth in protocol.azim
 # %% [markdown]
 # ## Render
 #
-# Four rays a pixel ask the mesh which triangle they meet first. Its gray depends only on its angle to the camera:
-# no colours, no textures, no shadows. So the colours of a photo cannot help to find its shape; the next chapter
-# comes back to that.
+# Four rays a pixel ask the mesh which triangle they meet first. Its gray depends only on the angle between it and a
+# light that moves with the camera: no colours, no textures, no shadows. So the colours of a photo cannot help to find
+# its shape; the next chapter comes back to that.
 
 # %%
 started = time.perf_counter()

@@ -169,8 +169,8 @@ grid([x[worst].numpy() for x in (content, style, lab, released)], titles, across
 # %% [markdown]
 # ## Why it should help
 #
-# Whether the augmentation helps takes training with and without it (see "Try it"). What can be checked here is its
-# premise.
+# Whether the augmentation helps takes training with and without it, with several seeds, which
+# [Ablations](08_ablations.ipynb) does. What can be checked here is its premise.
 #
 # **Hypothesis: colour gives training shapes away.** Test: describe each object by six numbers, the mean and the
 # standard deviation of its Lab channels inside the mask. No form, no position. Then look up, for each validation
@@ -215,8 +215,8 @@ pd.Series(shares, name="same shape").to_frame().style.format("{:.1%}").set_capti
 # ## In a training batch
 #
 # Colour transfer is the last of four steps. Crop, shift and mirror come first, and photo and mask share one draw of
-# them. The upper row shows what the photo encoder receives, the lower one the same photos as an evaluation sees
-# them.
+# them. The upper row shows photos as a training batch holds them, the lower one the same photos as an evaluation
+# does. Where the mask cuts the object out, the encoder sees only what is inside it.
 
 # %%
 config, shown = chapter.config, 6

@@ -57,7 +57,7 @@ from cmiclib.figures.curves import attention_by_angle, distributions
 from cmiclib.kept import gallery_index
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
 from cmiclib.result_tables import percent
-from cmiclib.showcase import typical
+from cmiclib.showcase import parameter_counts, typical
 from cmiclib.sources.sweethome_photos import photo_facts
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
@@ -80,24 +80,12 @@ index = gallery_index(chapter.run, benchmark)
 
 
 # %%
-def parameters(module):
-    return f"{sum(p.numel() for p in module.parameters()):,}"
-
-
-def parts(model):
-    encoders = {"photo encoder": model.query_encoder, "view encoder": model.view_encoder}
-    bodies = {f"{name}, backbone": parameters(encoder.backbone) for name, encoder in encoders.items()}
-    heads = {f"{name}, head": parameters(encoder.head) for name, encoder in encoders.items()}
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    whole = {"attention W": f"{model.attention_weight.numel():,}", "all": parameters(model), "trained": f"{trained:,}"}
-    return bodies | heads | whole
-
-
-# %%
 paper = profile("paper", ["model.init=random"]).model
 names = [f"{m.query_backbone} and {m.view_backbone}, {m.image_size} px" for m in (config.model, paper)]
-sizes = pd.DataFrame({f"this run: {names[0]}": parts(model), f"paper: {names[1]}": parts(build_model(paper))})
-sizes.style.set_caption("Parameters")
+sizes = pd.DataFrame(
+    {f"this run: {names[0]}": parameter_counts(model), f"paper: {names[1]}": parameter_counts(build_model(paper))}
+)
+sizes.style.format("{:,}").set_caption("Parameters")
 
 # %% [markdown]
 # ## One photo and one shape, step by step

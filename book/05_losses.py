@@ -126,7 +126,8 @@ figures.loss_matrix(*matrices, np.array(instance), np.array(category), photos, s
 #
 # ## The total
 #
-# The category term counts a fifth. So the instance decides, and the category orders what is left.
+# The category term has a small weight (`loss.category_weight`). So the instance decides, and the category orders what
+# is left.
 
 # %%
 config = LossConfig(tau=TAU)

@@ -15,8 +15,8 @@
 # settings, data and code. You will see the settings beside the paper's, the course of the losses, what a step costs,
 # and which weights were kept and why.
 #
-# It needs the benchmark, which is unpacked on first use, and time: the first run of the `demo` profile takes about as
-# long as all other chapters together.
+# It needs the benchmark, which is unpacked on first use, and time: in a first run of the `demo` profile it is the
+# longest chapter ([Provenance](15_provenance.ipynb) has the times).
 
 # %% tags=["launch", "hide-cell"]
 # Does nothing where the library can be imported. Elsewhere, as in Colab, it installs what a checkout around it lacks.
@@ -89,12 +89,13 @@ settings[differs]
 #   convolutions, so they can share the linear layer (`model.shared_head`): among the candidates below, that kept most
 #   of what ImageNet's features know about unseen shapes. The attention starts with views that resemble the photo
 #   (`model.attention_start`). The paper has none of these.
-# - **No downloads.** The released code starts from ImageNet weights, and so does this run, from those of a network
-#   whose weights come as a package. Nothing is fetched silently and nothing falls back.
-# - **A short run.** A few hundred steps need a larger step size, a warm-up and a decay to zero, larger batches and
-#   milder crops, which keep training and evaluation at nearly one scale.
-# - **A GPU, if there is one.** It computes the encoders in bfloat16 (`train.precision`). A CPU computes in fp32 as the
-#   released code does, whatever is set: most have no instructions for bfloat16, and all are to give the same figures.
+# - **No downloads.** Like the released code, this run starts from ImageNet weights, but from those of a network whose
+#   weights come as a package. Where weights are missing, training stops with a message and never starts from others.
+# - **A short run.** A few hundred steps need AdamW with weight decay, a larger learning rate that warms up and falls to
+#   zero, larger batches and milder crops, which keep training and evaluation at nearly one scale.
+# - **A GPU, if there is one.** It computes the encoders in bfloat16 (`train.precision`). A CPU computes in fp32, as the
+#   released code does, whatever is set: most have no instructions for bfloat16 and would be many times slower, and
+#   figures should not depend on which have them.
 #
 # These were choices, made on validation photos. [Ablations](08_ablations.ipynb) measures the paper's own choices one by
 # one, not these.
@@ -239,5 +240,5 @@ pd.DataFrame([{"file": str(path.relative_to(run.path)), "KB": path.stat().st_siz
 #
 # Take the category loss away: set `OVERRIDES = ["loss.category_weight=0"]` above and run the chapter again. It is
 # another configuration, so it becomes another run beside this one. Compare the column `category` of the validation
-# table. Add `"train.steps=200"` to both runs if you want the answer in a few minutes, from models that are not
-# finished.
+# table. Nearly all the time goes into the frozen stages, not into the steps: if you want the answer sooner, from a
+# smaller model, add `"model.image_size=128"`, `"train.copies=1"` and `"train.view_copies=1"` to both runs.

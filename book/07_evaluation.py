@@ -78,14 +78,16 @@ untrained = kept_untrained_scores(benchmark, SPLIT, chapter.outputs)
 metrics = evaluate_scored(scored, run.config, SPLIT, untrained)
 
 # %% [markdown]
-# The numbers go into the run's folder, and into the profile's folder unless a setting was overridden: what you try out
-# here does not change the report. The file holds no date, so that equal runs have equal files.
+# The numbers of the test photos go into the run's folder, and into the profile's folder unless a setting was
+# overridden. Those of another `SPLIT` are not written: what you try out here does not change the report. The file holds
+# no date, so that equal runs have equal files.
 
 # %%
 from cmiclib.checkpoint import write_json
 
-write_json(run.path / "metrics.json", metrics)
-if not OVERRIDES:
+if SPLIT == "test":
+    write_json(run.path / "metrics.json", metrics)
+if SPLIT == "test" and not OVERRIDES:
     write_json(chapter.outputs / "metrics.json", metrics)
 
 # %% [markdown]
@@ -111,7 +113,8 @@ from cmiclib import figures
 figures.result_points(table)
 
 # %% [markdown]
-# Both answered the same photos, so their difference can be judged photo by photo.
+# The trained model and the untrained network answered the same photos, so their difference can be judged photo by
+# photo.
 
 # %%
 from IPython.display import Markdown
@@ -127,6 +130,8 @@ seen = judged.seen.to_numpy()
 gains = {}
 for kind, plain in rivals.items():
     for part, photos in (("seen", seen), ("unseen", ~seen)):
+        if judged.shape_id[photos].nunique() < 2:
+            continue  # an interval over shapes needs two of them
         pair = judged.top1[photos], plain.top1[photos]
         low, high = paired_interval(*pair, judged.shape_id[photos])
         gains[ROWS[kind if part == "seen" else f"{kind}_unseen"]] = [(pair[0] - pair[1]).mean(), low, high]

@@ -74,8 +74,9 @@ shape_category = benchmark.shapes.category.to_numpy()
 # ## The map
 #
 # t-SNE {cite:p}`maaten2008tsne`, started from the first two principal components, with a fixed seed. Dots are test
-# photos, triangles are shapes of the categories that have photos; shapes without photos of other categories are left
-# out, so that the colours can be told apart. Nothing is chosen by looking at this map, so test photos may stand on it.
+# photos (at most `PHOTOS` of them), triangles the shapes of the categories that have photos. Shapes of other categories
+# are left out, so that the colours can be told apart. Nothing is chosen by looking at this map, so test photos may
+# stand on it.
 
 # %%
 atlas = lay_out(photos, photo_category, index.views, shape_category, PHOTOS, SEED)

@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # Retrieval, seen
+# # What retrieval looks like
 #
 # Numbers say how often the right shape comes first; this chapter shows what that looks like. You will see the figure
 # that opens the paper, made from this benchmark's test photos, then photos of shapes that were never seen in training,
@@ -90,7 +90,7 @@ show(typical(unseen, ROWS)) if len(unseen) else Markdown("This benchmark has no 
 # %% [markdown]
 # ## The worst failures
 #
-# Now the photos of all test photos that lose by most: the best wrong shape's score is furthest above the own one's. At
+# Now the test photos that lose by the widest margin: the best wrong shape's score is furthest above the own one's. At
 # most one photo of each shape, so that one hard shape does not fill the figure.
 
 # %%

@@ -131,7 +131,8 @@ compared.round(1)
 #
 # A gallery in bfloat16 (`cmic index --half`) holds half the bytes. Up to four queries are compared with it as they are;
 # a batch is rounded, too, where the processor has products of bfloat16 of its own; elsewhere the gallery is widened to
-# float32, block by block. On the vectors of the shipped, trained model, against double precision:
+# float32, block by block. On the vectors of the shipped, trained model and on as many random ones,
+# against double precision:
 
 # %%
 precision = [
@@ -252,7 +253,8 @@ cost.assign(operations=cost.operations / 1e9, activations=cost.activations / 1e9
 
 # %% [markdown]
 # **An estimate, nothing measured:** GPU hours of the whole paper profile, if a device reaches a third of the rate that
-# its data sheet promises for dense products.
+# its data sheet promises for dense products. The rows in bf16 hold for `train.precision=bf16`; the profile itself
+# computes in fp32.
 
 # %%
 SHEETS = {"RTX 3090, fp32": 35.6e12, "A100, bf16": 312e12, "H100 SXM, bf16": 989e12}  # operations a second
@@ -291,8 +293,8 @@ pd.DataFrame([
 # ## Preparation
 #
 # Rendering, sampling and voxelising one shape takes no more than its file, so shapes are spread over processes, or over
-# a Dask cluster with `CMIC_SCHEDULER=tcp://HOST:8786 cmic prepare …` (`pip install 'cmiclib[cluster]'`). A mesh that
-# cannot be used costs that mesh; what is done stays done.
+# a Dask cluster with `CMIC_SCHEDULER=tcp://HOST:8786 cmic prepare …` (`.venv/bin/pip install -e '.[cluster]'`). A mesh
+# that cannot be used costs that mesh; what is done stays done.
 
 # %%
 done = bench.get("preparation")

@@ -129,17 +129,19 @@ options[options.here.map(str) != options.released.map(str)]
 # - **Jittor.** Its batch normalisation remembers the biased variance of a batch, its Adam adds ε before the correction
 #   of the second moment.
 #
-# Some have no option, because nobody would want them: the weights are chosen by the accuracy on the test photos, a
-# gallery with fewer shapes than the batch never ends, test photos are not resized, and half of the attention module is
-# computed and thrown away. The own shape among the positives of the category loss is not a fault; both the released
-# code and this library count it (`loss.include_instance`).
+# Some have no option, because nobody would want them: the weights are chosen by the accuracy on the test photos; with
+# fewer shapes than the batch, training loops for ever; test photos are neither converted to RGB nor resized; and half
+# of the attention module is computed and thrown away. Its test on ShapeNet searches only the photo's true category,
+# which `cmic evaluate --mode shapenet` repeats. The own shape among the positives of the category loss is not a fault;
+# both the released code and this library count it (`loss.include_instance`).
 #
 # ## What they change
 #
 # Each peculiarity was switched on in the demo at a smaller scale: the same seeds with and without it, compared photo by
 # photo on the validation photos of seen shapes. The interval is over shapes. Marks are single seeds; where they spread
 # more than the interval, chance in training matters more than the peculiarity. The mask's range is missing: where the
-# mask cuts the photo out, it cannot change anything.
+# mask cuts the photo out, it cannot change anything. These rows were measured when this library still computed in
+# bfloat16 on CPUs that can.
 
 # %%
 stored = chapter.root / "data/results/quirks.json"
@@ -165,5 +167,5 @@ shown = rows.drop(columns=["options", "by_seed"], errors="ignore").set_index("qu
 # %% [markdown]
 # ## Try it
 #
-# Break something and see the table notice: change `0.2` in `cmiclib.config.LossConfig.category_weight` to `0.25`, and
-# run the first table again. Which rows must differ, and which must not?
+# Break something and see the table notice: change `0.2` in `cmiclib.config.LossConfig.category_weight` to `0.25`,
+# restart the kernel, and run the first table again. Which rows must differ, and which must not?

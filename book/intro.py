@@ -58,7 +58,7 @@ benchmark = chapter.benchmark
 #
 # Three test photos; the shape each of them shows; and the first five shapes that the trained model finds in the whole
 # gallery, with their scores. The right one is framed. The photos are the median cases of their categories, neither the
-# best nor the worst; more of them, and the worst failures, are in [Retrieval, seen](10_retrieval.ipynb).
+# best nor the worst; more of them, and the worst failures, are in [What retrieval looks like](10_retrieval.ipynb).
 
 # %%
 index = gallery_index(chapter.run, benchmark)
@@ -71,7 +71,9 @@ figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.categ
 # ## Results
 #
 # Measured here, from `metrics.json`, which the chapter [Evaluation](07_evaluation.ipynb) writes. In brackets: 95 %
-# bootstrap intervals over shapes. The gallery is always the whole gallery.
+# bootstrap intervals over shapes. **Top-1** and **Top-10**: the photo's own shape is the first, or among the first ten.
+# **Unseen** shapes are in the gallery, but on no training photo. Every photo is searched in the whole gallery, shapes
+# without photos included.
 
 # %%
 metrics = read_results((chapter.run.path if OVERRIDES else chapter.outputs) / "metrics.json")
@@ -102,8 +104,8 @@ figures.result_points(measured)
 # %% [markdown]
 # ## Published, and measured here
 #
-# What the literature reports, and what this run measured on the same benchmark, where it was run. The published figures
-# are second-hand; [Evaluation](07_evaluation.ipynb) says where each comes from.
+# What the literature reports, and what was measured here; a benchmark that was not run here says so. The published
+# figures are second-hand; [Evaluation](07_evaluation.ipynb) says where each comes from.
 
 # %%
 published = published_table(chapter.root / "data/results/published.json")
@@ -124,8 +126,8 @@ lines[["method", "kind", "Top-1", "Top-10", "profile", "date", "machine"]].filln
 # it shows and needs, and ends with one change worth making.
 #
 # - **You want to believe the numbers.** Read what the data are and how leaks were looked for in [Data](01_data.ipynb),
-#   then [Evaluation](07_evaluation.ipynb), then the failures in [Retrieval, seen](10_retrieval.ipynb), and where
-#   everything comes from in [Provenance](15_provenance.ipynb).
+#   then [Evaluation](07_evaluation.ipynb), then the failures in [What retrieval looks like](10_retrieval.ipynb), and
+#   where everything comes from in [Provenance](15_provenance.ipynb).
 # - **You want to change the method.** It is built up in [Views](02_views.ipynb), [Colour
 #   transfer](03_colour_transfer.ipynb), [Model](04_model.ipynb) and [Losses](05_losses.ipynb). `make lab` opens the
 #   chapters in JupyterLab; set `OVERRIDES` in [Training](06_training.ipynb), and see what it does to the
@@ -145,6 +147,6 @@ lines[["method", "kind", "Top-1", "Top-10", "profile", "date", "machine"]].filln
 #
 # ## Try it
 #
-# Open [Retrieval, seen](10_retrieval.ipynb) in JupyterLab, and find a failure that you would have answered wrongly
-# yourself.
+# Open [What retrieval looks like](10_retrieval.ipynb) in JupyterLab, and find a failure that you would have answered
+# wrongly yourself.
 #

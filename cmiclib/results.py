@@ -14,10 +14,12 @@ BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results 
 ROWS = {
     "seen": "CMIC, shapes seen in training",
     "unseen": "CMIC, unseen shapes",
-    "untrained": "pre-trained network, nearest view",
-    "untrained_cells": "the same, features of 3 × 3 cells",
-    "prior": "category prior",
-    "chance": "chance",
+    "untrained": "untrained network, seen shapes",
+    "untrained_unseen": "untrained network, unseen shapes",
+    "untrained_cells": "untrained, 3 × 3 cells, seen shapes",
+    "untrained_cells_unseen": "untrained, 3 × 3 cells, unseen shapes",
+    "prior": "category prior, seen shapes",
+    "chance": "chance, seen shapes",
 }
 COLUMNS = {"top1": "Top-1", "top10": "Top-10", "category": "Category", "map10": "mAP@10", "mrr": "MRR"}
 

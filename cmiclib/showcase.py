@@ -9,7 +9,17 @@ from torch import Tensor
 from .altered import altered
 from .benchmark import Benchmark
 from .index import ShapeIndex
-from .model import fused_weights
+from .model import CMIC, fused_weights
+
+
+def parameter_counts(model: CMIC) -> dict[str, int]:
+    """Count the parameters of a model's parts, of all of it (a shared part once), and of what training changes."""
+    encoders = {"photo encoder": model.query_encoder, "view encoder": model.view_encoder}
+    modules = {f"{name}, backbone": encoder.backbone for name, encoder in encoders.items()}
+    modules |= {f"{name}, head": encoder.head for name, encoder in encoders.items()}
+    counts = {name: sum(p.numel() for p in module.parameters()) for name, module in (modules | {"all": model}).items()}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return counts | {"attention W": model.attention_weight.numel(), "trained": trained}
 
 
 @dataclass(frozen=True)

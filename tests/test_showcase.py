@@ -8,7 +8,7 @@ import torch
 from cmiclib.config import Config
 from cmiclib.index import ShapeIndex
 from cmiclib.model import CMIC, attention_weights
-from cmiclib.showcase import examples, typical, worst
+from cmiclib.showcase import examples, parameter_counts, typical, worst
 
 SETTINGS = {
     "profile": "test",
@@ -50,6 +50,19 @@ TABLE = pd.DataFrame(
         "margin": [-0.5, -0.4, 0.3, -0.1, 0.2, -0.9, 0.1],
     }
 )
+
+
+@pytest.mark.parametrize("frozen", [0, 5])
+def test_parameters_are_counted_by_part(frozen):
+    counts = parameter_counts(CMIC(Config.model_validate(SETTINGS | {
+        "model": SETTINGS["model"] | {"dim": 16, "frozen": frozen, "mask": "cutout"}
+    }).model))  # fmt: skip
+    assert counts["attention W"] == 16 * 16
+    assert counts["photo encoder, head"] == counts["view encoder, head"] == 2 * 512 + 512 * 16 + 16
+    parts = [value for name, value in counts.items() if name not in ("all", "trained")]
+    assert counts["all"] == sum(parts)
+    bodies = counts["photo encoder, backbone"] + counts["view encoder, backbone"]
+    assert counts["trained"] == counts["all"] - (bodies if frozen else 0)
 
 
 def test_typical_takes_the_median_of_the_largest_categories():
