@@ -1,6 +1,6 @@
 """Measure search, training, preparation and memory; writes outputs/bench.json, from which chapter 12 is drawn.
 
-    python tools/bench.py                       # everything; some ten minutes on two cores, on an idle machine
+    python tools/bench.py                       # everything; some twenty minutes on two cores, on an idle machine
     python tools/bench.py search steps          # only these parts; the others stay in the file as they are
 
 The part ``million`` needs 7 GB on the disk for a while. Other work on the machine makes every number worthless.
@@ -95,10 +95,10 @@ def search_million(path: Path) -> dict[str, Any]:
     opened = time.perf_counter() - opened
     query = F.normalize(torch.randn(256, 128, generator=torch.Generator().manual_seed(2)), dim=-1)
     rows, scores = index.rank(query, 10)  # also brings the file into the system's cache, as far as there is room
-    batch = seconds(lambda: index.rank(query, 10), repeats=1)
+    batch = seconds(lambda: index.rank(query, 10))
     single = seconds(lambda: index.rank(query[:1], 10))
     memory = peak_memory()
-    sample = query[:4]
+    sample = query[:16]
     best = torch.empty(len(sample), 0, dtype=torch.float64)
     for views in index.views.split(50_000):  # brute force: every product in double precision, torch's own softmax
         products = [
@@ -186,8 +186,8 @@ def steps() -> dict[str, Any]:
     """Training steps of the demo and of the paper's profile: how much of each is its input, and what was counted."""
     from profile_step import measure_step
 
-    # A step of the paper's recipe takes most of a minute here, so it is taken twice and not warmed up.
-    rows = [measure_step(profile("demo"), repeats=7), measure_step(profile("paper"), repeats=2, warm=False)]
+    # A step of the paper's recipe takes most of a minute here, so it is not warmed up.
+    rows = [measure_step(profile("demo"), repeats=7), measure_step(profile("paper"), repeats=5, warm=False)]
     return {"rows": rows, "cost": {name: step_cost(profile(name)) for name in ("demo", "photos", "paper")}}
 
 
