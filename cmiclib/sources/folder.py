@@ -86,14 +86,13 @@ def prepare_folder(
         output, name=root.resolve().name, source="a folder of meshes", licence="see shapes.csv", size=size,
         extra={"up": up, "front": front, "automatic_masks": automatic, "files": _digest(meshes, queries)},
     )  # fmt: skip
-    lost = {mesh.shape_id: mesh for mesh in add_meshes(
-        writer, meshes, jobs=jobs, allow_missing=allow_missing, progress=progress
-    )}  # fmt: skip
+    broken = add_meshes(writer, meshes, jobs=jobs, allow_missing=allow_missing, progress=progress)
+    lost = {mesh.shape_id for mesh, _ in broken}
     if len(lost) == len(meshes):
         raise SourceError("none of the meshes can be used", path=root, fix="leave out --allow-missing to see why")
-    left_out = [f"{mesh.path}: cannot be used" for mesh in lost.values()]
-    kept = [photo for photo in queries if not lost.keys() & set(photo.shape_ids)]
-    left_out += [f"{photo.path}: its shape is left out" for photo in queries if lost.keys() & set(photo.shape_ids)]
+    left_out = [problem for _, problem in broken]
+    kept = [photo for photo in queries if not lost & set(photo.shape_ids)]
+    left_out += [f"{photo.path}: its shape is left out" for photo in queries if lost & set(photo.shape_ids)]
     groups = {mesh.shape_id: mesh.group or mesh.shape_id for mesh in meshes}
     left_out += add_photos(
         writer, kept, groups, automatic=automatic, jobs=jobs, allow_missing=allow_missing, progress=progress

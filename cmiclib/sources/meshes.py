@@ -57,7 +57,7 @@ def add_meshes(
     jobs: int = 2,
     allow_missing: bool = False,
     progress: bool = True,
-) -> list[MeshFile]:
+) -> list[tuple[MeshFile, str]]:
     """Add every mesh to a benchmark, in order; those that it has already cost nothing.
 
     Args:
@@ -68,7 +68,7 @@ def add_meshes(
         progress: show a bar.
 
     Returns:
-        The meshes that were left out; empty without ``allow_missing``.
+        The meshes that were left out, each with what is wrong; empty without ``allow_missing``.
 
     Raises:
         SourceError: meshes cannot be used; all are listed. What was made of the others is kept, so that a second
@@ -77,12 +77,11 @@ def add_meshes(
     """
     todo = [mesh for mesh in meshes if not writer.has_shape(mesh.shape_id)]
     prepare = partial(prepare_mesh, size=writer.size, protocol=writer.protocol)
-    left_out, problems = [], []
+    left_out: list[tuple[MeshFile, str]] = []
     with results(prepare, todo, jobs=jobs, what="shapes", progress=progress) as made:
         for mesh, result in made:
             if isinstance(result, CMICError):
-                left_out.append(mesh)
-                problems.append(f"{result.path or mesh.path}: {result.problem}")
+                left_out.append((mesh, f"{result.path or mesh.path}: {result.problem}"))
                 continue
             views, points, voxels, glb, note = result
             writer.add_shape(
@@ -90,8 +89,11 @@ def add_meshes(
                 source=", ".join(filter(None, (mesh.source, note))), group=mesh.group, points=points, voxels=voxels,
                 mesh=glb,
             )  # fmt: skip
-    if problems and not allow_missing:
-        raise SourceError(listed(problems, "meshes cannot be used"), fix="repair them, or pass --allow-missing")
+    if left_out and not allow_missing:
+        raise SourceError(
+            listed([problem for _, problem in left_out], "meshes cannot be used"),
+            fix="repair them, or pass --allow-missing",
+        )
     return left_out
 
 

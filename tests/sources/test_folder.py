@@ -144,7 +144,7 @@ def test_a_broken_mesh_is_named_or_left_out_with_its_photos(own: Path) -> None:
     made = prepare(own, photos=own / "photos", allow_missing=True)
     assert made.benchmark.shapes["shape_id"].tolist() == SHAPES[1:]
     assert set(made.benchmark.queries["shape_id"]) == {"box/deep/plank"}
-    assert len(made.left_out) == 7 and "cube.glb: cannot be used" in made.left_out[0]
+    assert len(made.left_out) == 7 and "cube.glb: cannot be read as a mesh" in made.left_out[0]
     assert all("its shape is left out" in line for line in made.left_out[1:])
 
 
