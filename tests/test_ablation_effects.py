@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
+from toybook import REPOSITORY
 
 from cmiclib.ablation_effects import (
     CLAIMS,
@@ -21,10 +22,11 @@ from cmiclib.ablation_effects import (
     paired_effect,
     verdict,
 )
-from cmiclib.ablations import VARIANTS, Variant
+from cmiclib.ablations import VARIANTS, Variant, config_hash, variant_config
 from cmiclib.errors import CheckpointError
 
 NAN = float("nan")
+STORED = REPOSITORY / "data" / "results" / "ablations.json"
 
 
 def test_without_differences_between_shapes_it_is_the_t_interval_over_seeds():
@@ -224,3 +226,18 @@ def test_lost_are_the_photos_that_one_always_and_the_other_never_gets_right(grid
         "q6",
     ]  # q7 was wrong once in the full one
     assert lost_photos(grid, "absent").empty and lost_photos(grid, "later").empty
+
+
+def test_the_stored_table_is_of_these_variants_and_agrees_with_its_answers():
+    rows = json.loads(STORED.read_text())
+    assert len({(row["config_hash"], row["seed"]) for row in rows}) == len(rows)
+    assert len({row["variant"] for row in rows}) > 12
+    grid = Grid.load(STORED)
+    for row in rows:
+        name, seed = row["variant"], row["seed"]
+        assert row["config_hash"] == config_hash(variant_config(name, seed))
+        assert row["overrides"] == list(VARIANTS[name].overrides)
+        assert row["seconds"] > 0 and row["machine"] and row["date"]
+        for part, metric in ((True, "top1"), (False, "unseen_top1")):
+            outcomes = grid.outcomes(name, seed)[grid.photos.seen.to_numpy(bool) == part]
+            assert outcomes.mean() == pytest.approx(row["metrics"][metric])
