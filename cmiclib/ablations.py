@@ -9,7 +9,7 @@ A run's result is one small JSON file, named after variant, seed and a hash of w
 import hashlib
 import json
 import os
-import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,9 +169,13 @@ def run_variant(
     started, made = time.perf_counter(), environment()
     seen = altered(benchmark, config.data)
     maps = kept_maps(config, seen, folder / "maps") if config.train.copies and config.train.view_copies else None
-    work = folder / "running" / path.stem
-    run = train(config, benchmark, work, progress=False, maps=maps)
-    scored = score_run(run, seen, "val") if maps is None else _score(run, seen, maps)
+    running = folder / "running"
+    running.mkdir(parents=True, exist_ok=True)
+    # A folder of its own: workers of a grid that was killed may still be at the same run. It goes with its weights,
+    # which nobody reads and which would fill a disk after a hundred runs.
+    with tempfile.TemporaryDirectory(prefix=f"{path.stem}-", dir=running) as work:
+        run = train(config, benchmark, Path(work) / "run", progress=False, maps=maps)
+        scored = score_run(run, seen, "val") if maps is None else _score(run, seen, maps)
     row = {
         "variant": name, "seed": seed, "overrides": list(variants[name].overrides), "metrics": figures(scored),
         "seconds": round(time.perf_counter() - started, 1), "config_hash": config_hash(config),
@@ -180,7 +184,6 @@ def run_variant(
         "first": " ".join(map(str, scored.scores.argmax(dim=1).tolist())),
     }  # fmt: skip
     write_json(path, row)
-    shutil.rmtree(work, ignore_errors=True)  # weights of a hundred runs would fill a disk, and nobody reads them
     return row
 
 
