@@ -44,6 +44,8 @@ PHOTOS = 24  # in the browser that needs no kernel
 FOUND = 5  # shapes for each of them
 
 # %%
+import os
+
 import pandas as pd
 from IPython.display import HTML, Markdown
 
@@ -84,9 +86,9 @@ Markdown(f"The first shape is right for {right['these photos']} of these and {ri
 
 # %%
 example = retriever.answer(retriever.stored(int(chosen.row.iloc[0])))
-PLACE = chapter.benchmark.path.relative_to(chapter.root)
-command = f"cmic index --run {OUTPUTS}/{PROFILE}/runs/{chapter.run.path.name} --benchmark {PLACE} --output own.index"
-Markdown(f"```\n{command}\ncmic search --index own.index --benchmark {PLACE} {example.question.name}\n```")
+place = os.path.relpath(chapter.benchmark.path, chapter.root)
+command = f"cmic index --run {OUTPUTS}/{PROFILE}/runs/{chapter.run.path.name} --benchmark {place} --output own.index"
+Markdown(f"```\n{command}\ncmic search --index own.index --benchmark {place} {example.question.name}\n```")
 
 # %%
 pd.DataFrame(example.record()["results"])[["rank", "shape_id", "category", "score", "right"]].round(3)
