@@ -29,7 +29,7 @@ class Folded:
 
     def __init__(self, *lists: Sequence[nn.Module]):
         self.lists = lists
-        self.key: list[tuple[int, int]] | None = None
+        self.key: list[tuple[int, object]] | None = None
         self.copies: list[Parts] = []
 
     @torch.no_grad()
@@ -41,9 +41,12 @@ class Folded:
         return self.copies
 
 
-def _mark(tensor: Tensor) -> tuple[int, int]:
-    """Return what changes when a tensor is written to or moves to another place."""
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+def _mark(tensor: Tensor) -> tuple[int, object]:
+    """Return what changes when a tensor is written to or moves.
+
+    Weights made in inference mode do not tell, so theirs is new each time. Writing through ``tensor.data`` is not seen.
+    """
+    return tensor.data_ptr(), object() if tensor.is_inference() else tensor._version
 
 
 def fold(module: nn.Module) -> nn.Module:

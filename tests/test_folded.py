@@ -119,4 +119,8 @@ def test_copies_follow_a_copied_model():
 def test_weights_made_for_inference_alone_are_folded():
     with torch.inference_mode():
         model = encoder(frozen=5).eval()
-        assert model(torch.randn(2, 3, 32, 32)).isfinite().all()
+        images = torch.randn(2, 3, 32, 32)
+        before = model(images)
+        assert before.isfinite().all()
+        model.backbone.bn1.weight.neg_()  # such weights do not tell that they were written to
+        assert not torch.allclose(model(images), before)
