@@ -165,9 +165,10 @@ def _scan_float32(views, query, turned, scores):  # type: ignore[no-untyped-def]
         for n in range(piece * SHAPES, min(shapes, (piece + 1) * SHAPES)):
             for q in range(len(query)):
                 for v in range(count):
-                    ahead = (n * count + v + AHEAD) * length
-                    for k in range(ahead, ahead + length, line):
-                        _prefetch(flat, k)  # type: ignore[call-arg]
+                    if q == 0:  # for the others it is there already
+                        ahead = (n * count + v + AHEAD) * length
+                        for k in range(ahead, ahead + length, line):
+                            _prefetch(flat, k)  # type: ignore[call-arg]
                     logit, cosine = np.float32(0), np.float32(0)
                     for k in range(length):
                         logit += turned[q, k] * views[n, v, k]
@@ -185,9 +186,10 @@ def _scan_bfloat16(bits, query, turned, scores):  # type: ignore[no-untyped-def]
         for n in range(piece * SHAPES, min(shapes, (piece + 1) * SHAPES)):
             for q in range(len(query)):
                 for v in range(count):
-                    ahead = (n * count + v + AHEAD) * length
-                    for k in range(ahead, ahead + length, line):
-                        _prefetch(flat, k)  # type: ignore[call-arg]
+                    if q == 0:  # for the others it is there already
+                        ahead = (n * count + v + AHEAD) * length
+                        for k in range(ahead, ahead + length, line):
+                            _prefetch(flat, k)  # type: ignore[call-arg]
                     logit, cosine = np.float32(0), np.float32(0)
                     for k in range(length):
                         value = _widen(bits[n, v, k])
