@@ -13,7 +13,7 @@ import numpy as np
 
 from .images import clip_box
 
-LONGEST = 256  # pixels; a cut takes a second at most at this size, and twice as long at 320
+LONGEST = 256  # pixels; a cut takes about a second at most at this size, and nearly twice as long at 320
 ROUNDS = 5
 BORDER = 0.02  # of the shorter side, the part of a photo without a box that is background for certain
 SURROUNDINGS = 0.25  # of the box's sides, how much beyond it may lend its colours to the background

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError
-from .files import check_regular
+from .files import check_regular, reason
 from .jittor import read_jittor
 
 PACKAGED = "tf_efficientnet_lite0"
@@ -100,7 +100,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:
         raise CheckpointError(
-            f"not readable as safetensors ({error})", path=path, fix="check the path in model.init"
+            f"not readable as safetensors ({reason(error)})", path=path, fix="check the path in model.init"
         ) from None
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
-from ..files import check_regular, parse_table, read_member, read_table
+from ..files import check_regular, parse_table, read_member, read_table, reason
 from ..geometry import check_mesh, sample_points
 from ..images import decode_image
 from ..mesh_files import parse_scene
@@ -98,7 +98,9 @@ def prepare_sweethome(
         archives = {kind: _members(source / "shapes", kind) for kind in ("views", "meshes", "voxels")}
         photos, records = _members(source / "photos", "photos"), _records(source / "photos")
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise SourceError(f"the shipped archives are missing or damaged ({error})", path=source, fix=FIX) from None
+        raise SourceError(
+            f"the shipped archives are missing or damaged ({reason(error)})", path=source, fix=FIX
+        ) from None
     unseen = unseen_groups(table)
     if shapes is not None:
         table = _subset(table, unseen, shapes)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import SourceError
-from ..files import check_regular, parse_table, read_member
+from ..files import check_regular, parse_table, read_member, reason
 from .sweethome import ARCHIVE_LIMIT, FIX, MEMBER_LIMIT, SHIPPED
 
 NUMBERS = ["azimuth", "elevation", "focal", "visible_share"]
@@ -36,6 +36,6 @@ def photo_facts(source: Path | None = None) -> pd.DataFrame:
             table = parse_table(records, path, list(tables[0].columns), SourceError, FIX)
             tables.append(table.astype(dict.fromkeys(NUMBERS, float)))
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-            raise SourceError(f"the records of photos cannot be read ({error})", path=path, fix=FIX) from None
+            raise SourceError(f"the records of photos cannot be read ({reason(error)})", path=path, fix=FIX) from None
     facts = pd.concat(tables).drop_duplicates("query_id", keep="last").set_index("query_id")
     return facts.astype(dict.fromkeys(NUMBERS, float)).assign(restyled=facts["restyled"] == "true")
