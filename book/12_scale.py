@@ -131,8 +131,8 @@ compared.round(1)
 #
 # A gallery in bfloat16 (`cmic index --half`) holds half the bytes. Up to four queries are compared with it as they are;
 # a batch is rounded, too, where the processor has products of bfloat16 of its own; elsewhere the gallery is widened to
-# float32, block by block. On the vectors of the shipped, trained model and on as many random ones,
-# against double precision:
+# float32, block by block. On the vectors of the shipped, trained model and on as many random ones, against double
+# precision:
 
 # %%
 precision = [
@@ -161,6 +161,22 @@ facts = {
     "largest error of a score": million["largest_error"],
 }
 pd.Series(facts, name=f"{million['shapes']:,} shapes").map("{:.3g}".format).to_frame()
+
+# %% [markdown]
+# ### The memory of an evaluation
+#
+# `cmic evaluate`, from the benchmark's folder to the figures, in a process of its own: views are read batch by batch,
+# and the pages of their file given back; vectors and scores are kept.
+
+# %%
+whole = bench.get("evaluation")
+Markdown(
+    f"{whole['shapes']:,} shapes, {whole['photos']:,} photos, views of {whole['size']} px in a file of "
+    f"{whole['bytes'] / 1e9:.1f} GB: at most **{whole['peak_memory'] / 1e9:.2f} GB** in memory "
+    f"({made_on('evaluation')})."
+    if whole
+    else "**Not run**: `python tools/bench.py evaluation` measures it."
+)
 
 # %% [markdown]
 # ### Here and now
@@ -263,8 +279,10 @@ hours = {name: total / (rate / 3) / 3600 for name, rate in SHEETS.items()}
 pd.Series(hours, name="hours, estimated").round(1).to_frame()
 
 # %% [markdown]
+# On a GPU a thread gives the device the next batch's input, on a stream of its own, while the step computes; nothing
+# reads a value back but the loss where it is logged. `cmic train --compile` lets `torch.compile` fuse the step.
 # `python tools/profile_step.py --profile paper` prints where a step's time goes on your device, and on a GPU how often
-# the host waits for it.
+# the host waits for it. **On a GPU none of this has been run yet.**
 #
 # ### Several processes
 #
@@ -278,12 +296,14 @@ pd.DataFrame([
 
 # %% [markdown]
 # Two processes on two cores are slower than one with two threads: each draws and augments the whole batch, and they
-# talk. They pay where each has a device of its own. `cmic train`, `cmic evaluate` and `cmic index` run under torchrun:
+# talk. They pay where each has a device of its own. `cmic train`, `cmic evaluate` and `cmic index` run under torchrun,
+# which takes `--run` for an option of its own, so write `-r`:
 #
 # ```
 # torchrun --nproc-per-node=8 -m cmiclib.cli train --profile paper --benchmark DIR --output RUN
 # torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=FIRST-HOST:29500 \
 #     -m cmiclib.cli train --profile paper --benchmark DIR --output RUN      # the same line on both machines
+# torchrun --nproc-per-node=8 -m cmiclib.cli evaluate -r RUN --benchmark DIR
 # ```
 #
 # All machines need the benchmark and the run folder by the same paths; only the first process writes. More than one

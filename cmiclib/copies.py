@@ -20,6 +20,7 @@ from .config import Config
 from .embed import autocast, query_maps, view_maps
 from .encoders import Encoder
 from .model import CMIC
+from .transfer import send
 
 BATCH = 96
 """Pictures at a time: the maps of the first stages of so many fit into memory on every device."""
@@ -57,7 +58,7 @@ class StillMaps:
 
 
 def _draw(copies: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randint(copies, like.shape, generator=generator).to(like.device)
+    return send(torch.randint(copies, like.shape, generator=generator), like.device)
 
 
 @torch.no_grad()
@@ -86,9 +87,9 @@ def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, prog
         maps = []
         for rows in order.split(BATCH):
             generator = step_generator(settings.seed, copy, f"photos from {rows[0]}")
-            pictures = augment_queries(photos[rows.to(device)], config.augment, size, generator)
+            pictures = augment_queries(photos[send(rows, device)], config.augment, size, generator)
             maps.append(run(model.query_encoder, model.photo_input(pictures)))
-        photo_copies.append(torch.cat(maps)[order.argsort().to(device)])
+        photo_copies.append(torch.cat(maps)[send(order.argsort(), device)])
     shapes = max(1, BATCH // views.shape[1])
     for copy in range(settings.view_copies):
         maps = []

@@ -11,7 +11,9 @@ from .augment import prepare_queries, prepare_views
 from .config import Config
 from .distributed import Processes
 from .encoders import Encoder
+from .files import give_back
 from .model import CMIC
+from .transfer import send
 
 
 def default_device() -> torch.device:
@@ -74,7 +76,7 @@ def query_maps(model: CMIC, photos: np.ndarray, config: Config, batch: int = 256
     """Run the frozen stages on photos (Q, 4, S, S), batch by batch: (b, …) each, on the model's device."""
     device = next(model.parameters()).device
     for start in range(0, len(photos), batch):
-        block = torch.from_numpy(np.array(photos[start : start + batch])).to(device)  # (b, 4, S, S)
+        block = send(torch.from_numpy(np.array(photos[start : start + batch])), device)  # (b, 4, S, S)
         with autocast(config, device):
             pictures = model.photo_input(prepare_queries(block, config.model.image_size))
             yield model.query_encoder.begin(pictures)
@@ -85,9 +87,10 @@ def view_maps(model: CMIC, views: np.ndarray, config: Config, batch: int = 32) -
     """Run the frozen stages on the views (N, V, S, S) of ``batch`` shapes at a time: (n·V, …) each."""
     device = next(model.parameters()).device
     for start in range(0, len(views), batch):
-        block = torch.from_numpy(np.array(views[start : start + batch])).to(device)  # (n, V, S, S)
+        block = send(torch.from_numpy(np.array(views[start : start + batch])), device)  # (n, V, S, S)
         with autocast(config, device):
             yield model.view_encoder.begin(prepare_views(block, config.model.image_size).flatten(0, 1))
+        give_back(views)
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:

@@ -7,6 +7,7 @@ names that lead elsewhere. What is read here is data of a known size, or one err
 import io
 import json
 import math
+import mmap
 import os
 import stat
 import zipfile
@@ -259,3 +260,14 @@ def shown(value: Any) -> str:
     if isinstance(value, str | bytes):
         return repr(value[:60])
     return f"a {type(value).__name__}"
+
+
+def give_back(array: np.ndarray) -> None:
+    """Let go of the memory that holds what was read of a memory-mapped array; nothing where it is not mapped.
+
+    The system would take it back, too, once memory is short; until then it counts as the process's.
+    """
+    mapped = getattr(array, "_mmap", None)  # also of a slice
+    own = getattr(array, "mode", None) != "r"  # it may hold changes that no file has
+    if isinstance(mapped, mmap.mmap) and not own and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

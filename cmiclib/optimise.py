@@ -1,11 +1,14 @@
 """Optimiser and learning rate: constant or a cosine, with warm-up, and a share of it for the backbones."""
 
 import math
+import os
+import shutil
 
 import torch
 from torch import nn
 
 from .config import TrainConfig
+from .errors import ConfigError
 from .model import CMIC
 from .released import JittorAdam
 
@@ -52,3 +55,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set the learning rate of every parameter group: its share of ``value``."""
     for group in optimizer.param_groups:
         group["lr"] = value * group["share"]
+
+
+def fuse_operations(model: nn.Module) -> None:
+    """Let ``torch.compile`` fuse what the model does when it is called; its first call then takes minutes.
+
+    Raises:
+        ConfigError: no C++ compiler, which ``torch.compile`` calls on a CPU and on a GPU.
+    """
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")):
+        raise ConfigError("torch.compile finds no C++ compiler", fix="install one, as g++, or leave out --compile")
+    model.compile()

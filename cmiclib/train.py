@@ -7,7 +7,9 @@ function of (seed, step), so a run that was stopped goes on as if nothing had ha
 import hashlib
 import json
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +33,13 @@ from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn
 from .losses import cmic_loss
 from .metrics import retrieval_metrics
 from .model import CMIC, build_model
-from .optimise import learning_rate, make_optimizer, set_learning_rate
+from .optimise import fuse_operations, learning_rate, make_optimizer, set_learning_rate
 from .provenance import code_digest, environment
+from .transfer import ahead, send
 
 METHOD = (
     "altered", "augment", "batches", "color", "copies", "damage", "distributed", "embed", "encoders", "folded",
-    "losses", "metrics", "mixing", "model", "optimise", "released", "scan", "train", "weights",
+    "losses", "metrics", "mixing", "model", "optimise", "released", "scan", "train", "transfer", "weights",
 )  # fmt: skip
 """The modules that a run's weights depend on; a change of one of them makes a new run."""
 
@@ -103,6 +106,7 @@ def train(
     device: torch.device | None = None,
     maps: tuple[Copies, StillMaps] | None = None,
     processes: Processes = ALONE,
+    fuse: bool = False,
     save_seconds: float = SAVE_SECONDS,
 ) -> Run:
     """Train on the benchmark's ``train`` photos, keep the weights that are best on its ``val`` photos.
@@ -117,10 +121,11 @@ def train(
         device: default: the first GPU, else the CPU.
         maps: what the frozen stages return, where it was computed before; see :mod:`cmiclib.kept_maps`.
         processes: train with several, see :mod:`cmiclib.distributed`; only the first one writes.
+        fuse: let ``torch.compile`` fuse the step's operations; rounding and dropout's draws are then others.
         save_seconds: a state is written after so long, besides those at each look at the validation photos.
 
     Raises:
-        ConfigError: ``until`` lies between two looks at the validation photos.
+        ConfigError: ``until`` lies between two looks at the validation photos; no compiler for ``fuse``.
         TrainingError: too few shapes for the batch, no validation photos, or a loss that is not a number.
         CheckpointError: initial weights or a resume state that cannot be read.
         StorageError: the disk is full.
@@ -180,12 +185,14 @@ def train(
     else:
         data, still = replace(data, copies=maps[0]), maps[1]
     step_model = DistributedDataParallel(model) if processes.count > 1 else model
+    if fuse:
+        fuse_operations(step_model)
     steps = range(state["step"], min(until or config.train.steps, config.train.steps))
     bar = tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress)
-    with Pace(save_seconds) as pace:
-        for step in bar:
+    with Pace(save_seconds) as pace, closing(ahead(partial(step_input, data, config), steps, device)) as inputs:
+        for step, given in zip(bar, inputs, strict=True):
             set_learning_rate(optimizer, learning_rate(step, config.train))
-            total, instance, category = training_loss(step_model, data, config, step, processes)
+            total, instance, category = training_loss(step_model, given, config, step, processes)
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             optimizer.step()
@@ -233,9 +240,9 @@ def step_input(data: TrainingData, config: Config, step: int) -> StepInput:
     device, size, settings = data.photos.device, config.model.image_size, config.train
     batch = draw_batch(data.photo_shape, len(data.views), settings.batch, settings.seed, step, settings.shapes)
     generator = step_generator(settings.seed, step, "augment")
-    rows, shapes, target = batch.photos.to(device), batch.shapes.to(device), batch.target.to(device)
+    rows, shapes, target = (send(tensor, device) for tensor in (batch.photos, batch.shapes, batch.target))
     chosen = torch.rand(len(shapes), data.views.shape[1], generator=generator).argsort(1)[:, : settings.views]
-    chosen = chosen.to(device)  # (C, V)
+    chosen = send(chosen, device)  # (C, V)
     with autocast(config, device):
         photos = (
             augment_queries(data.photos[rows], config.augment, size, generator)  # (B, 4, size, size)
@@ -251,19 +258,19 @@ def step_input(data: TrainingData, config: Config, step: int) -> StepInput:
 
 
 def training_loss(
-    model: CMIC | DistributedDataParallel, data: TrainingData, config: Config, step: int, processes: Processes = ALONE
+    model: CMIC | DistributedDataParallel, given: StepInput, config: Config, step: int, processes: Processes = ALONE
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of one step: total, instance and category term, each a scalar on the device.
 
-    Every process draws and augments the whole batch, embeds its share and computes the whole loss.
+    Every process has the whole batch, embeds its share and computes the whole loss.
     """
-    photos, views, target, category = step_input(data, config, step)
+    photos, views, target, category = given
     purpose = "dropout" if processes.first else f"dropout {processes.rank}"
     torch.manual_seed(step_generator(config.train.seed, step, purpose).initial_seed())
-    with autocast(config, data.photos.device):
+    with autocast(config, photos.device):
         query, gallery = model(
             photos[processes.share(len(photos))], views[processes.share(len(views))],
-            photos_begun=data.copies.photos is not None, views_begun=data.copies.views is not None,
+            photos_begun=config.train.copies > 0, views_begun=config.train.view_copies > 0,
         )  # fmt: skip
     query, gallery = processes.gather(query, len(photos)), processes.gather(gallery, len(views))  # (B, d), (C, V, d)
     whole: CMIC = model.module if isinstance(model, DistributedDataParallel) else model

@@ -8,7 +8,7 @@ from cmiclib.augment import prepare_queries, prepare_views
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.copies import Copies, StillMaps, draw_photos, draw_views, make_copies
 from cmiclib.model import build_model
-from cmiclib.train import TrainingData, train, training_loss, validate
+from cmiclib.train import TrainingData, step_input, train, training_loss, validate
 
 CPU = torch.device("cpu")
 CONFIG = Config(
@@ -92,9 +92,12 @@ def test_a_step_with_copies_is_the_step_without_where_nothing_is_augmented(model
     kept = data.with_copies(model, config, progress=False)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     losses = []
-    for copies in (data.copies, kept.copies, Copies(kept.copies.photos, None), Copies(None, kept.copies.views)):
+    for of_photos, of_views in ((False, False), (True, False), (False, True), (True, True)):
         model.load_state_dict(state)
-        losses.append(torch.stack(training_loss(model, replace(data, copies=copies), config, step=1)))
+        own = config.override([f"train.copies={int(of_photos)}", f"train.view_copies={int(of_views)}"])
+        copies = Copies(kept.copies.photos if of_photos else None, kept.copies.views if of_views else None)
+        given = step_input(replace(data, copies=copies), own, 1)
+        losses.append(torch.stack(training_loss(model, given, own, 1)))
     for each in losses[1:]:
         torch.testing.assert_close(each, losses[0], rtol=1e-4, atol=1e-5)
 

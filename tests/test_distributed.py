@@ -1,7 +1,10 @@
 """Two processes against one: what they gather, normalise and learn."""
 
+import json
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from cmiclib.distributed import ALONE, Processes, SharedBatchNorm, joined, share
 from cmiclib.errors import TrainingError
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
-from cmiclib.train import TrainingData, train, training_loss
+from cmiclib.train import TrainingData, step_input, train, training_loss
 
 CPU = torch.device("cpu")
 
@@ -108,7 +111,7 @@ def first_step(processes, folder):
     model = model if processes.count == 1 else share_statistics(model, CPU)
     data = TrainingData.load(benchmark, CPU)
     wrapped = model if processes.count == 1 else DistributedDataParallel(model)
-    losses = training_loss(wrapped, data, CONFIG, 0, processes)
+    losses = training_loss(wrapped, step_input(data, CONFIG, 0), CONFIG, 0, processes)
     losses[0].backward()
     return torch.stack(losses).detach(), {name: p.grad for name, p in model.named_parameters()}
 
@@ -157,6 +160,33 @@ def test_two_processes_train_alike_and_resume(tiny_benchmark, tmp_path):
     (tmp_path / "two" / "environment.json").unlink()
     again, _ = in_processes(whole_run, tiny_benchmark.path, tmp_path / "two", True)[0]
     assert again["step"] == log["step"]
+
+
+@pytest.mark.slow
+def test_torchrun_trains_evaluates_and_indexes_by_the_commands_of_the_readme(tiny_benchmark, tmp_path):
+    def together(*arguments, count=2):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        done = subprocess.run(
+            [*launch, "-m", "cmiclib.cli", *map(str, arguments)], capture_output=True, text=True, timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    folder, run = tiny_benchmark.path, tmp_path / "run"
+    values = [f"model.{key}={getattr(CONFIG.model, key)}" for key in ("query_backbone", "view_backbone", "image_size")]
+    values += [f"train.{key}={getattr(CONFIG.train, key)}" for key in ("batch", "steps", "views", "eval_every")]
+    said = together("train", "--benchmark", folder, "--profile", "paper", "--output", run, "model.init=random", *values)
+    assert said.count("run: ") == 1
+    figures = []
+    for count in (1, 2):
+        figures.append(tmp_path / f"{count}.json")
+        together("evaluate", "-r", run, "--benchmark", folder, "--json", figures[-1], count=count)
+        together("index", "-r", run, "--benchmark", folder, "--output", tmp_path / f"{count}.index", count=count)
+    alone, two = (json.loads(file.read_text()) for file in figures)
+    assert two == pytest.approx(alone, abs=1e-6)
+    indexes = [ShapeIndex.load(tmp_path / f"{count}.index") for count in (1, 2)]
+    torch.testing.assert_close(indexes[1].views, indexes[0].views, atol=1e-5, rtol=0)
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):

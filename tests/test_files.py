@@ -11,6 +11,7 @@ from cmiclib.errors import SourceError
 from cmiclib.files import (
     check_inside,
     check_stored,
+    give_back,
     leads_inside,
     map_array,
     read_array,
@@ -162,3 +163,30 @@ def test_what_cannot_be_a_path(text: str) -> None:
 
 def test_what_can_be_a_path() -> None:
     assert all(map(usable_path, ("a", "chair/mein Stühlchen.jpg", "ü" * 127)))
+
+
+def in_memory() -> int:
+    """Bytes of files that this process has mapped and looked at."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("needs Linux's /proc")
+    return 1024 * int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("RssFile")))
+
+
+def test_what_was_read_of_a_mapped_array_is_given_back(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(8_000_000))
+    before, mapped = in_memory(), map_array(tmp_path / "a.npy", SourceError, "fix")
+    total = mapped.sum()
+    assert in_memory() - before > 60e6
+    give_back(mapped[10:20])
+    assert in_memory() - before < 10e6
+    assert mapped.sum() == total  # read again when it is asked for
+
+
+def test_changes_of_an_array_are_not_given_back(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(1000))
+    changed = np.load(tmp_path / "a.npy", mmap_mode="c")
+    changed[:] = 7
+    for array in (changed, np.full(3, 7)):
+        give_back(array)
+        assert (array == 7).all()

@@ -113,9 +113,10 @@ def test_a_loss_that_is_no_number_keeps_the_last_state_and_names_its_batch(
     value, tiny_benchmark, tmp_path, monkeypatch
 ):
     original, seen = training.training_loss, []
+    data = training.TrainingData.load(tiny_benchmark, torch.device("cpu"))
 
-    def spoiled(model, data, config, step, processes):
-        total, *parts = original(model, data, config, step, processes)
+    def spoiled(model, given, config, step, processes):
+        total, *parts = original(model, given, config, step, processes)
         batch = training.draw_batch(data.photo_shape, len(data.views), 4, config.train.seed, step)
         seen.append(tiny_benchmark.queries.query_id.to_numpy()[tiny_benchmark.rows("train")[batch.photos]].tolist())
         return total * value if step == 3 else total, *parts

@@ -1,6 +1,7 @@
 import ast
 import dataclasses
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -21,10 +22,12 @@ from cmiclib.train import (
     make_optimizer,
     run_name,
     set_learning_rate,
+    step_input,
     train,
     train_or_load,
     training_loss,
 )
+from cmiclib.transfer import ahead
 
 CPU = torch.device("cpu")
 CONFIG = Config(
@@ -110,7 +113,7 @@ def test_a_step_pairs_photos_with_views_of_their_shapes(data, monkeypatch):
     watch("augment_views", lambda views, *rest: views)
     watch("cmic_loss", lambda scores, target, same, config: (scores, target, same))
     torch.manual_seed(0)
-    training_loss(build_model(CONFIG.model), data, CONFIG, step=3)
+    training_loss(build_model(CONFIG.model), step_input(data, CONFIG, 3), CONFIG, 3)
 
     photos, views, (scores, target, same) = seen["augment_queries"], seen["augment_views"], seen["cmic_loss"]
     assert photos.shape == (4, 4, 32, 32) and views.shape == (4, 2, 32, 32) and scores.shape == (4, 4)
@@ -134,7 +137,7 @@ def test_a_step_is_a_function_of_model_and_step_only(data):
         torch.manual_seed(0)
         model = build_model(config.model)
         torch.rand(step + 7)  # the global generator must not matter
-        return training_loss(model, data, config, step)[0]
+        return training_loss(model, step_input(data, config, step), config, step)[0]
 
     first = loss(2)
     assert first.dtype == torch.float32 and first.isfinite()
@@ -169,7 +172,7 @@ def test_the_loss_of_one_batch_falls_to_nothing(data):
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     losses = []
     for _ in range(25):
-        loss = training_loss(model, data, config, step=0)[0]
+        loss = training_loss(model, step_input(data, config, 0), config, 0)[0]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -185,7 +188,8 @@ def test_a_step_on_the_gpu_equals_one_on_the_cpu(tiny_benchmark):
     for device in (CPU, torch.device("cuda")):
         torch.manual_seed(0)
         model = build_model(CONFIG.model).to(device)
-        losses.append(training_loss(model, TrainingData.load(tiny_benchmark, device), CONFIG, step=0)[0].cpu())
+        given = step_input(TrainingData.load(tiny_benchmark, device), CONFIG, 0)
+        losses.append(training_loss(model, given, CONFIG, 0)[0].cpu())
     torch.testing.assert_close(losses[0], losses[1], atol=1e-3, rtol=1e-3)
 
 
@@ -322,6 +326,27 @@ def test_a_loss_that_is_not_a_number_stops_before_anything_is_kept(spoil, tiny_b
     with pytest.raises(TrainingError, match=r"not (a )?number[\s\S]*train\.lr"):
         train(config, tiny_benchmark, tmp_path, progress=False, device=CPU)
     assert not (tmp_path / "model.safetensors").exists() and not (tmp_path / "checkpoint").exists()
+
+
+def test_a_run_whose_inputs_are_made_ahead_is_the_same_to_the_bit(finished, tiny_benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "ahead", lambda make, steps, device: ahead(make, steps, device, overlap=True))
+    other = train(CONFIG, tiny_benchmark, tmp_path, progress=False, device=CPU)
+    assert steps_and_losses(other) == steps_and_losses(finished) and same_weights(other, finished)
+
+
+def test_without_a_compiler_fusing_is_refused_in_words(tiny_benchmark, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"C\+\+ compiler[\s\S]*--compile"):
+        train(CONFIG, tiny_benchmark, tmp_path, progress=False, device=CPU, fuse=True)
+
+
+@pytest.mark.slow
+def test_a_fused_run_learns_as_the_plain_one_does(finished, tiny_benchmark, tmp_path):
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        pytest.skip("no C++ compiler")
+    fused = train(CONFIG, tiny_benchmark, tmp_path, progress=False, device=CPU, fuse=True)
+    assert fused.log["loss"].iloc[0] == pytest.approx(finished.log["loss"].iloc[0], abs=1e-3)
+    assert fused.model().state_dict().keys() == finished.model().state_dict().keys()
 
 
 def test_a_batch_larger_than_the_training_shapes_is_refused(tiny_benchmark, tmp_path):

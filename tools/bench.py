@@ -3,7 +3,8 @@
     python tools/bench.py                       # everything; some twenty minutes on two cores, on an idle machine
     python tools/bench.py search steps          # only these parts; the others stay in the file as they are
 
-The part ``million`` needs 7 GB on the disk for a while. Other work on the machine makes every number worthless.
+The part ``million`` needs 7 GB on the disk for a while, ``evaluation`` 3. Other work on the machine makes every number
+worthless.
 """
 
 import argparse
@@ -27,10 +28,12 @@ from torch.nn import functional as F
 
 from cmiclib.augment import augment_queries, augment_views, draw_crops
 from cmiclib.benchmark_writer import BenchmarkWriter
-from cmiclib.checkpoint import write_json
+from cmiclib.checkpoint import save_weights, write_json
+from cmiclib.cli.method import evaluate
 from cmiclib.config import AugmentConfig, profile
+from cmiclib.embed import default_device
 from cmiclib.index import ShapeIndex, write_index
-from cmiclib.model import attention_scores
+from cmiclib.model import CMIC, attention_scores
 from cmiclib.provenance import environment
 from cmiclib.released_transforms import released_photo, released_scores, released_view
 from cmiclib.scan import multiplies_bfloat16
@@ -158,6 +161,8 @@ def pipelines() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     photos = torch.from_numpy(rng.integers(0, 256, (PAPER_BATCH, 4, PAPER_SIZE, PAPER_SIZE), np.uint8))
     views = torch.from_numpy(rng.integers(0, 256, (PAPER_BATCH, 12, PAPER_SIZE, PAPER_SIZE), np.uint8))
+    device = default_device()
+    there = (photos.to(device), views.to(device))  # as in training, where all pictures are on the device
     settings = AugmentConfig(color="none")  # the transfer of colours is not the pipeline's
     pictures = [Image.fromarray(np.ascontiguousarray(p[:3].permute(1, 2, 0).numpy())) for p in photos]
     masks = [Image.fromarray(p[3].numpy()) for p in photos]
@@ -165,8 +170,10 @@ def pipelines() -> dict[str, Any]:
 
     def ours() -> None:
         generator = torch.Generator().manual_seed(0)
-        augment_queries(photos, settings, PAPER_SIZE, generator)
-        augment_views(views, settings, PAPER_SIZE, generator)
+        augment_queries(there[0], settings, PAPER_SIZE, generator)
+        augment_views(there[1], settings, PAPER_SIZE, generator)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     def released() -> None:
         generator = torch.Generator().manual_seed(0)
@@ -179,7 +186,8 @@ def pipelines() -> dict[str, Any]:
         torch.stack([released_view(view, crop, i % 2 == 0, PAPER_SIZE) for i, view in enumerate(drawn)])
 
     taken = in_turns({"here": ours, "released": released})
-    return {"photos": PAPER_BATCH, "views": PAPER_BATCH * 12, "size": PAPER_SIZE, "seconds": taken}
+    counts = {"photos": PAPER_BATCH, "views": PAPER_BATCH * 12, "size": PAPER_SIZE}
+    return {**counts, "device": device.type, "seconds": taken}
 
 
 def steps() -> dict[str, Any]:
@@ -219,8 +227,36 @@ def preparation(shapes: int = 300) -> dict[str, Any]:
     return {"size": PAPER_SIZE, "jobs": jobs, "shapes": len(files), "left_out": len(left_out), "seconds": taken}
 
 
+def evaluation(shapes: int = 50_000, photos: int = 2_000, size: int = 64) -> dict[str, Any]:
+    """Memory of `cmic evaluate` on a benchmark of random pictures, by a small untrained model."""
+    rng = np.random.default_rng(0)
+    small = ["model.query_backbone=resnet10t", "model.view_backbone=resnet10t", "model.image_size=32"]
+    config = profile("paper", [*small, "model.init=random"])
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        path, run = Path(folder) / "large", Path(folder) / "run"
+        writer = BenchmarkWriter(path, name="large", source="random numbers", licence="CC0-1.0", size=size)
+        for i in range(shapes):
+            writer.add_shape(f"s{i}", f"c{i % 9}", rng.integers(0, 256, (12, size, size), np.uint8))
+        for i in range(photos):
+            picture = rng.integers(0, 256, (4, size, size), np.uint8)
+            writer.add_query(f"q{i}", f"s{i}", f"c{i % 9}", picture, split="test")
+        views = writer.finish().path / "views.npy"
+        run.mkdir()
+        write_json(run / "config.json", config.model_dump(mode="json"))
+        torch.manual_seed(0)
+        save_weights(run / "model.safetensors", CMIC(config.model))
+        started = time.perf_counter()
+        command = [sys.executable, __file__, "--evaluate", str(run), str(path)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # its peak memory is its own
+        taken = time.perf_counter() - started
+        return {
+            "shapes": shapes, "photos": photos, "size": size, "bytes": views.stat().st_size, "seconds": taken,
+            "peak_memory": int(done.stdout.splitlines()[-1]),
+        }  # fmt: skip
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
-    part.__name__: part for part in (search, precision, pipelines, steps, processes, preparation, million)
+    part.__name__: part for part in (search, precision, pipelines, steps, processes, preparation, evaluation, million)
 }
 
 
@@ -230,7 +266,12 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--output", type=Path, default=Path("outputs/bench.json"))
     parser.add_argument("--million", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--evaluate", type=Path, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.evaluate:
+        evaluate(arguments.evaluate[0], arguments.evaluate[1], changed=True)
+        print(peak_memory())
+        return
     if arguments.million:
         print(json.dumps(search_million(arguments.million)))
         return

@@ -83,8 +83,10 @@ class Step:
 
     def whole(self, step: int) -> None:
         """Take a step."""
+        with record_function("input"):
+            given = step_input(self.data, self.config, step)
         with record_function("loss"):
-            total = training_loss(self.model, self.data, self.config, step, self.processes)[0]
+            total = training_loss(self.model, given, self.config, step, self.processes)[0]
         self.optimizer.zero_grad(set_to_none=True)
         with record_function("backward"):
             total.backward()

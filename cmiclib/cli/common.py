@@ -34,7 +34,7 @@ class Commands(TyperGroup):
 Profile = Annotated[str, typer.Option(help="smoke, demo, photos or paper")]
 Outputs = Annotated[str, typer.Option(help="folder for results, below the repository")]
 Folder = Annotated[Path, typer.Option(metavar="DIR", help="a prepared benchmark")]
-RunFolder = Annotated[Path, typer.Option(metavar="RUN", help="a run folder that `cmic train` wrote")]
+RunFolder = Annotated[Path, typer.Option("--run", "-r", metavar="RUN", help="a run folder that `cmic train` wrote")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the result here")]
 
 

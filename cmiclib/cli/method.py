@@ -17,6 +17,7 @@ def train(
     preset: Annotated[str, typer.Option(help="paper, or released: with the released code's peculiarities")] = "paper",
     resume: Annotated[bool, typer.Option("--resume", help="go on from the folder's last state")] = False,
     until: Annotated[int | None, typer.Option(help="stop after so many steps; --resume goes on")] = None,
+    fuse: Annotated[bool, typer.Option("--compile", help="with torch.compile: for long trainings on a GPU")] = False,
 ) -> None:
     """Train on a prepared benchmark; KEY=VALUE changes the profile, as in loss.tau=0.05."""
     from ..benchmark import Benchmark
@@ -27,8 +28,9 @@ def train(
     config, device = profile_config(profile, overrides or [], preset), own_device()
     with joined(device) as processes:
         run = train(
-            config, Benchmark.open(benchmark), output, resume=resume, until=until, device=device, processes=processes
-        )
+            config, Benchmark.open(benchmark), output,
+            resume=resume, until=until, device=device, processes=processes, fuse=fuse,
+        )  # fmt: skip
         if processes.first:
             typer.echo(f"run: {run.path}")
 
@@ -46,7 +48,7 @@ def evaluate(
 ) -> None:
     """Measure a run on a prepared benchmark, in its own gallery or in one that lacks the photos' shapes.
 
-    Under torchrun, each process embeds its share of the gallery.
+    Under torchrun, each process embeds its share of the gallery; write -r there, as torchrun takes --run for its own.
     """
     from ..benchmark import Benchmark
     from ..checkpoint import Run
@@ -90,7 +92,7 @@ def index(
     output: Annotated[Path, typer.Option(metavar="FILE", help="the index file to write")],
     half: Annotated[bool, typer.Option("--half", help="in bfloat16: half the size, scores differ a little")] = False,
 ) -> None:
-    """Embed a benchmark's gallery once, for `cmic search`; also under torchrun."""
+    """Embed a benchmark's gallery once, for `cmic search`; also under torchrun, with -r instead of --run."""
     import torch
 
     from ..benchmark import Benchmark
