@@ -99,11 +99,11 @@ test-all: $(STAMP) ## every test: slow ones, browser, GPU
 bench: $(STAMP) ## measure search, training, preparation and memory into outputs/bench.json; twenty minutes, an idle machine
 	@$(BIN)/python tools/bench.py
 
-fuzz: $(STAMP) ## damage files in thousands of ways and read them  [SHORT=1]
-	@$(BIN)/python tools/fuzz.py $(if $(SHORT),--short)
+fuzz: $(STAMP) ## damage files in thousands of ways and read them  [SHORT=1 OUTPUT=FILE.json]
+	@$(BIN)/python tools/fuzz.py $(if $(SHORT),--short) $(addprefix --output ,$(OUTPUT))
 
-kill-test: $(STAMP) ## kill trainings and preparations, go on, compare  [SHORT=1]
-	@$(BIN)/python tools/kill_test.py $(if $(SHORT),--short)
+kill-test: $(STAMP) ## kill trainings and preparations, go on, compare  [SHORT=1 OUTPUT=FILE.json]
+	@$(BIN)/python tools/kill_test.py $(if $(SHORT),--short) $(addprefix --output ,$(OUTPUT))
 
 audit: $(STAMP) ## ask PyPI whether weaknesses of the pinned packages are known
 	@$(PYTHON) -m venv .venv/audit

@@ -314,7 +314,8 @@ pd.DataFrame([
 #
 # Rendering, sampling and voxelising one shape takes no more than its file, so shapes are spread over processes, or over
 # a Dask cluster with `CMIC_SCHEDULER=tcp://HOST:8786 cmic prepare …` (`.venv/bin/pip install -e '.[cluster]'`). A mesh
-# that cannot be used costs that mesh; what is done stays done.
+# that cannot be used costs that mesh: with `--allow-missing` it stands in `left_out.txt` beside the benchmark, with the
+# reason; what is done stays done.
 
 # %%
 done = bench.get("preparation")

@@ -132,6 +132,43 @@ Markdown(
 Markdown(f"The seed of this run is {run.config.train.seed}.")
 
 # %% [markdown]
+# ## Killed, and fed with rubbish
+#
+# `make kill-test` kills trainings and preparations at random moments, goes on, and compares what they end with to
+# undisturbed ones. `make fuzz` damages files for every reader; nothing but a message of this library's may come of it.
+# Loaded from `data/results/robustness.json`:
+
+# %%
+from cmiclib.results import compare, read_results
+
+tried = read_results(chapter.root / "data/results/robustness.json")
+kills, fuzz = tried["kills"], tried["fuzz"]
+pd.DataFrame(
+    [
+        ("kills of trainings", kills["kills"], f"{kills['trainings']} ended; equal to the bit: {kills['bit_equal']}"),
+        (
+            "kills of preparations",
+            kills["prepare_kills"],
+            f"{kills['preparations']} ended; equal hashes: {kills['hashes_equal']}",
+        ),
+        (
+            "damaged files",
+            fuzz["files"],
+            f"{fuzz['crashes']} crashes, {fuzz['hangs']} hangs, {fuzz['executed']} executed, "
+            f"at most {fuzz['peak_rss_gb']} GB",
+        ),
+    ],
+    columns=["tried", "number", "outcome"],
+)
+
+# %%
+where = kills["environment"]
+Markdown(
+    f"Killed on {where['date']}, damaged on {fuzz['environment']['date']}, on {where['cores']} cores "
+    f"({where['processor']})."
+)
+
+# %% [markdown]
 # ## Repeat it
 #
 # ```
@@ -145,8 +182,6 @@ Markdown(f"The seed of this run is {run.config.train.seed}.")
 # agreement. It prints both numbers side by side and fails if one lies outside. The same comparison for this run:
 
 # %%
-from cmiclib.results import compare, read_results
-
 stored = chapter.root / "data/results" / f"{PROFILE}.json"
 path = chapter.outputs / "metrics.json"
 rows = compare(read_results(path), read_results(stored)) if stored.exists() and path.exists() else []

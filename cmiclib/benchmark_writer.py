@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -214,8 +214,11 @@ class BenchmarkWriter:
         with self._storage():
             self._append(self._queries, "queries.jsonl", query_id, row, arrays)
 
-    def finish(self) -> Benchmark:
+    def finish(self, left_out: Sequence[str] = ()) -> Benchmark:
         """Write tables and headers, check the whole, and rename it to its final name.
+
+        Args:
+            left_out: what the benchmark lacks, each with the reason; written to `left_out.txt` where there is any.
 
         Raises:
             BenchmarkError: the benchmark contradicts itself; nothing of it stays.
@@ -232,6 +235,9 @@ class BenchmarkWriter:
             for file, (shape, dtype) in self._specs().items():
                 if (self.partial / file).is_file() or file in ("views.npy", "queries.npy"):
                     _write_header(self.partial / file, shape, dtype)
+            if left_out:
+                text = "".join(" ".join(line.split()) + "\n" for line in left_out)
+                (self.partial / "left_out.txt").write_text(text, encoding="utf-8", errors="replace")
             hashed = [f for f in ("shapes.csv", "queries.csv", *self._specs()) if (self.partial / f).is_file()]
             meta = self._settings | {
                 "shapes": len(shapes),

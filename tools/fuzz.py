@@ -336,6 +336,7 @@ def main() -> int:
     parser.add_argument("--case", help="only cases whose name contains this")
     parser.add_argument("--count", type=int, default=0, help="damaged files of each case")
     parser.add_argument("--seed", type=int, default=0, help="another number damages files in other ways")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the result into this JSON file")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--skip", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("names", nargs="*", help=argparse.SUPPRESS)
@@ -345,6 +346,7 @@ def main() -> int:
         Child(given.work).run(given.names, given.count, given.skip, given.seed)
         return 0
     from fuzz_cases import CASES
+    from stored import keep
 
     total: dict[str, Any] = {"files": 0, "crashes": 0, "hangs": 0, "executed": 0, "peak_rss_gb": 0.0}
     names = [case.name for case in CASES if not given.case or given.case in case.name]
@@ -359,6 +361,8 @@ def main() -> int:
                 f"{facts['case']}, file {facts['done']}: {facts['problem']} {facts.get('executed') or ''}", flush=True
             )
     print(json.dumps(total))
+    if given.output:
+        keep(given.output, "fuzz", total)
     return 1 if total["crashes"] or total["hangs"] or total["executed"] or total["peak_rss_gb"] >= 2 else 0
 
 

@@ -26,6 +26,7 @@ import torch  # noqa: E402
 from conftest import write_tiny_benchmark  # noqa: E402
 from own_folder import write_meshes, write_photos  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from stored import keep  # noqa: E402
 
 from cmiclib.benchmark import Benchmark  # noqa: E402
 from cmiclib.checkpoint import load_state  # noqa: E402
@@ -142,7 +143,7 @@ def kill_preparations(work: Path, kills: int, rng: random.Random) -> dict:
         if output.exists():  # it has its final name: the kill came when all was done
             return
         prepare_folder(
-            work / "meshes", output, photos=work / "photos", masks=work / "masks", size=32, jobs=1, progress=False
+            work / "meshes", output, photos=work / "photos", masks=work / "masks", size=32, jobs=2, progress=False
         )
 
     usual = timed(lambda: task(work / "whole"))
@@ -162,6 +163,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="few kills")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the result into this JSON file")
     given = parser.parse_args()
     torch.set_num_threads(1)
     trainings, preparations = SHORT if given.short else KILLS
@@ -173,6 +175,8 @@ def main() -> int:
         "prepare_kills": prepared["kills"], "hashes_equal": prepared["equal"], "preparations": prepared["finished"],
     }  # fmt: skip
     print(json.dumps(result))
+    if given.output:
+        keep(given.output, "kills", result)
     return 0 if trained["equal"] and prepared["equal"] else 1
 
 

@@ -94,7 +94,13 @@ def app(
 ) -> None:
     """Open the query browser as an app on this machine."""
     from ..browser.app import serve
+    from ..publish import fetch_vendor
+    from ..sources.sweethome import ROOT
 
+    try:
+        fetch_vendor(ROOT)
+    except BookError as error:  # without a network everything works but the viewer, which says so
+        typer.echo(f"without the 3D viewer: {error}", err=True)
     status = serve(str(run) if run else None, str(benchmark) if benchmark else None, port, tab)
     if status != 0:
         raise BookError(f"the app ended with status {status}", fix="is the port taken? give another one with --port")

@@ -120,14 +120,19 @@ def prepare_cars3d(
         licence="research only, as the photos' and ShapeNet's terms state", size=size,
         extra={"annotation": version, "val": val},
     )  # fmt: skip
-    add_meshes(writer, there, jobs=jobs, allow_missing=allow_missing, progress=progress)
+    broken = add_meshes(writer, there, jobs=jobs, allow_missing=allow_missing, progress=progress)
     models = {mesh.shape_id: mesh.path for mesh in there if writer.has_shape(mesh.shape_id)}
-    add_photos(writer, usable, models, source=cars.name, jobs=jobs, allow_missing=allow_missing, progress=progress)
+    failed = add_photos(
+        writer, usable, models, source=cars.name, jobs=jobs, allow_missing=allow_missing, progress=progress
+    )
     left_out = LeftOut(
         [mesh.shape_id for mesh in meshes if not writer.has_shape(mesh.shape_id)],
         [record.query_id for record in records if not writer.has_query(record.query_id)],
     )
-    return writer.finish(), left_out
+    lines = [f"{mesh.path}: no such file" for mesh in meshes if mesh not in there]
+    lines += [*(problem for _, problem in broken), *failed]
+    lines += [f"{name}: its photo cannot be used, or its model is left out" for name in left_out.queries]
+    return writer.finish(lines), left_out
 
 
 def _records(cars: CarSet, anno: Path, photos: Path, version: str, val: float) -> list[CarPhoto]:

@@ -54,7 +54,7 @@ def add_photos(
     jobs: int = 2,
     allow_missing: bool = False,
     progress: bool = True,
-) -> None:
+) -> list[str]:
     """Add the photos of all models, model by model; those that the benchmark has already cost nothing.
 
     A photo is marked seen if its shape has a training photo that can be used.
@@ -67,6 +67,9 @@ def add_photos(
         jobs: processes.
         allow_missing: leave out photos that cannot be used instead of refusing.
         progress: show a bar.
+
+    Returns:
+        The photos that cannot be used, each with what is wrong; empty without ``allow_missing``.
 
     Raises:
         SourceError: photos cannot be used; all are listed. What was made of other shapes' photos is kept.
@@ -101,6 +104,7 @@ def add_photos(
         raise SourceError(
             listed(problems, "photos cannot be used"), fix="repair them, or leave them out with --allow-missing"
         )
+    return problems
 
 
 def _crops(group: tuple[str, list[CarPhoto]], models: Mapping[str, Path], size: int) -> list[np.ndarray | CMICError]:

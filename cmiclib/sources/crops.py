@@ -78,7 +78,7 @@ def prepare_crops(
     )  # fmt: skip
     kept = {photo.query_id for photo in known}
     skipped = [f"{photo.path}: its shape is not in the gallery" for photo in photos if photo.query_id not in kept]
-    return Prepared(writer.finish(), skipped + failed)
+    return Prepared(writer.finish(skipped + failed), skipped + failed)
 
 
 def read_crops(path: Path, root: Path) -> list[PhotoFile]:

@@ -97,7 +97,7 @@ def prepare_folder(
     left_out += add_photos(
         writer, kept, groups, automatic=automatic, jobs=jobs, allow_missing=allow_missing, progress=progress
     )
-    return Prepared(writer.finish(), left_out)
+    return Prepared(writer.finish(left_out), left_out)
 
 
 def find_meshes(root: Path, categories: Path | None = None, up: str = "+y", front: str = "+z") -> list[MeshFile]:

@@ -66,7 +66,7 @@ def prepare_pix3d(
             are left out and counted.
         size: side of photos and views in pixels.
         jobs: processes.
-        allow_missing: leave out records whose photo, mask or model is missing or damaged.
+        allow_missing: leave out records whose photo, mask or model is missing or damaged, and such models.
         progress: show bars.
 
     Returns:
@@ -93,13 +93,21 @@ def prepare_pix3d(
         Path(output), name="pix3d", source="Pix3D (Sun et al., CVPR 2018)", licence=LICENCE, size=size,
         extra={"categories": list(chosen), "clean": clean, "meshes": meshes, "split": str(split)},
     )  # fmt: skip
-    add_meshes(writer, shapes.values(), jobs=jobs, progress=progress)
+    broken = add_meshes(writer, shapes.values(), jobs=jobs, allow_missing=allow_missing, progress=progress)
+    lost = {mesh.shape_id for mesh, _ in broken}
+    problems |= {
+        record.name: f"its model cannot be used ({record.model})"
+        for record in records
+        if record.name not in problems and own_shape(record, shapes) in lost
+    }
     kept = [record for record in records if record.name not in problems]
     damaged = _add_photos(writer, root, kept, shapes, parts, jobs, progress)
     if damaged and not allow_missing:
         raise SourceError(listed(damaged, "photos cannot be used"), path=root, fix=FIX)
-    left_out = Counter(reason.partition(" (")[0] for reason in [*kept_out.values(), *problems.values()])
-    return writer.finish(), dict(left_out) | ({"damaged files": len(damaged)} if damaged else {})
+    reasons = kept_out | problems
+    left_out = Counter(reason.partition(" (")[0] for reason in reasons.values())
+    lines = [*(problem for _, problem in broken), *(f"{name}: {reason}" for name, reason in reasons.items()), *damaged]
+    return writer.finish(lines), dict(left_out) | ({"damaged files": len(damaged)} if damaged else {})
 
 
 def _list_of(categories: Sequence[str]) -> int:

@@ -112,7 +112,8 @@ def prepare_shapenet(
     broken = add_meshes(writer, found, jobs=jobs, allow_missing=allow_missing, progress=progress)
     if len(broken) == len(found):
         raise SourceError("no model has a mesh that can be used", path=root, fix="unpack ShapeNetCore again")
-    return writer.finish(), [*missing, *(problem for _, problem in broken)]
+    left_out = [*missing, *(problem for _, problem in broken)]
+    return writer.finish(left_out), left_out
 
 
 def find_synsets(root: Path, chosen: str) -> dict[str, Path]:

@@ -4,16 +4,12 @@ import io
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from chromium import PALE, Watched, chromium
+from live import LAB, PATIENCE, free_port, names, send, start
 from PIL import Image
 from toybook import REPOSITORY
 
@@ -24,7 +20,6 @@ from cmiclib.browser.upload import read_upload
 from cmiclib.checkpoint import save_weights, write_json
 
 pytestmark = pytest.mark.browser
-PATIENCE = 240_000  # milliseconds: a kernel imports torch first, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -45,32 +40,6 @@ def photo(retriever) -> bytes:
     return buffer.getvalue()
 
 
-def start(command: list[str], folder: Path, address: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, *command], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    for _ in range(PATIENCE // 1000):
-        if server.poll() is not None:
-            pytest.fail((folder / "server.log").read_text()[-2000:])
-        try:
-            urllib.request.urlopen(address, timeout=1)
-            return server
-        except OSError:  # not listening yet, or a page that takes longer because its kernel starts
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", int(address.split(":")[2].split("/")[0]))) == 0:
-                    return server
-            time.sleep(1)
-    pytest.fail("the server did not start")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module", params=["app", "lab"])
 def page(request, run, tiny_benchmark, tmp_path_factory):
     """The browser, open and answered, in the app and in JupyterLab."""
@@ -85,15 +54,8 @@ def page(request, run, tiny_benchmark, tmp_path_factory):
         server = start(["-c", code, "app", *options], folder, home)
     else:
         (folder / "live.ipynb").write_text(json.dumps(notebook(*arguments)))
-        options = [
-            "--no-browser",
-            f"--port={port}",
-            "--IdentityProvider.token=",
-            "--ServerApp.password=",
-            "--allow-root",
-        ]
         home = f"http://127.0.0.1:{port}/lab/tree/live.ipynb"
-        server = start(["-m", "jupyterlab", *options], folder, f"http://127.0.0.1:{port}/api")
+        server = start([*LAB, f"--port={port}"], folder, f"http://127.0.0.1:{port}/api")
     try:
         with chromium() as browser:
             tab = Watched(browser, f"http://127.0.0.1:{port}/")
@@ -110,18 +72,6 @@ def page(request, run, tiny_benchmark, tmp_path_factory):
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
-
-
-def send(page, name: str, content: bytes) -> None:
-    """Upload a photo as a visitor does: the button opens a dialogue for files."""
-    with page.expect_file_chooser() as dialogue:
-        page.locator(".jupyter-widget-FileUpload, .widget-upload").first.click()
-    dialogue.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
-
-
-def names(page) -> list[str]:
-    words = page.locator(".cmic-ranking img").evaluate_all("images => images.map(image => image.alt)")
-    return [text.split(": ")[1].split(",")[0] for text in words]
 
 
 def test_a_photo_a_visitor_sends_is_answered_as_the_library_answers(page, photo, retriever):

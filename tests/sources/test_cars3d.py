@@ -278,6 +278,8 @@ def test_photos_and_meshes_that_cannot_be_used_are_left_out_and_counted(root: Pa
     made, left_out = prepare(root, "third", allow_missing=True)
     assert left_out == (["car/ccc3"], ["train/00001", "train/00003"])
     assert (len(made.shapes), len(made.queries)) == (2, 8)
+    lines = (made.path / "left_out.txt").read_text()
+    assert all(part in lines for part in ("no faces", "00003.jpg: ", "nothing of car/bbb2", "train/00001: "))
 
 
 def test_a_shape_whose_training_photos_are_damaged_is_unseen(root: Path) -> None:

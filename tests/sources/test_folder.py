@@ -146,6 +146,7 @@ def test_a_broken_mesh_is_named_or_left_out_with_its_photos(own: Path) -> None:
     assert set(made.benchmark.queries["shape_id"]) == {"box/deep/plank"}
     assert len(made.left_out) == 7 and "cube.glb: cannot be read as a mesh" in made.left_out[0]
     assert all("its shape is left out" in line for line in made.left_out[1:])
+    assert (made.benchmark.path / "left_out.txt").read_text().splitlines() == made.left_out
 
 
 def test_a_folder_of_broken_meshes_only_is_an_error_all_the_same(tmp_path: Path) -> None:

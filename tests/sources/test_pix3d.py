@@ -215,6 +215,20 @@ def test_what_is_missing_can_be_left_out(root: Path, case: str, reason: str, pho
     benchmark, left_out = prepare(root, allow_missing=True)
     assert len(benchmark.queries) == photos
     assert left_out == {reason: 5 - photos}
+    lines = (benchmark.path / "left_out.txt").read_text().splitlines()
+    assert len(lines) == 5 - photos and all(": " in line for line in lines)
+
+
+def test_a_model_that_cannot_be_used_costs_its_own_photos_only(root: Path) -> None:
+    shape_id = "bed/IKEA_A"
+    broken = next((root / "model" / shape_id).glob("*.obj"))
+    broken.write_text("v 0 0 0\n")
+    with pytest.raises(SourceError, match=r"1 meshes cannot be used.*\.obj"):
+        prepare(root)
+    benchmark, left_out = prepare(root, allow_missing=True)
+    assert shape_id not in set(benchmark.shapes.shape_id) and len(benchmark.shapes) > 0
+    assert left_out.keys() == {"its model cannot be used"} and len(benchmark.queries) == 5 - sum(left_out.values())
+    assert f"{broken}: " in (benchmark.path / "left_out.txt").read_text()
 
 
 def test_photos_that_the_list_gives_to_none_are_left_out_and_counted(root: Path) -> None:
