@@ -142,31 +142,13 @@ Markdown(f"The seed of this run is {run.config.train.seed}.")
 from cmiclib.results import compare, read_results
 
 tried = read_results(chapter.root / "data/results/robustness.json")
-kills, fuzz = tried["kills"], tried["fuzz"]
-pd.DataFrame(
-    [
-        ("kills of trainings", kills["kills"], f"{kills['trainings']} ended; equal to the bit: {kills['bit_equal']}"),
-        (
-            "kills of preparations",
-            kills["prepare_kills"],
-            f"{kills['preparations']} ended; equal hashes: {kills['hashes_equal']}",
-        ),
-        (
-            "damaged files",
-            fuzz["files"],
-            f"{fuzz['crashes']} crashes, {fuzz['hangs']} hangs, {fuzz['executed']} executed, "
-            f"at most {fuzz['peak_rss_gb']} GB",
-        ),
-    ],
-    columns=["tried", "number", "outcome"],
-)
-
-# %%
-where = kills["environment"]
-Markdown(
-    f"Killed on {where['date']}, damaged on {fuzz['environment']['date']}, on {where['cores']} cores "
-    f"({where['processor']})."
-)
+said = {
+    "kills": "{kills} kills of trainings, {trainings} ended, equal to the bit: {bit_equal}; {prepare_kills} kills of "
+    "preparations, {preparations} ended, equal hashes: {hashes_equal}",
+    "fuzz": "{files} damaged files: {crashes} crashes, {hangs} hangs, {executed} executed, at most {peak_rss_gb} GB",
+}
+when = "; {environment[date]}, {environment[cores]} cores ({environment[processor]})"
+Markdown("\n".join(f"- {(said[name] + when).format(**tried[name])}" for name in said if name in tried))
 
 # %% [markdown]
 # ## Repeat it

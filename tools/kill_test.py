@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
 from conftest import write_tiny_benchmark  # noqa: E402
+from joblib.externals.loky import get_reusable_executor  # noqa: E402
 from own_folder import write_meshes, write_photos  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from stored import keep  # noqa: E402
@@ -145,6 +146,7 @@ def kill_preparations(work: Path, kills: int, rng: random.Random) -> dict:
         prepare_folder(
             work / "meshes", output, photos=work / "photos", masks=work / "masks", size=32, jobs=2, progress=False
         )
+        get_reusable_executor().shutdown()  # else the process waits for workers that wait for more work
 
     usual = timed(lambda: task(work / "whole"))
     expected = Benchmark.open(work / "whole").hash

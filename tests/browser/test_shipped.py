@@ -62,8 +62,7 @@ def test_in_jupyterlab_a_visitors_photo_has_its_shape_first(shipped, tmp_path):
     content, own = photo_of_one_s_own(shipped[0])
     page = app.notebook(None, None)
     page["cells"][0]["source"] = (
-        "from pathlib import Path\nfrom cmiclib.browser import app\n\n"
-        "app.OUTPUTS = Path('nowhere')\napp.show()"
+        "from pathlib import Path\nfrom cmiclib.browser import app\n\napp.OUTPUTS = Path('nowhere')\napp.show()"
     )
     (tmp_path / "live.ipynb").write_text(json.dumps(page))
     port = free_port()
