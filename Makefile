@@ -96,7 +96,7 @@ test-browser: $(STAMP) ## the tests that need Chromium; fetches one where there 
 test-all: $(STAMP) ## every test: slow ones, browser, GPU
 	@$(BIN)/pytest -q
 
-bench: $(STAMP) ## measure search, training, preparation and memory into outputs/bench.json; twenty minutes, an idle machine
+bench: $(STAMP) ## measure search, training, preparation and memory into outputs/bench.json; forty minutes, an idle machine
 	@$(BIN)/python tools/bench.py
 
 fuzz: $(STAMP) ## damage files in thousands of ways and read them  [SHORT=1 OUTPUT=FILE.json]
