@@ -136,7 +136,8 @@ dates = f"{grid.rows.date.min()} to {grid.rows.date.max()}"
 absent = [v.title for name, v in variants.items() if not grid.seeds(name)]
 Markdown(
     f"All numbers from here on were **{origin}**: {len(grid.rows)} of {total} runs, {dates}, {machines}; "
-    f"{grid.rows.seconds.sum() / 3600:.1f} hours in all, {grid.rows.seconds.max():.0f} seconds the longest run. "
+    f"{grid.rows.seconds.sum() / 3600:.1f} hours in all. A run took {grid.rows.seconds.median():.0f} seconds in the "
+    f"median, two at once, and at most {grid.rows.seconds.max():.0f}, where other work ran beside them. "
     + (f"**Not run:** {', '.join(absent)}; `make ablations` runs them." if absent else "Every variant was run.")
 )
 
