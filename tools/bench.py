@@ -49,6 +49,13 @@ MILLION = 1_000_000
 PAPER_BATCH, PAPER_SIZE = 30, 224
 
 
+def scratch() -> Path:
+    """Return a folder for large files: of this disk, as /tmp may lie in memory, and not under version control."""
+    path = Path("outputs")
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def search() -> dict[str, Any]:
     """Time against shapes and against queries, in both precisions, and the released code's loop."""
     rows, limits = [], Limits()
@@ -75,7 +82,7 @@ def search() -> dict[str, Any]:
 
 def million() -> dict[str, Any]:
     """One million shapes in a memory-mapped index: time, memory, and whether the answers are exact."""
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         path = Path(folder) / "million.index"
         generator = torch.Generator().manual_seed(0)
         blocks = (
@@ -232,7 +239,7 @@ def evaluation(shapes: int = 50_000, photos: int = 2_000, size: int = 64) -> dic
     rng = np.random.default_rng(0)
     small = ["model.query_backbone=resnet10t", "model.view_backbone=resnet10t", "model.image_size=32"]
     config = profile("paper", [*small, "model.init=random"])
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         path, run = Path(folder) / "large", Path(folder) / "run"
         writer = BenchmarkWriter(path, name="large", source="random numbers", licence="CC0-1.0", size=size)
         for i in range(shapes):
