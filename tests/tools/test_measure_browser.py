@@ -32,9 +32,10 @@ def test_its_uploads_are_photos_of_a_telephone(retriever, tmp_path):
     assert Image.open(tmp_path / "photo.jpg").size == (4000, 3000) and len(content) < MAX_BYTES
 
 
-def test_the_stored_times_are_medians_within_the_limits():
+def test_all_stored_times_are_within_the_limits():
     stored = json.loads((REPOSITORY / "data/results/browser.json").read_text())
     assert stored["measured"]["shapes"] > 500 and stored["environment"]["cores"] <= 2
     for name, limit in LIMITS.items():
         times = sorted(stored[name]["seconds"])
-        assert len(times) >= 5 and stored[name]["median"] == times[len(times) // 2] <= limit == stored[name]["limit"]
+        assert len(times) >= 5 and stored[name]["median"] == times[len(times) // 2]
+        assert times[-1] <= limit == stored[name]["limit"]
