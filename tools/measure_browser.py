@@ -2,7 +2,7 @@
 
     python tools/measure_browser.py data/results/browser.json
 
-The live widget is asked as a visitor asks it, with the model that the app starts with: choose a stored photo, or send
+The live widget is asked as a visitor asks it, with the model that the repository ships: choose a stored photo, or send
 one of twelve million pixels. What is measured ends when ranking, views, model and map stand in the widget; the way to
 the visitor's screen is not in it. Measure on a machine that does nothing else.
 """
@@ -20,9 +20,11 @@ import torch
 from PIL import Image
 
 from cmiclib.browser import QueryBrowser
-from cmiclib.browser.app import open_browser
+from cmiclib.browser.app import PACKED
+from cmiclib.browser.packed import unpack
 from cmiclib.checkpoint import write_json
 from cmiclib.provenance import environment
+from cmiclib.sources.sweethome import open_sweethome
 
 UPLOAD = (4000, 3000)  # pixels, as telephones take them
 TIMES = 9
@@ -79,10 +81,17 @@ def measure(browser: QueryBrowser, times: int = TIMES, size: tuple[int, int] = U
 
 def main(target: str) -> None:
     """Measure and write the file of results."""
-    browser, words = open_browser()
+    shipped = open_sweethome()
+    retriever, origin = unpack(PACKED, shipped)
+    browser = QueryBrowser(retriever.index, shipped, vectors=retriever.vectors, atlas=retriever.atlas)
     browser._show_map()  # it is laid out once; what comes after is what is measured
     shapes, photos = len(browser.retriever.index), len(browser.retriever.rows)
-    about = {"shapes": shapes, "photos": photos, "model": words, "threads": torch.get_num_threads()}
+    about = {
+        "shapes": shapes,
+        "photos": photos,
+        "model": f"the shipped one, of {origin['trained']['date']}",
+        "threads": torch.get_num_threads(),
+    }
     result = {"environment": environment(), "measured": about, **measure(browser)}
     write_json(Path(target), result)
     for name, limit in LIMITS.items():
