@@ -24,9 +24,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from .benchmark_checks import FIX, SPLITS, check_tables, check_views, damaged
+from .benchmark_checks import FIX, SPLITS, check_gallery, check_tables, damaged
 from .errors import BenchmarkError, MissingArrayError
-from .files import check_inside, give_back, map_array, read_json, read_table, shown
+from .files import check_inside, map_array, read_json, read_table, shown
 from .render import ViewProtocol
 
 FORMAT = 1
@@ -35,8 +35,6 @@ VOXELS = 128
 SHAPE_COLUMNS = ("shape_id", "category", "name", "creator", "licence", "source", "group")
 FLAG_COLUMNS = ("seen", "truncated", "occluded", "slightly_occluded")
 QUERY_COLUMNS = ("query_id", "shape_id", "category", "split", *FLAG_COLUMNS, "photo", "source")
-AT_ONCE = 1000
-"""Shapes whose views are looked at before their memory is given back."""
 HIDDEN = "|hidden"
 """Stands for the shape and the category of a test photo in what training gets; no shape has such an id."""
 TABLES = {"shapes.csv": SHAPE_COLUMNS, "queries.csv": QUERY_COLUMNS}
@@ -86,10 +84,7 @@ class Benchmark:
             if meta[name] != count:
                 raise damaged(path / f"{name}.csv", f"{count} rows, but benchmark.json says {meta[name]}")
         if verify:
-            for row, shape_id in enumerate(shapes["shape_id"]):
-                check_views(arrays["views.npy"][row], shape_id, path / "views.npy")
-                if row % AT_ONCE == AT_ONCE - 1:
-                    give_back(arrays["views.npy"])
+            check_gallery(arrays["views.npy"], shapes["shape_id"], path / "views.npy")
         return cls(path, meta, shapes, queries, arrays)
 
     @property

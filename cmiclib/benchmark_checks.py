@@ -1,15 +1,18 @@
 """What must hold in a prepared benchmark, whoever wrote it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .errors import BenchmarkError
-from .files import usable_path
+from .files import give_back, usable_path
 
 SPLITS = ("train", "val", "test")
 FIX = "prepare the benchmark again"
+AT_ONCE = 1000
+"""Shapes whose views are looked at before their memory is given back."""
 
 
 def check_views(views: np.ndarray, shape_id: str, path: Path | None = None) -> None:
@@ -24,6 +27,18 @@ def check_views(views: np.ndarray, shape_id: str, path: Path | None = None) -> N
             path=path,
             fix="look at its mesh, or leave the shape out",
         )
+
+
+def check_gallery(views: np.ndarray, shape_ids: Iterable[str], path: Path) -> None:
+    """Check the views (N, V, S, S) of all shapes, without more than a part of a mapped file in memory at once.
+
+    Raises:
+        BenchmarkError: names the first shape whose views are all alike.
+    """
+    for row, (own, shape_id) in enumerate(zip(views, shape_ids, strict=True), 1):
+        check_views(own, shape_id, path)
+        if row % AT_ONCE == 0:
+            give_back(views)
 
 
 def usable_id(shape_id: str) -> bool:

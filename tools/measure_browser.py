@@ -20,8 +20,7 @@ import torch
 from PIL import Image
 
 from cmiclib.browser import QueryBrowser
-from cmiclib.browser.app import PACKED
-from cmiclib.browser.packed import unpack
+from cmiclib.browser.app import shipped_browser
 from cmiclib.checkpoint import write_json
 from cmiclib.provenance import environment
 from cmiclib.sources.sweethome import open_sweethome
@@ -81,15 +80,13 @@ def measure(browser: QueryBrowser, times: int = TIMES, size: tuple[int, int] = U
 
 def main(target: str) -> None:
     """Measure and write the file of results."""
-    shipped = open_sweethome()
-    retriever, origin = unpack(PACKED, shipped)
-    browser = QueryBrowser(retriever.index, shipped, vectors=retriever.vectors, atlas=retriever.atlas)
+    browser, date = shipped_browser(open_sweethome())
     browser._show_map()  # it is laid out once; what comes after is what is measured
     shapes, photos = len(browser.retriever.index), len(browser.retriever.rows)
     about = {
         "shapes": shapes,
         "photos": photos,
-        "model": f"the shipped one, of {origin['trained']['date']}",
+        "model": f"the shipped one, of {date}",
         "threads": torch.get_num_threads(),
     }
     result = {"environment": environment(), "measured": about, **measure(browser)}

@@ -102,9 +102,19 @@ def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[
         return _of_run(chosen, own_data or shipped), f"The run {chosen.path.name}"
     if own := newest_run(shipped, OUTPUTS, PREPARED):
         return _of_run(*own), f"Your newest run, {own[0].path.name} of {own[0].environment['date']}"
+    browser, date = shipped_browser(shipped)
+    return browser, f"The repository's own model of {date}, since you have not trained yet"
+
+
+def shipped_browser(shipped: Benchmark) -> tuple[QueryBrowser, str]:
+    """Return the browser of the packed model and the day on which that was trained.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another gallery.
+    """
     retriever, origin = unpack(PACKED, shipped)
     browser = QueryBrowser(retriever.index, shipped, vectors=retriever.vectors, atlas=retriever.atlas)
-    return browser, f"The repository's own model of {origin['trained']['date']}, since you have not trained yet"
+    return browser, origin["trained"]["date"]
 
 
 def _of_run(run: Run, gallery: Benchmark) -> QueryBrowser:
