@@ -1,17 +1,24 @@
 """Servers of the live browser for tests, and what a visitor does with it."""
 
+import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from chromium import Watched, chromium
 from toybook import REPOSITORY
 
 PATIENCE = 240_000  # milliseconds: a kernel imports torch first, on a busy machine
+RANKING = ".cmic-ranking img"
 LAB = ["-m", "jupyterlab", "--no-browser", "--IdentityProvider.token=", "--ServerApp.password=", "--allow-root"]
 
 
@@ -41,6 +48,49 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@contextmanager
+def opened(server: subprocess.Popen, folder: Path, port: int, path: str) -> Iterator[Watched]:
+    """Open a page of a server in a tab of Chromium; end the server afterwards, and show what it said on failure."""
+    try:
+        with chromium() as browser:
+            tab = Watched(browser, f"http://127.0.0.1:{port}/")
+            tab.page.goto(f"http://127.0.0.1:{port}/{path}", timeout=PATIENCE, wait_until="commit")
+            yield tab
+    except BaseException:
+        print((folder / "server.log").read_text()[-4000:])  # pytest shows it beside the failure
+        raise
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+@contextmanager
+def lab(notebook: dict, folder: Path) -> Iterator[Watched]:
+    """Open a notebook in JupyterLab, and run its first cell until the browser in it shows a ranking."""
+    (folder / "live.ipynb").write_text(json.dumps(notebook))
+    port = free_port()
+    server = start([*LAB, f"--port={port}"], folder, f"http://127.0.0.1:{port}/api")
+    with opened(server, folder, port, "lab/tree/live.ipynb") as tab:
+        run_first_cell(tab.page)
+        tab.page.wait_for_selector(RANKING, timeout=PATIENCE)
+        yield tab
+
+
+def run_first_cell(page) -> None:
+    """Press Shift+Enter in the first cell until it runs: JupyterLab drops keys while it still builds the page."""
+    from playwright.sync_api import TimeoutError as Late
+
+    cell = page.locator(".jp-CodeCell").first
+    for _ in range(PATIENCE // 10_000):
+        cell.locator(".cm-content").click(timeout=PATIENCE)
+        page.keyboard.press("Shift+Enter")
+        try:
+            return cell.locator(".jp-InputPrompt", has_text=re.compile(r"\[[*\d]+\]")).wait_for(timeout=10_000)
+        except Late:
+            continue
+    pytest.fail(f"the cell does not run; the page says: {page.inner_text('body')[:2000]}")
+
+
 def send(page, name: str, content: bytes) -> None:
     """Upload a photo as a visitor does: the button opens a dialogue for files."""
     with page.expect_file_chooser() as dialogue:
@@ -49,5 +99,5 @@ def send(page, name: str, content: bytes) -> None:
 
 
 def names(page) -> list[str]:
-    words = page.locator(".cmic-ranking img").evaluate_all("images => images.map(image => image.alt)")
+    words = page.locator(RANKING).evaluate_all("images => images.map(image => image.alt)")
     return [text.split(": ")[1].split(",")[0] for text in words]

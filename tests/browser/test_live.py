@@ -1,15 +1,15 @@
 """The live browser in Chromium: as an app, and in JupyterLab."""
 
 import io
-import json
 import os
-import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import PALE, Watched, chromium
-from live import LAB, PATIENCE, free_port, names, send, start
+from chromium import PALE, Watched
+from live import PATIENCE, RANKING, free_port, lab, names, opened, send, start
 from PIL import Image
 from toybook import REPOSITORY
 
@@ -40,38 +40,33 @@ def photo(retriever) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="module", params=["app", "lab"])
+@contextmanager
+def in_the_app(run: Path, benchmark: Path, folder: Path) -> Iterator[Watched]:
+    port = free_port()
+    options = ["--run", str(run), "--benchmark", str(benchmark), "--port", str(port), "--no-tab"]
+    server = start(["-c", "from cmiclib.cli import app; app()", "app", *options], folder, f"http://127.0.0.1:{port}/")
+    with opened(server, folder, port, "") as tab:
+        tab.page.wait_for_selector(RANKING, timeout=PATIENCE)
+        yield tab
+
+
+PLACES = {
+    "app": in_the_app,
+    "lab": lambda run, benchmark, folder: lab(notebook(str(run), str(benchmark)), folder),
+}
+
+
+@pytest.fixture(scope="module", params=PLACES)
 def page(request, run, tiny_benchmark, tmp_path_factory):
     """The browser, open and answered, in the app and in JupyterLab."""
     publish.fetch_vendor(REPOSITORY)
-    port = free_port()
     folder = tmp_path_factory.mktemp(request.param)
-    arguments = [str(run), str(tiny_benchmark.path)]
-    if request.param == "app":
-        options = ["--run", arguments[0], "--benchmark", arguments[1], "--port", str(port), "--no-tab"]
-        code = "from cmiclib.cli import app; app()"
-        home, server = f"http://127.0.0.1:{port}/", None
-        server = start(["-c", code, "app", *options], folder, home)
-    else:
-        (folder / "live.ipynb").write_text(json.dumps(notebook(*arguments)))
-        home = f"http://127.0.0.1:{port}/lab/tree/live.ipynb"
-        server = start([*LAB, f"--port={port}"], folder, f"http://127.0.0.1:{port}/api")
-    try:
-        with chromium() as browser:
-            tab = Watched(browser, f"http://127.0.0.1:{port}/")
-            tab.page.goto(home, timeout=PATIENCE, wait_until="commit")
-            if request.param == "lab":
-                tab.page.locator(".jp-CodeCell").first.click(timeout=PATIENCE)
-                tab.page.keyboard.press("Shift+Enter")
-            tab.page.wait_for_selector(".cmic-ranking img", timeout=PATIENCE)
-            yield tab.page
-            if request.param == "app":  # JupyterLab's own pages are not ours
-                assert tab.problems == []
-            if os.environ.get("SCREENSHOTS"):
-                tab.page.screenshot(path=f"{os.environ['SCREENSHOTS']}/{request.param}.png", full_page=True)
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+    with PLACES[request.param](run, tiny_benchmark.path, folder) as tab:
+        yield tab.page
+        if request.param == "app":  # JupyterLab's own pages are not ours
+            assert tab.problems == []
+        if os.environ.get("SCREENSHOTS"):
+            tab.page.screenshot(path=f"{os.environ['SCREENSHOTS']}/{request.param}.png", full_page=True)
 
 
 def test_a_photo_a_visitor_sends_is_answered_as_the_library_answers(page, photo, retriever):

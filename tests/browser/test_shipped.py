@@ -1,14 +1,10 @@
 """The model that the repository ships: its file, and a visitor's photo in JupyterLab, with the right shape first."""
 
 import io
-import json
-import os
-import signal
 
 import numpy as np
 import pytest
-from chromium import Watched, chromium
-from live import LAB, PATIENCE, free_port, names, send, start
+from live import lab, names, send
 from PIL import Image
 
 from cmiclib.browser import app
@@ -64,21 +60,10 @@ def test_in_jupyterlab_a_visitors_photo_has_its_shape_first(shipped, tmp_path):
     page["cells"][0]["source"] = (
         "from pathlib import Path\nfrom cmiclib.browser import app\n\napp.OUTPUTS = Path('nowhere')\napp.show()"
     )
-    (tmp_path / "live.ipynb").write_text(json.dumps(page))
-    port = free_port()
-    server = start([*LAB, f"--port={port}"], tmp_path, f"http://127.0.0.1:{port}/api")
-    try:
-        with chromium() as browser:
-            tab = Watched(browser, f"http://127.0.0.1:{port}/").page
-            tab.goto(f"http://127.0.0.1:{port}/lab/tree/live.ipynb", timeout=PATIENCE, wait_until="commit")
-            tab.locator(".jp-CodeCell").first.click(timeout=PATIENCE)
-            tab.keyboard.press("Shift+Enter")
-            tab.wait_for_selector(".cmic-ranking img", timeout=PATIENCE)
-            assert "The repository's own model" in tab.locator(".jp-OutputArea").first.inner_text()
-            tab.get_by_role("tab", name="Your photo").click()
-            send(tab, "own.png", content)
-            tab.wait_for_selector("text=own.png", timeout=60_000)
-            assert names(tab)[0] == own
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+    with lab(page, tmp_path) as watched:
+        tab = watched.page
+        assert "The repository's own model" in tab.locator(".jp-OutputArea").first.inner_text()
+        tab.get_by_role("tab", name="Your photo").click()
+        send(tab, "own.png", content)
+        tab.wait_for_selector("text=own.png", timeout=60_000)
+        assert names(tab)[0] == own
