@@ -10,6 +10,7 @@ VARIANT    ?=
 SEED       ?= 0
 OUTPUT     ?=
 SHORT      ?=
+TESTERS    ?= 2
 
 BIN   := .venv/bin
 AUDIT := pip-audit==2.10.1
@@ -86,8 +87,8 @@ notebooks: $(STAMP) ## write book/*.ipynb from book/*.py
 readme: $(STAMP) ## write README's result table from data/results/demo.json
 	@$(BIN)/cmic readme
 
-test: $(STAMP) ## the tests, a few minutes
-	@$(BIN)/pytest -q -m "not slow and not browser and not gpu"
+test: $(STAMP) ## the tests, a few minutes  [TESTERS=2]
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TESTERS) --dist loadfile -m "not slow and not browser and not gpu"
 
 test-browser: $(STAMP) ## the tests that need Chromium; fetches one where there is none
 	@command -v chromium chromium-browser google-chrome > /dev/null || $(BIN)/playwright install chromium
