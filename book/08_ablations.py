@@ -132,7 +132,7 @@ Markdown(
 # %%
 total = len(variants) * len(SEEDS)
 machines = ", ".join(f"{machine} ({len(part)} runs)" for machine, part in grid.rows.groupby("machine"))
-dates = f"{grid.rows.date.min()} to {grid.rows.date.max()}"
+dates = " to ".join(sorted({grid.rows.date.min(), grid.rows.date.max()}))
 absent = [v.title for name, v in variants.items() if not grid.seeds(name)]
 Markdown(
     f"All numbers from here on were **{origin}**: {len(grid.rows)} of {total} runs, {dates}, {machines}; "
