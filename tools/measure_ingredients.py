@@ -25,7 +25,9 @@ from cmiclib.metrics import paired_interval
 from cmiclib.provenance import environment
 from cmiclib.train import train_or_load
 
-SCALE = ["model.image_size=128", "train.steps=300", "train.eval_every=300", "train.view_copies=2"]
+SCALE = [
+    "model.image_size=96", "train.batch=64", "train.steps=200", "train.eval_every=200", "train.view_copies=2",
+]  # fmt: skip
 INGREDIENTS = {
     "the photo encoder learns": (["model.frozen=8"], []),
     "every shape in each step": (["train.shapes=0"], []),
@@ -38,7 +40,7 @@ INGREDIENTS = {
     "both directions of the loss": ([], ["loss.symmetric=true"]),
     "hard negatives weighted": ([], ["loss.hard_negatives=1.0"]),
     "mixed feature statistics": ([], ["model.mix_style=0.5"]),
-    "twice the steps": ([], ["train.steps=600", "train.eval_every=600"]),
+    "twice the steps": ([], ["train.steps=400", "train.eval_every=400"]),
 }
 """What each is called: how the run without it and the run with it differ from the profile."""
 ONLY_EVALUATION = "model.mirror"
