@@ -1,7 +1,7 @@
 r"""Measure what each ingredient of the profile ``photos`` gives, on the ``val`` half of the open real photos.
 
 A short training with the ingredient and one without share seed and schedule; their photos are compared one by one.
-Runs are loaded where they are finished, and the result grows row by row:
+Runs are loaded where they are finished, so a measurement that was stopped goes on:
 
     python tools/measure_ingredients.py --benchmark data/prepared/pix3d-synthetic --runs outputs/ingredients \
         --result data/results/ingredients.json \
@@ -17,8 +17,8 @@ from joblib import Parallel, delayed
 from measure_real_photos import Photos, half_of, parse_sets
 
 from cmiclib.benchmark import Benchmark
-from cmiclib.checkpoint import Run, write_json
-from cmiclib.config import Config, profile
+from cmiclib.checkpoint import write_json
+from cmiclib.config import profile
 from cmiclib.evaluate import score_index
 from cmiclib.index import ShapeIndex
 from cmiclib.metrics import paired_interval
@@ -45,28 +45,20 @@ INGREDIENTS = {
 """What each is called: how the run without it and the run with it differ from the profile."""
 ONLY_EVALUATION = "model.mirror"
 
+Side = tuple[str, ...]
+"""How one side of a comparison differs from the profile."""
 
-def trained(overrides: list[str], seed: int, benchmark: Path, runs: Path) -> Run:
-    """Train a run, or load it where it is finished."""
+
+def scores(overrides: Side, seed: int, benchmark: Path, runs: Path, photos: list[Photos]) -> list[np.ndarray]:
+    """Train a run, or load it where it is finished; return which photos of each set have the right shape first.
+
+    Returns:
+        bool (Q,) for each set of photos.
+    """
     matters = [text for text in overrides if not text.startswith(ONLY_EVALUATION)]
-    return train_or_load(profile("photos", [*SCALE, *matters, f"train.seed={seed}"]), Benchmark.open(benchmark), runs)
-
-
-def train_all(seeds: list[int], benchmark: Path, runs: Path, jobs: int) -> None:
-    """Train what all comparisons need, several runs at once."""
-    sides = {
-        tuple(side)
-        for pair in INGREDIENTS.values()
-        for side in pair
-        if not any(text.startswith(ONLY_EVALUATION) for text in side)
-    }
-    Parallel(jobs)(delayed(trained)(list(side), seed, benchmark, runs) for seed in seeds for side in sorted(sides))
-
-
-def scores(overrides: list[str], seed: int, benchmark: Path, runs: Path, photos: list[Photos]) -> list[np.ndarray]:
-    """Return for each set of photos which of them have the right shape first, bool (Q,)."""
-    run = trained(overrides, seed, benchmark, runs)
-    config: Config = run.config.override(overrides)
+    config = profile("photos", [*SCALE, *matters, f"train.seed={seed}"])
+    run = train_or_load(config, Benchmark.open(benchmark), runs)
+    config = run.config.override(list(overrides))
     right = []
     for each in photos:
         opened = Benchmark.open(each.path)
@@ -76,6 +68,16 @@ def scores(overrides: list[str], seed: int, benchmark: Path, runs: Path, photos:
     return right
 
 
+def all_scores(
+    seeds: list[int], benchmark: Path, runs: Path, photos: list[Photos], jobs: int
+) -> dict[tuple[Side, int], list[np.ndarray]]:
+    """Return `scores` of every side of every comparison, several runs at once."""
+    sides = sorted({tuple(side) for pair in INGREDIENTS.values() for side in pair})
+    keys = [(side, seed) for seed in seeds for side in sides]
+    found = Parallel(jobs)(delayed(scores)(side, seed, benchmark, runs, photos) for side, seed in keys)
+    return dict(zip(keys, found, strict=True))
+
+
 def shapes_of(photos: Photos) -> np.ndarray:
     """Return the shape of each photo of a set's val half."""
     opened = Benchmark.open(photos.path)
@@ -83,12 +85,10 @@ def shapes_of(photos: Photos) -> np.ndarray:
 
 
 def compare(
-    ingredient: str, seeds: list[int], benchmark: Path, runs: Path, photos: list[Photos]
+    ingredient: str, found: dict[tuple[Side, int], list[np.ndarray]], seeds: list[int], photos: list[Photos]
 ) -> list[dict[str, Any]]:
     """Compare photos with and without an ingredient over all seeds, one row a set of photos."""
-    without, with_ = (
-        [scores(overrides, seed, benchmark, runs, photos) for seed in seeds] for overrides in INGREDIENTS[ingredient]
-    )
+    without, with_ = ([found[tuple(side), seed] for seed in seeds] for side in INGREDIENTS[ingredient])
     rows = []
     for i, each in enumerate(photos):
         a, b = (np.concatenate([right[i] for right in results]) for results in (with_, without))
@@ -102,7 +102,7 @@ def compare(
 
 
 def main() -> None:
-    """Measure all ingredients, and store what is known after each."""
+    """Measure all ingredients, and store them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="+", metavar="LABEL=DIR:LIST")
     parser.add_argument("--benchmark", type=Path, required=True, help="the rendered photos to train on")
@@ -111,15 +111,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--jobs", type=int, default=1, help="runs that are trained at once")
     arguments = parser.parse_args()
-    photos, rows = parse_sets(arguments.sets), []
-    train_all(arguments.seeds, arguments.benchmark, arguments.runs, arguments.jobs)
-    for ingredient in INGREDIENTS:
-        rows += compare(ingredient, arguments.seeds, arguments.benchmark, arguments.runs, photos)
-        made = environment()
-        about = {"seeds": arguments.seeds, "about": f"{made['date']}, {made['processor']}", "overrides": SCALE}
-        write_json(arguments.result, about | {"rows": rows})
-        for row in rows[-len(photos) :]:
-            print(row, flush=True)
+    photos = parse_sets(arguments.sets)
+    found = all_scores(arguments.seeds, arguments.benchmark, arguments.runs, photos, arguments.jobs)
+    rows = [row for ingredient in INGREDIENTS for row in compare(ingredient, found, arguments.seeds, photos)]
+    made = environment()
+    about = {"seeds": arguments.seeds, "about": f"{made['date']}, {made['processor']}", "overrides": SCALE}
+    write_json(arguments.result, about | {"rows": rows})
+    for row in rows:
+        print(row)
 
 
 if __name__ == "__main__":
