@@ -153,12 +153,13 @@ queries.groupby(["split", "seen"]).head(1).style.hide()
 #
 # The paper splits **photos**: a test photo is new, but its shape was seen in training on other photos. To that,
 # this project adds **unseen shapes**, of which no training photo exists. They answer the question that a growing
-# repository asks: does the model work for a shape that was added yesterday, without training again?
+# repository asks: does the model work for a shape that was added yesterday, without training again? Their `val` and
+# `test` photos show the same shapes, so settings and weights are chosen with these shapes in view.
 #
 # - `train`: photos that the model learns from.
 # - `val`: photos by which the checkpoint and every setting is chosen. The released code has none: it keeps the
 #   checkpoint that is best on the test photos.
-# - `test`: read once, at the end.
+# - `test`: for the figures at the end; nothing is chosen by them.
 
 # %%
 parts = queries.assign(own=own).groupby(["seen", "split"]).agg(photos=("query_id", "size"), shapes=("own", "nunique"))
@@ -228,7 +229,7 @@ Markdown(
 # ## Leak checks
 #
 # A leak makes a number look good without anybody noticing. Four checks follow, written out so that you can judge
-# them. If one of the assertions failed, this report would stop here.
+# them. Where one says `assert`, the report stops if it fails; the others count.
 #
 # **The files are the ones that were prepared.** Each array and table has the sha256 that `benchmark.json` states.
 
@@ -282,5 +283,6 @@ HTML(searchable(credits, f"All {len(shapes)} shapes with creator, licence and so
 # ## Try it
 #
 # Break something and see what happens: copy the prepared folder (`benchmark.path`), change one letter in its
-# `queries.csv`, and call `Benchmark.open` on the copy. The error says which file is wrong and what to do about it.
+# `queries.csv`, and call `Benchmark.open` of
+# `cmiclib.benchmark` on the copy. The error says which file is wrong and what to do about it.
 # Then open it with `verify=False`: which changes are still noticed, and which are not?

@@ -150,8 +150,9 @@ Markdown(
 # %% [markdown]
 # ## What the encoder sees
 #
-# The image size is no part of the protocol: a model resizes what it is given. Here is one view as it is stored, at
-# the size that this profile's encoder sees, and at half of that. Legs and slats go first.
+# The image size is no part of the protocol: a model resizes what it is given, in the demo to a larger picture. Here is
+# one view as it is stored, at the size that this profile's encoder sees, and at half of that. In smaller pictures legs
+# and slats go first.
 
 # %%
 seen = chapter.config.model.image_size

@@ -120,7 +120,7 @@ Markdown(
 # object does not get the colours of the other object, but whatever the two backgrounds leave over.
 #
 # There is a weak spot. Where a photo has next to no colour and its source has much, the slope is large, and what is
-# stretched is the noise of the camera or of the JPEG file.
+# stretched is the noise of the picture or of the JPEG file.
 
 # %%
 deviation = rgb_to_lab(content).std(dim=(2, 3))  # (B, 3)
@@ -169,7 +169,7 @@ grid([x[worst].numpy() for x in (content, style, lab, released)], titles, across
 # %% [markdown]
 # ## Why it should help
 #
-# Whether the augmentation helps takes training with and without it, with several seeds, which
+# To know whether the augmentation helps, one must train with and without it, with several seeds;
 # [Ablations](08_ablations.ipynb) does. What can be checked here is its premise.
 #
 # **Hypothesis: colour gives training shapes away.** Test: describe each object by six numbers, the mean and the

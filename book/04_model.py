@@ -230,9 +230,10 @@ attention_by_angle(offset, weights[known], products[known]) if known.any() else 
 
 # %%
 near = np.abs(offset) <= 30
+held = (weights[known].numpy() * near).sum(1).mean()
 Markdown(
-    f"The views within 30° of the camera hold {(weights[known].numpy() * near).sum(1).mean():.0%} of the weight; "
-    f"they are {near.mean():.0%} of the views. The view with the largest product lies within 30° for "
+    f"The views within 30° of the camera hold {held:.0%} of the weight; they are {near.mean():.0%} of the views, so "
+    f"they get {held / near.mean():.2f} times an even share. The view with the largest product lies within 30° for "
     f"{near[np.arange(len(near)), products[known].argmax(1).numpy()].mean():.0%} of the photos."
 ) if known.any() else None
 

@@ -169,7 +169,7 @@ Markdown(" ".join(f"Mark {mark}: {stored['marks'][mark]}." for mark in used) + f
 #
 # **Macro** is the mean over categories, so that a category with few photos counts as much as one with many. With the
 # **category given** only its shapes are searched, which leaves the fine question: which chair? **Variants count** also
-# accepts other shapes of the own group, such as the same chair in another pose.
+# accepts other shapes of the own group, such as the same sofa with another number of seats.
 
 # %%
 ways = {"": "micro", "macro_": "macro", "given_": "category given", "group_": "variants count"}

@@ -72,11 +72,11 @@ listed.assign(part=[v.part for v in variants.values()], against=[variants[v.agai
 # %% [markdown]
 # ## The scale
 #
-# A run has to fit into four minutes on two cores, so these are smaller than the demo's: smaller pictures, fewer copies
-# and steps. The convolutions keep their ImageNet weights, so what is learned is less than in the paper; a choice that
-# matters for a whole network may matter less here, and the other way round. Nothing was tuned for any variant, nor for
-# the full method at this scale. Validation photos are looked at once, after the last step; the test photos are never
-# opened here.
+# A run is meant to fit into four minutes on two cores, so these are smaller than the demo's: smaller pictures, fewer
+# copies and steps. The convolutions keep their ImageNet weights, so what is learned is less than in the paper; a choice
+# that matters for a whole network may matter less here, and the other way round. Nothing was tuned for any variant, nor
+# for the full method at this scale. Validation photos are looked at once, after the last step; the test photos are
+# never opened here.
 
 # %%
 shown = {"image size": reference.model.image_size}
@@ -86,9 +86,9 @@ Markdown(f"{', '.join(f'{name} {value}' for name, value in shown.items())}; seed
 # %% [markdown]
 # ## Computed now
 #
-# A reduced grid: the full method and two variants, with one seed. They share their frozen features, so only the first
-# pays for them (column `seconds`): that is what fits into the time of `make reproduce`. One seed decides nothing; these
-# runs show that the stored rows can be had again, within the tolerance below.
+# A reduced grid: the full method and two variants, with one seed. They share their frozen features, so only the one
+# that is trained first pays for them (column `seconds`): that is what fits into the time of `make reproduce`. One seed
+# decides nothing; these runs show that the stored rows can be had again, within the tolerance below.
 
 # %%
 now = run_grid(
@@ -137,7 +137,7 @@ absent = [v.title for name, v in variants.items() if not grid.seeds(name)]
 Markdown(
     f"All numbers from here on were **{origin}**: {len(grid.rows)} of {total} runs, {dates}, {machines}; "
     f"{grid.rows.seconds.sum() / 3600:.1f} hours in all. A run took {grid.rows.seconds.median():.0f} seconds in the "
-    f"median, two at once, and at most {grid.rows.seconds.max():.0f}, where other work ran beside them. "
+    f"median and {grid.rows.seconds.max():.0f} at most; the time depends on what else the machine does. "
     + (f"**Not run:** {', '.join(absent)}; `make ablations` runs them." if absent else "Every variant was run.")
 )
 
@@ -147,7 +147,8 @@ from cmiclib.train import METHOD
 
 others = (grid.rows.code != code_digest(METHOD)).sum()
 Markdown(
-    f"The code of the method has changed since {others} of these runs ({grid.rows.code.nunique()} states of the code)."
+    f"The code of the method has changed since {others} of these runs ({grid.rows.code.nunique()} states of the code). "
+    "What that does to the figures, the difference above between now and stored shows."
     if others
     else "The code of the method is the one that these runs were computed with."
 )
@@ -156,7 +157,7 @@ Markdown(
 # ## Effects
 #
 # A point is a difference of Top-1 on validation photos, averaged over the seeds: what the variant is compared with,
-# minus the variant. Right of zero, the full method is better. Both have the same seeds, so each seed gives one
+# minus the variant. Right of zero, the variant is worse. Both have the same seeds, so each seed gives one
 # difference, the small mark. The line is the 95 % interval. It adds the variance over seeds (another training) and that
 # over shapes (other photographed shapes), with Student's t; what seeds and shapes share counts twice, so the interval
 # is a little too wide rather than too narrow. There are many intervals here: of twenty effects that are

@@ -120,7 +120,8 @@ pd.DataFrame({"photos": {name: int(mask.sum()) for name, mask in kinds.items()}}
 # ## The views that attention chose
 #
 # For some of the typical photos, the views of the own shape with their weights below; the stronger the border, the more
-# a view counts. A photo from the side should choose views from the side. The weights of a shape's twelve views sum to
+# a view counts. A photo from the side could be expected to choose views from the side; the chapter on the
+# model measures how far it does. The weights of a shape's twelve views sum to
 # 1; without attention each would be 1/12.
 
 # %%

@@ -190,8 +190,9 @@ grid(pictures, titles, across=7, mask=True)
 # ## ShapeNet
 #
 # A repository of another origin is the harder case. The released code has a test for it: a model that was trained on
-# Pix3D searches ShapeNet's beds, chairs, sofas and tables. ShapeNet asks for a registration, so nothing of it is
-# here. Two commands do it; the first renders every mesh, goes on after an interruption, and names what it left out:
+# Pix3D searches ShapeNet's beds, chairs, sofas and tables. ShapeNet asks for a registration, so nothing of it is here.
+# With it, a prepared Pix3D and a model trained on that, two commands do it; the first renders every mesh, goes on after
+# an interruption, and names what it left out:
 #
 # ```
 # cmic prepare shapenet --input ShapeNetCore.v2 --output data/prepared/shapenet4 --allow-missing --jobs 8
@@ -230,5 +231,5 @@ pd.Series({name: cell(figures, name) for name in measures}, name="mean").to_fram
 # ## Try it
 #
 # Is it the nearest shape that training teaches, or the same one? Replace `hidden.scores` in `first_shapes` by the
-# scores of the untrained network, `kept_untrained_scores(benchmark, "test", chapter.outputs)["untrained"]`, with the
-# same shapes hidden, and compare the first two rows of the table.
+# scores of the untrained network, `cmiclib.kept.kept_untrained_scores(benchmark, "test",
+# chapter.outputs)["untrained"]`, with the same shapes hidden, and compare the first two rows of the table.

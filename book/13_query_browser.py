@@ -64,8 +64,8 @@ retriever = Retriever(index, chapter.benchmark)
 #
 # Which photos stand here is a rule, not taste: one photo of each shape (the first by name; the second, too, where there
 # are too few shapes), sorted by the margin between the own shape and the best other one, and from that order evenly
-# spaced ones, from the surest success to the worst failure. So about as large a share of them fails as of all test
-# photos.
+# spaced ones, from the surest success to the worst failure. Each shape counts once, so photos of unseen shapes are
+# rarer here than among all test photos, and fewer fail.
 #
 # Choose a photo, then a shape of its ranking. A tick and a frame mark the right shape; the bar below a view says how
 # much that view counted.

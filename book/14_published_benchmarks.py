@@ -65,7 +65,7 @@ chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 # %% [markdown]
 # ## The published benchmarks
 #
-# None of them may be shipped with this repository, and each has terms of its own: read them where you get the data.
+# None of them is shipped with this repository, and each has terms of its own: read them where you get the data.
 #
 # | benchmark | what to get, by the name of its project | licence, as known here |
 # |---|---|---|
@@ -75,6 +75,7 @@ chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 # | ShapeNet | *ShapeNetCore* v1 or v2, after registration; a gallery without photos | research, education |
 #
 # The poses of both car sets are those of Wang et al. (2018); research means that commercial use is excluded.
+# Pix3D's licence covers what its authors made; photos and models in it belong to others.
 #
 # One command brings each into the prepared format, and from there on all are alike:
 #
@@ -89,8 +90,9 @@ chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 # cmic evaluate --benchmark data/prepared/pix3d --run outputs/pix3d --mode shapenet --gallery data/prepared/shapenet4
 # ```
 #
-# `--categories paper` takes bed, chair, sofa and table, as CMIC does; without it all nine are taken. The authors' split
-# lists are not public, so the split is this project's own (`data/splits`).
+# `--categories paper` takes bed, chair, sofa and table, as CMIC does; without it all nine are taken. The authors' lists
+# come inside their archive (`cmic prepare release` reads it); for the official Pix3D the split is this project's own
+# (`data/splits`).
 #
 # `cmic prepare SOURCE --help` lists what each needs; every command stops with one message that names all files that are
 # missing. `make reproduce PROFILE=paper BENCHMARK=data/prepared/pix3d` writes this whole report for such a benchmark.
@@ -231,7 +233,7 @@ given_up = automatic.map(lambda query: not query.how.startswith("automatic")).su
 Markdown(
     f"Of {len(queries)} photos against {len(index)} shapes (chance: {100 / len(index):.0f} %). Overlap (IoU) of the "
     f"automatic mask with the true one, mean: {ious['box'].mean():.2f} from the box, {ious['photo alone'].mean():.2f} "
-    f"from the photo alone. Given up: {given_up['box']} and {given_up['photo alone']}."
+    f"from the photo alone. It was given up for {given_up['box']} and {given_up['photo alone']} photos."
 )
 
 # %% [markdown]
@@ -274,21 +276,24 @@ Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way
 # Pix3D's shapes can be photographed by the renderer of this library (`cmic prepare synthetic`): random materials and
 # light, objects laid on surfaces that face upwards, frames that cut the object off, cameras as in Pix3D's annotation. A
 # model that has seen nothing but such pictures is asked about real photos, over the whole gallery. Its weights are in
-# the repository, `data/weights/pix3d-synthetic`, with the commands that repeat it. The photos are Pix3D's,
-# research-only, so this chapter does not measure them; it shows what `tools/measure_real_photos.py` stored.
+# the repository, `data/weights/pix3d-synthetic`, with the commands that repeat it. The photos belong to others and are
+# for research, so this chapter does not measure them; it shows what `tools/measure_real_photos.py` stored.
 #
 # A **CAD mask** is an oracle: it is the true model's silhouette in the true pose, so a part of the answer. An
-# **automatic mask** is what anybody can have, and **no mask** is the photo as it is. Photos were halved by the picture
-# that they were cut from: everything was chosen with one half, the other was read once. Intervals are resampled by
-# shape; "untrained" is the same network with ImageNet's weights alone, cut-out photo against the nearest view.
+# **automatic mask** is what anybody can have, and **no mask** is the photo as it is. The photos with CAD masks are
+# another and smaller set than the other two rows' crops, so the effect of a mask is seen between those two only. Photos
+# were halved by the picture that they were cut from: what was chosen with real photos was chosen with one half, and the
+# other is reported. Intervals are resampled by shape; "untrained" is the same network with ImageNet's weights alone,
+# cut-out photo against the nearest view.
 
 # %%
 stored = chapter.root / "data/results/real_photos.json"
 on_photos = read_results(stored) if stored.exists() else {"rows": [], "failures": []}
 real = real_photo_table(on_photos) if on_photos["rows"] else None
 means = ["top1", "top10", "category", "macro_top1", "shape_top1"]
-table = Markdown("**Not run.**") if real is None else percent(real, means).set_index(real.method)
-table
+titles = {"macro_top1": "Top-1, mean of categories", "shape_top1": "Top-1, mean of shapes"}
+shown = None if real is None else percent(real, means).rename(columns=titles).set_index(real.method)
+Markdown("**Not run.**") if real is None else shown
 
 # %%
 if real is not None:

@@ -13,7 +13,7 @@
 #
 # Is this CMIC? The authors published their code {cite:p}`lin2021cmic`, and numbers can be compared. This chapter first
 # runs this library on inputs that the released code was run on, and lists how far the results lie apart. Then it lists
-# what the released code does otherwise than one would think, each with its option here and with what it changes.
+# what the released code does otherwise than one would think, with the option here, if any, and with what it changes.
 #
 # **What it needs:** nothing but the repository. It takes seconds; the effects are loaded, not measured here.
 
@@ -106,9 +106,9 @@ pd.DataFrame({"ms a photo": taken.median(), "times the time here": times}).round
 # gradients and weight changes, the augmentation. The tests compare them where they are at hand
 # (`tests/test_encoders.py`, `tests/test_released.py`) and say so where they are not.
 #
-# ## Peculiarities, each with an option
+# ## Peculiarities that have an option
 #
-# `cmic train --preset released` repeats them all. What stands below is what the preset changes.
+# `cmic train --preset released` repeats those that have an option. What stands below is what the preset changes.
 
 # %%
 paper, released = profile("paper"), profile("paper", preset="released")
@@ -141,7 +141,7 @@ options[options.here.map(str) != options.released.map(str)]
 # photo on the validation photos of seen shapes. The interval is over shapes. Marks are single seeds; where they spread
 # more than the interval, chance in training matters more than the peculiarity. The mask's range is missing: where the
 # mask cuts the photo out, it cannot change anything. These rows were measured when this library still computed in
-# bfloat16 on CPUs that can.
+# bfloat16 on CPUs that can; *all together* in fp32 and with Adam on both sides, so it starts elsewhere.
 
 # %%
 stored = chapter.root / "data/results/quirks.json"

@@ -105,7 +105,7 @@ figures.result_points(measured)
 # ## Published, and measured here
 #
 # What the literature reports, and what was measured here; a benchmark that was not run here says so. The published
-# figures are second-hand; [Evaluation](07_evaluation.ipynb) says where each comes from.
+# figures are second-hand; [Evaluation](07_evaluation.ipynb) says where they come from.
 
 # %%
 published = published_table(chapter.root / "data/results/published.json")
@@ -130,8 +130,8 @@ lines[["method", "kind", "Top-1", "Top-10", "profile", "date", "machine"]].filln
 #   where everything comes from in [Provenance](15_provenance.ipynb).
 # - **You want to change the method.** It is built up in [Views](02_views.ipynb), [Colour
 #   transfer](03_colour_transfer.ipynb), [Model](04_model.ipynb) and [Losses](05_losses.ipynb). `make lab` opens the
-#   chapters in JupyterLab; set `OVERRIDES` in [Training](06_training.ipynb), and see what it does to the
-#   [evaluation](07_evaluation.ipynb) and to [the common space](09_embedding.ipynb).
+#   chapters in JupyterLab; set the same `OVERRIDES` in [Training](06_training.ipynb), [Evaluation](07_evaluation.ipynb)
+#   and [The common space](09_embedding.ipynb), and see what it does.
 # - **You have photos and CAD models of your own.** `cmic prepare folder`, `cmic index` and `cmic search` answer with a
 #   trained model; [Published benchmarks and your own folder](14_published_benchmarks.ipynb) goes through it, and
 #   [the library reference](api.md) explains each function.
@@ -144,6 +144,8 @@ lines[["method", "kind", "Top-1", "Top-10", "profile", "date", "machine"]].filln
 # make verify                      # compares your numbers with the stored ones
 # make lab                         # the chapters, in JupyterLab
 # ```
+#
+# Commands such as `cmic` lie in `.venv/bin`: `source .venv/bin/activate` brings them within reach.
 #
 # ## Try it
 #
