@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
@@ -50,6 +51,14 @@ class Processes:
             return part
         parts: Tensor = _Gather.apply(part, self, rows)
         return parts
+
+    def largest(self, number: int, device: torch.device | str) -> int:
+        """Return the largest of all processes' numbers; on a GPU the host waits for it."""
+        if self.count == 1:
+            return number
+        shared = torch.tensor(number, device=device)
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+        return int(shared)
 
     def wait(self) -> None:
         """Wait until all processes are here."""
@@ -127,28 +136,23 @@ class _Sum(torch.autograd.Function):
 def share_statistics(model: nn.Module, device: torch.device) -> nn.Module:
     """Let batch normalisations that learn use the statistics of all processes; returns the model.
 
-    On GPUs they become ``torch.nn.SyncBatchNorm``, which CPUs don't have.
+    They change their class and stay what they are, because encoders list parts of their backbones and hooks hang on
+    them. On GPUs they become ``torch.nn.SyncBatchNorm``, which CPUs don't have.
     """
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-                setattr(parent, name, SharedBatchNorm.like(child))
+    plain, with_activation = (
+        (nn.SyncBatchNorm, SyncBatchNormAct) if device.type == "cuda" else (SharedBatchNorm, SharedBatchNormAct)
+    )
+    norms: list[Any] = [part for part in model.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        if all(parameter.requires_grad for parameter in norm.parameters()):
+            # timm's EfficientNets have the activation in their normalisation.
+            norm.__class__ = with_activation if isinstance(norm, BatchNormAct2d) else plain
+            norm.process_group = None  # of SyncBatchNorm: all processes
     return model
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over the batches of all processes, on any device; for trying things out on CPUs."""
-
-    @classmethod
-    def like(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> "SharedBatchNorm":
-        """Make one with the parameters and statistics of ``norm``, which both then share."""
-        shared = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        shared.weight, shared.bias = norm.weight, norm.bias
-        shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
-        shared.num_batches_tracked = norm.num_batches_tracked
-        return shared.train(norm.training)
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.ndim not in (2, 4):
@@ -175,3 +179,15 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.affine:
             result = result * self.weight.view(columns) + self.bias.view(columns)
         return result.to(x.dtype)
+
+
+class SharedBatchNormAct(SharedBatchNorm):
+    """The same for timm's ``BatchNormAct2d``, whose dropout and activation it keeps."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` (B, C, H, W), then apply the activation."""
+        result: Tensor = self.act(self.drop(super().forward(x)))
+        return result

@@ -24,27 +24,32 @@ from .batches import draw_batch
 from .benchmark import Benchmark
 from .checkpoint import Run, write_atomically
 from .config import TrainConfig
+from .distributed import ALONE, Processes
 from .errors import BenchmarkError, TrainingError
 
 SAVE_SECONDS = 300.0
 """Seconds of training that a machine may lose."""
 LEAST_VARIANCE = 1e-3
 """Of unit vectors around their mean, in [0, 1]; below, all pictures have nearly one vector."""
-DIVERGED = "lower train.lr or set train.precision=fp32, then run again with --resume"
+DIVERGED = "lower train.lr or set train.precision=fp32, and train in another folder"
 
 
 class Pace:
     """Says when a state is due, and lets a process that is told to stop write one more.
 
     The first SIGTERM or Ctrl-C waits for the end of the step, a second one does not. Only a program's main thread
-    receives signals; in another one they keep their meaning.
+    receives signals; in another one they keep their meaning. Several processes leave after the same step, whichever of
+    them was told.
 
     Args:
         seconds: between two states.
+        processes: that train together.
+        device: of the training.
     """
 
-    def __init__(self, seconds: float = SAVE_SECONDS):
-        self.seconds, self.saved, self.caught, self.began = seconds, time.monotonic(), 0, False
+    def __init__(self, seconds: float = SAVE_SECONDS, processes: Processes = ALONE, device: torch.device | str = "cpu"):
+        self.seconds, self.processes, self.device = seconds, processes, device
+        self.saved, self.caught, self.leaving, self.began = time.monotonic(), 0, 0, False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Pace":
@@ -62,18 +67,26 @@ class Pace:
             self._leave(number)
         self.caught = number
 
-    def due(self) -> bool:
-        """Tell whether a state is to be written after this step, though no look is; call it after every step."""
+    def due(self, asks: bool = True) -> bool:
+        """Tell whether a state is to be written after this step, though no look is; call it after every step.
+
+        Args:
+            asks: several processes ask each other whether one was told to stop; in all of them, or in none.
+        """
         self.began = True
-        return bool(self.caught) or time.monotonic() - self.saved >= self.seconds
+        if asks or self.processes.count == 1:
+            self.leaving = self.processes.largest(self.caught, self.device)
+        return bool(self.leaving) or time.monotonic() - self.saved >= self.seconds
 
     def written(self, step: int) -> None:
         """Take note of a written state; where the process was told to stop, it does now."""
         self.saved = time.monotonic()
-        if self.caught:
-            name = signal.Signals(self.caught).name
-            print(f"{name}: stopped after step {step}, from which --resume goes on", file=sys.stderr, flush=True)
-            self._leave(self.caught)
+        if self.leaving:
+            self.processes.wait()  # the first one's state is on the disk; torchrun ends the others once one is gone
+            if self.processes.first:
+                name = signal.Signals(self.leaving).name
+                print(f"{name}: stopped after step {step}, from which --resume goes on", file=sys.stderr, flush=True)
+            self._leave(self.leaving)
 
     def _leave(self, number: int) -> None:
         self.__exit__(None, None, None)
@@ -81,7 +94,9 @@ class Pace:
         raise SystemExit(128 + number)  # where somebody else's handler did nothing
 
 
-def check_loss(loss: float, step: int, rows: Any, settings: TrainConfig, benchmark: Benchmark, path: Path) -> None:
+def check_loss(
+    loss: float, step: int, rows: Any, settings: TrainConfig, benchmark: Benchmark, path: Path, writes: bool = True
+) -> None:
     """Stop at a loss that is not a number, and say which photos were in the batch.
 
     Args:
@@ -91,6 +106,7 @@ def check_loss(loss: float, step: int, rows: Any, settings: TrainConfig, benchma
         settings: batch size and seed.
         benchmark: names the photos.
         path: the run folder; ``failed.json`` is written into it.
+        writes: whether this process does so, one of several.
 
     Raises:
         TrainingError: the loss is NaN or infinite.
@@ -101,7 +117,8 @@ def check_loss(loss: float, step: int, rows: Any, settings: TrainConfig, benchma
     batch = draw_batch(photo_shape, shapes, settings.batch, settings.seed, step)
     names = benchmark.queries.query_id.to_numpy()[benchmark.rows("train")[batch.photos.numpy()]].tolist()
     text = json.dumps({"step": step + 1, "loss": str(loss), "photos": names}, indent=1) + "\n"
-    write_atomically(path / "failed.json", lambda temporary: temporary.write_text(text))
+    if writes:
+        write_atomically(path / "failed.json", lambda temporary: temporary.write_text(text))
     raise TrainingError(
         f"the loss of step {step + 1} is not a number; its batch: {', '.join(names[:8])}"
         f"{', … (all in failed.json)' if len(names) > 8 else ''}; the last good state is kept",

@@ -147,6 +147,7 @@ class CMIC(nn.Module):
         linear = nn.Linear(config.dim, config.dim, bias=False).weight.detach()
         start = config.attention_start
         self.attention_weight = nn.Parameter(start * torch.eye(config.dim) if start else linear)
+        self.attention_weight.requires_grad_(config.fusion == "attention")  # what has no gradient makes processes wait
 
     def photo_input(self, photos: Tensor) -> Tensor:
         """Bring photos with mask (B, 4, H, W) into the form that the photo encoder takes: see ``config.mask``."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 
 class JittorAdam(torch.optim.Optimizer):
@@ -69,7 +69,9 @@ def _correct(before: list[Tensor]) -> Callable[..., None]:
     @torch.no_grad()
     def hook(module: nn.BatchNorm2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if before and module.running_var is not None and module.momentum is not None:
-            count = output.numel() // output.shape[1]
+            count = torch.tensor(output.numel() // output.shape[1], device=output.device)
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.all_reduce(count)  # what learns has the statistics of all processes
             kept = before[0] * (1 - module.momentum)
             # A new tensor, because the backward pass may still want the old one as it was.
             module.running_var = kept + (module.running_var - kept) * ((count - 1) / count)

@@ -189,7 +189,8 @@ def train(
         fuse_operations(step_model)
     steps = range(state["step"], min(until or config.train.steps, config.train.steps))
     bar = tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress)
-    with Pace(save_seconds) as pace, closing(ahead(partial(step_input, data, config), steps, device)) as inputs:
+    inputs_ahead = closing(ahead(partial(step_input, data, config), steps, device))
+    with Pace(save_seconds, processes, device) as pace, inputs_ahead as inputs:
         for step, given in zip(bar, inputs, strict=True):
             set_learning_rate(optimizer, learning_rate(step, config.train))
             total, instance, category = training_loss(step_model, given, config, step, processes)
@@ -200,8 +201,10 @@ def train(
             done = step + 1
             look = done % config.train.eval_every == 0 or done == config.train.steps
             note = look or done % config.train.log_every == 0
-            if note or device.type == "cpu":  # to read a number makes the host wait for a GPU
-                check_loss(total.item(), step, (data.photo_shape, len(data.views)), config.train, benchmark, path)
+            reads = note or device.type == "cpu"  # to read a number makes the host wait for a GPU
+            if reads:
+                rows = data.photo_shape, len(data.views)
+                check_loss(total.item(), step, rows, config.train, benchmark, path, processes.first)
             if note and processes.first:
                 line = {"step": done, "loss": total.item(), "instance": instance.item(), "category": category.item()}
                 seconds = time.perf_counter() - started
@@ -213,7 +216,7 @@ def train(
                 if processes.first and scores["mrr"] > state["best"]:
                     state["best"] = scores["mrr"]
                     save_weights(path / "model.safetensors", model)
-            if pace.due() or look:
+            if pace.due(reads) or look:
                 check_weights(model, done, path)
                 state |= {"step": done, "seconds": time.perf_counter() - started}
                 if processes.first:

@@ -2,19 +2,22 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cmiclib.benchmark import Benchmark
 from cmiclib.config import Config, ModelConfig, TrainConfig
-from cmiclib.distributed import ALONE, Processes, SharedBatchNorm, joined, share_statistics
+from cmiclib.distributed import ALONE, Processes, SharedBatchNorm, SharedBatchNormAct, joined, share_statistics
 from cmiclib.errors import TrainingError
+from cmiclib.guard import Pace, check_loss
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
 from cmiclib.train import TrainingData, step_input, train, training_loss
@@ -69,7 +72,7 @@ def test_gathering_keeps_order_and_adds_up_what_all_ask():
 def normalised(processes, pictures, state):
     norm = nn.BatchNorm2d(3) if pictures.ndim == 4 else nn.BatchNorm1d(3)
     norm.load_state_dict(state)
-    norm = norm if processes.count == 1 else SharedBatchNorm.like(norm)
+    norm = norm if processes.count == 1 else share_statistics(norm, CPU)
     mine = pictures[processes.share(len(pictures))].clone().requires_grad_()
     result = norm.train()(mine)
     weights = torch.arange(pictures.numel(), dtype=torch.float32).view_as(pictures)[processes.share(len(pictures))]
@@ -90,13 +93,31 @@ def test_statistics_are_those_of_the_whole_batch(shape):
         torch.testing.assert_close(theirs, after, rtol=1e-5, atol=1e-6)
 
 
-def test_every_normalisation_of_a_model_is_replaced_and_keeps_its_names():
+def test_every_normalisation_that_learns_is_shared_and_stays_what_it_is():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16)))
-    names, parameters = list(model.state_dict()), list(model.parameters())
+    frozen = nn.BatchNorm2d(4).requires_grad_(False)
+    model.append(frozen)
+    parts, names, parameters = list(model.modules()), list(model.state_dict()), list(model.parameters())
     shared = share_statistics(model, CPU)
-    assert not any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in shared.modules())
+    assert [type(part) for part in shared.modules() if "Norm" in type(part).__name__] == [
+        SharedBatchNorm, SharedBatchNorm, nn.BatchNorm2d
+    ]  # fmt: skip
     assert list(shared.state_dict()) == names
     assert all(a is b for a, b in zip(shared.parameters(), parameters, strict=True))
+    assert all(a is b for a, b in zip(shared.modules(), parts, strict=True))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_activations_inside_of_normalisations_stay(device):
+    encoder = build_model_of(LITE).query_encoder
+    share_statistics(encoder, torch.device(device))  # classes only, no GPU is asked
+    norms = [part for part in encoder.backbone.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    assert all(type(norm) in (SharedBatchNormAct, SyncBatchNormAct, BatchNormAct2d) for norm in norms)
+    learning = [norm for norm in norms if norm.weight.requires_grad]
+    assert learning and {type(norm) for norm in learning} == {
+        SharedBatchNormAct if device == "cpu" else SyncBatchNormAct
+    }
+    assert encoder.top[1] is encoder.backbone.bn2  # lists of parts are still lists of the same parts
 
 
 CONFIG = Config(
@@ -106,14 +127,23 @@ CONFIG = Config(
 )
 
 
-def first_step(processes, folder):
-    benchmark, model = Benchmark.open(folder), build_model_of(CONFIG)
+LITE = CONFIG.override([
+    "model.query_backbone=tf_efficientnet_lite0", "model.view_backbone=tf_efficientnet_lite0", "model.grid=2",
+    "model.frozen=2", "model.running_variance=biased",
+])  # fmt: skip
+
+
+def first_step(processes, folder, config, dtype):
+    benchmark, model = Benchmark.open(folder), build_model_of(config).to(dtype)
     model = model if processes.count == 1 else share_statistics(model, CPU)
     data = TrainingData.load(benchmark, CPU)
     wrapped = model if processes.count == 1 else DistributedDataParallel(model)
-    losses = training_loss(wrapped, step_input(data, CONFIG, 0), CONFIG, 0, processes)
+    given = step_input(data, config, 0)
+    given = given._replace(photos=given.photos.to(dtype), views=given.views.to(dtype))
+    losses = training_loss(wrapped, given, config, 0, processes)
     losses[0].backward()
-    return torch.stack(losses).detach(), {name: p.grad for name, p in model.named_parameters()}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    return torch.stack(losses).detach(), gradients, dict(model.named_buffers())
 
 
 def build_model_of(config):
@@ -121,14 +151,20 @@ def build_model_of(config):
     return build_model(config.model).train()
 
 
-def test_a_step_of_two_processes_has_loss_and_gradients_of_one(tiny_benchmark):
-    losses, gradients = first_step(ALONE, tiny_benchmark.path)
-    for theirs, of_theirs in in_processes(first_step, tiny_benchmark.path):
+@pytest.mark.parametrize(
+    ("config", "dtype"),  # in float32 the second is so deep for maps of one pixel that its gradients are all rounding
+    [(CONFIG, torch.float32), (LITE, torch.float64)],
+    ids=["residual", "activations in normalisations"],
+)
+def test_a_step_of_two_processes_has_loss_gradients_and_statistics_of_one(tiny_benchmark, config, dtype):
+    losses, gradients, statistics = first_step(ALONE, tiny_benchmark.path, config, dtype)
+    for theirs, of_theirs, kept in in_processes(first_step, tiny_benchmark.path, config, dtype):
         torch.testing.assert_close(theirs, losses, atol=1e-5, rtol=0)
         assert of_theirs.keys() == gradients.keys()
         for name, gradient in gradients.items():
             largest = max(1.0, gradient.abs().max().item())
             assert (of_theirs[name] - gradient).abs().max().item() <= 1e-5 * largest, name
+        torch.testing.assert_close(kept, statistics, atol=1e-5, rtol=1e-4)
 
 
 def built(processes, folder):
@@ -160,6 +196,59 @@ def test_two_processes_train_alike_and_resume(tiny_benchmark, tmp_path):
     (tmp_path / "two" / "environment.json").unlink()
     again, _ = in_processes(whole_run, tiny_benchmark.path, tmp_path / "two", True)[0]
     assert again["step"] == log["step"]
+
+
+def mean_run(processes, folder, path):
+    config = CONFIG.override(["model.fusion=mean"])
+    run = train(config, Benchmark.open(folder), path, progress=False, device=CPU, processes=processes)
+    return run.log.step.max()
+
+
+def test_two_processes_train_without_attention(tiny_benchmark, tmp_path):
+    assert in_processes(mean_run, tiny_benchmark.path, tmp_path / "run") == [4, 4]
+
+
+class Stopped(BaseException):
+    """What the signal does in a test."""
+
+
+def stopped_after(processes, folder):
+    def stop(*_):
+        raise Stopped
+
+    signal.signal(signal.SIGTERM, stop)
+    (folder / str(processes.rank)).touch()
+    with Pace(processes=processes) as pace:
+        for done in range(1, 20):
+            if processes.rank == 1 and done == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if pace.due(asks=done % 2 == 0):
+                (folder / f"state {processes.rank}").write_text(str(done))
+                try:
+                    pace.written(done)
+                except Stopped:
+                    return done
+    return None
+
+
+def test_one_process_that_is_told_to_stop_stops_all_after_the_same_step(tmp_path):
+    assert in_processes(stopped_after, tmp_path) == [4, 4]
+    assert (tmp_path / "state 0").read_text() == "4"
+
+
+def failed(processes, folder, path):
+    rows = torch.arange(6), 7
+    try:
+        check_loss(float("nan"), 0, rows, CONFIG.train, Benchmark.open(folder), path, processes.first)
+    except TrainingError as error:
+        return error.problem
+    return None
+
+
+def test_a_loss_that_is_no_number_is_one_message_in_all_processes(tiny_benchmark, tmp_path):
+    messages = in_processes(failed, tiny_benchmark.path, tmp_path)
+    assert messages[0] == messages[1] and "step 1 is not a number" in messages[0]
+    assert json.loads((tmp_path / "failed.json").read_text())["step"] == 1
 
 
 @pytest.mark.slow
