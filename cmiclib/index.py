@@ -113,6 +113,10 @@ class ShapeIndex:
             raise CheckpointError("this index holds no photo encoder", fix="build it with `cmic index --run …`")
         return embed_queries(self.model, photos, self.config)
 
+    def seen(self, benchmark: Benchmark) -> Benchmark:
+        """Return a benchmark as the run that made this index saw its own: see :class:`cmiclib.config.DataConfig`."""
+        return benchmark if self.config is None else altered(benchmark, self.config.data)
+
     @property
     def fusion(self) -> Fusion:
         """How views become a score."""

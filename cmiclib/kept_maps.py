@@ -88,7 +88,7 @@ def kept_maps(config: Config, benchmark: Benchmark, folder: Path) -> Maps:
     val = benchmark.rows("val")
     sha, augment = benchmark.meta["sha256"], config.augment.model_dump(mode="json")
     network = config.model.model_dump(mode="json", exclude=AFTERWARDS)
-    common = [settings.precision, settings.channels_last, code_digest(CODE), sha["queries.csv"]]
+    common = [device.type, settings.precision, settings.channels_last, code_digest(CODE), sha["queries.csv"]]
     photos = [_weights(model().query_encoder), network, common, sha["queries.npy"]]
     views = [_weights(model().view_encoder), network | {"mask": ""}, common, sha["views.npy"], sha["shapes.csv"]]
     of_photos = {name: value for name, value in augment.items() if name != "view_scale"}

@@ -43,12 +43,10 @@ def released_table(
         BenchmarkError: no photos, no points and voxels, a category that the gallery lacks, or views of another
             protocol in it.
     """
-    if mode not in get_args(Mode):
-        raise ConfigError(f"unknown mode '{mode}'", fix=f"use one of: {', '.join(get_args(Mode))}")
-    if (mode == "shapenet") != (gallery is not None):
-        raise ConfigError("mode shapenet, and only that, needs another gallery", fix="add or leave out --gallery")
+    check_mode(mode, gallery is not None)
     if gallery is not None:
         check_protocols(benchmark, gallery)
+    benchmark = index.seen(benchmark)
     rows = photo_rows(benchmark, split)
     scores = index.scores(index.embed(benchmark.images[rows]))  # (Q, N)
     category = benchmark.queries.category.to_numpy()[rows]
@@ -62,6 +60,18 @@ def released_table(
     parts = table.groupby(category).mean().assign(queries=pd.Series(category).value_counts())
     parts.loc[TOTAL] = [*table.mean(), len(table)]
     return parts.astype({"queries": int}).rename_axis("of")
+
+
+def check_mode(mode: str, with_gallery: bool) -> None:
+    """Refuse a mode that there is not, and another gallery where none belongs.
+
+    Raises:
+        ConfigError: says which ones there are.
+    """
+    if mode not in get_args(Mode):
+        raise ConfigError(f"unknown mode '{mode}'", fix=f"use one of: {', '.join(get_args(Mode))}")
+    if (mode == "shapenet") != with_gallery:
+        raise ConfigError("mode shapenet, and only that, needs another gallery", fix="add or leave out --gallery")
 
 
 def _own_gallery(scored: Scored, own: np.ndarray, mode: str) -> dict[str, np.ndarray]:

@@ -44,6 +44,7 @@ def evaluate_unseen(
         BenchmarkError: no photos, none of a category of the repository, or views of another protocol.
     """
     check_protocols(benchmark, gallery)
+    benchmark = index.seen(benchmark)
     rows = photo_rows(benchmark, split)
     known = same_category(benchmark, rows, gallery).any(axis=1)  # (Q,)
     if not known.any():

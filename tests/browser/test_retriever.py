@@ -116,6 +116,14 @@ def test_the_listing_asks_for_no_embedding(index, tiny_benchmark):
     assert done[-1] == (len(fresh.rows), len(fresh.rows))
 
 
+def test_views_are_those_of_the_index(index, tiny_benchmark):
+    config = index.config.override(["data.views=3"])
+    three = Retriever(ShapeIndex.build(index.model, tiny_benchmark, config), tiny_benchmark)
+    answer = three.answer(three.stored(int(three.rows[0])))
+    assert three.azimuths == (0, 120, 240) and len(answer.found[0].weights) == 3
+    assert np.array_equal(three.gallery.views, tiny_benchmark.views[:, ::4])
+
+
 def test_another_gallery_has_no_right_shape_and_a_wrong_index_is_refused(index, tiny_benchmark):
     half = ShapeIndex(index.views[:4], index.attention, index.shape_ids[:4], index.model, index.config)
     with pytest.raises(BenchmarkError, match="4 shapes is not of the gallery"):
