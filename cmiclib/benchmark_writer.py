@@ -1,5 +1,6 @@
 """Write a prepared benchmark: shape by shape, resumable, and never half of one under its final name."""
 
+import hashlib
 import json
 import math
 import os
@@ -35,7 +36,7 @@ class BenchmarkWriter:
     A shape or query is complete once its line stands in a journal, written after its arrays. A writer that
     finds a partial folder of the same settings goes on after the last complete line: ask `has_shape` and
     `has_query` before computing. A partial folder of other settings is started anew. When a write fails, most
-    often for want of space, the partial folder is removed and StorageError raised.
+    often for want of space, StorageError is raised and the partial folder stays for the next call.
 
     Args:
         path: the final folder; must not exist yet, or be empty.
@@ -306,6 +307,11 @@ class BenchmarkWriter:
                 path=self.path,
                 fix="free some space and run again: it goes on where it stopped; or choose another folder",
             ) from error
+
+
+def facts_digest(*facts: object) -> str:
+    """Return a hash of names and facts for ``extra``: an interrupted call goes on with the same ones only."""
+    return hashlib.sha256(repr(facts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _sync(root: Path) -> None:

@@ -199,6 +199,8 @@ def _gray(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         opacity = np.asarray(image.convert("RGBA"))[..., 3]
         return opacity if opacity.min() < 255 else np.asarray(image.convert("RGBA").convert("L"))
+    if image.mode.startswith("I") and (labels := np.asarray(image)).max() <= 255:  # small numbers in a 16 bit file
+        return labels.clip(0).astype(np.uint8)
     return np.asarray(_eight_bit(image).convert("L")) if image.mode != "P" else _palette_mask(image)
 
 

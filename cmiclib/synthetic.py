@@ -13,6 +13,7 @@ import trimesh
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
+from .errors import MeshError
 from .geometry import GAMMA
 from .images import square_crop
 from .rays import Rays
@@ -58,6 +59,9 @@ def render_photo(
 
     Returns:
         uint8 (4, S, S): RGB, and the mask of the whole shape.
+
+    Raises:
+        MeshError: nothing of the shape is seen, as of a flat one from the side.
     """
     scale = size * SUBPIXELS
     origin, directions = camera_rays(mesh, pose, scale, SURROUNDINGS)  # (3,), (R, 3)
@@ -76,6 +80,8 @@ def render_photo(
     whole = Rays(mesh, seamless=False).faces(origin, directions) >= 0  # what stands in front is in the mask, too
     picture = develop(linear.reshape(size, SUBPIXELS, size, SUBPIXELS, 3).mean(axis=(1, 3)), rng)
     mask = whole.reshape(size, SUBPIXELS, size, SUBPIXELS).mean(axis=(1, 3)) >= 0.5
+    if not mask.any():
+        raise MeshError("nothing of it is seen from there", fix="take another pose")
     left, top, right, bottom = draw_window(mask, rng)
     return square_crop(picture[top:bottom, left:right], mask[top:bottom, left:right], margin=margin, size=size)
 

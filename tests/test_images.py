@@ -92,7 +92,7 @@ def test_pixel_bomb_is_refused_unread(tmp_path: Path, monkeypatch: pytest.Monkey
         read_photo(tmp_path / "large.png")
 
 
-@pytest.mark.parametrize("form", ["gray", "bits", "zero-one", "labels", "alpha", "deep"])
+@pytest.mark.parametrize("form", ["gray", "bits", "zero-one", "labels", "alpha", "deep", "deep zero-one"])
 def test_masks_of_every_kind(tmp_path: Path, form: str) -> None:
     truth = np.zeros((6, 8), bool)
     truth[1:4, 2:7] = True
@@ -103,6 +103,7 @@ def test_masks_of_every_kind(tmp_path: Path, form: str) -> None:
         "zero-one": Image.fromarray(array),
         "alpha": Image.fromarray(np.dstack([np.full((6, 8, 3), 90, np.uint8), array * 255])),
         "deep": Image.fromarray(array.astype(np.uint16) * 65535),
+        "deep zero-one": Image.fromarray(array.astype(np.uint16)),
     }.get(form)
     if image is None:
         image = Image.fromarray(array, mode="P")

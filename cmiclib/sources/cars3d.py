@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark_writer import BenchmarkWriter, facts_digest
 from ..errors import SourceError
 from ..files import check_inside
 from ..unpickle import read_limited
@@ -118,7 +118,10 @@ def prepare_cars3d(
     writer = BenchmarkWriter(
         Path(output), name=cars.name, source=f"{cars.folder}3D of Wang et al. 2018, ShapeNetCore v1",
         licence="research only, as the photos' and ShapeNet's terms state", size=size,
-        extra={"annotation": version, "val": val},
+        extra={
+            "annotation": version, "val": val,
+            "records": facts_digest([(r.query_id, r.split, r.name, r.pose) for r in records]),
+        },
     )  # fmt: skip
     broken = add_meshes(writer, there, jobs=jobs, allow_missing=allow_missing, progress=progress)
     models = {mesh.shape_id: mesh.path for mesh in there if writer.has_shape(mesh.shape_id)}

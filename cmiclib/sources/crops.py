@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark_writer import BenchmarkWriter, facts_digest
 from ..errors import BenchmarkError, SourceError
 from ..files import check_inside, read_json, read_limited
 from ..mesh_files import MESH_LIMIT
@@ -64,10 +64,11 @@ def prepare_crops(
         raise SourceError(
             f"no photo shows a shape of the gallery '{shapes.name}'", path=queries, fix="give another gallery"
         )
+    cuts = [(p.query_id, p.photo, p.shape_ids, p.category, p.split, p.mask is not None, p.box) for p in known]
     writer = BenchmarkWriter(
         output, name=queries.stem, source=f"photos of {queries.name}, gallery of {shapes.name}",
         licence=shapes.meta["licence"], size=shapes.size, protocol=shapes.protocol,
-        extra={"gallery": shapes.hash, "automatic_masks": automatic},
+        extra={"gallery": shapes.hash, "automatic_masks": automatic, "photos": facts_digest(cuts)},
     )  # fmt: skip
     copy_gallery(writer, shapes)
     groups = dict(zip(shapes.shapes["shape_id"], shapes.shapes["group"], strict=True))

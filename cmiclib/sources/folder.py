@@ -9,13 +9,12 @@
 Without the folder structure, a table ``shape_id, category`` names the categories.
 """
 
-import hashlib
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark_writer import BenchmarkWriter, facts_digest
 from ..errors import SourceError
 from ..geometry import frame_rotation
 from .listings import read_listing
@@ -161,7 +160,7 @@ def _facts(table: Path, shape_ids: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _digest(meshes: list[MeshFile], photos: list[PhotoFile]) -> str:
-    """Return a hash of names and facts, so that an interrupted call goes on only with the same ones."""
+    """Return a hash of what the benchmark is made from."""
     facts = [(m.shape_id, m.category, m.name, m.creator, m.licence, m.source, m.group) for m in meshes]
     cuts = [(p.query_id, p.shape_ids, p.split, p.mask is not None, p.box) for p in photos]
-    return hashlib.sha256(repr((facts, cuts)).encode()).hexdigest()[:16]
+    return facts_digest(facts, cuts)

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark_writer import BenchmarkWriter, facts_digest
 from ..errors import CMICError, SourceError
 from ..files import check_inside, leads_inside
 from ..images import read_mask, read_photo, square_crop
@@ -91,7 +91,10 @@ def prepare_pix3d(
         )
     writer = BenchmarkWriter(
         Path(output), name="pix3d", source="Pix3D (Sun et al., CVPR 2018)", licence=LICENCE, size=size,
-        extra={"categories": list(chosen), "clean": clean, "meshes": meshes, "split": str(split)},
+        extra={
+            "categories": list(chosen), "clean": clean, "meshes": meshes, "split": str(split),
+            "records": facts_digest([(record, parts.get(record.name)) for record in records]),
+        },
     )  # fmt: skip
     broken = add_meshes(writer, shapes.values(), jobs=jobs, allow_missing=allow_missing, progress=progress)
     lost = {mesh.shape_id for mesh, _ in broken}
@@ -170,9 +173,11 @@ def _add_photos(
     jobs: int,
     progress: bool,
 ) -> list[str]:
-    """Add the photos; return what is wrong with those that cannot be read."""
-    trained = {record.shape_id for record in records if parts[record.name] == "train"}
-    todo = [record for record in records if not writer.has_query(record.name)]
+    """Add the photos, those of training first; return what is wrong with those that cannot be read."""
+    ordered = sorted(records, key=lambda record: parts[record.name] != "train")
+    todo = [record for record in ordered if not writer.has_query(record.name)]
+    there = [record for record in ordered if writer.has_query(record.name)]
+    trained = {record.shape_id for record in there if parts[record.name] == "train"}
     cut = partial(crop_record, root=root, size=writer.size)
     problems = []
     with results(cut, todo, jobs=jobs, what="photos", progress=progress) as crops:
@@ -180,6 +185,8 @@ def _add_photos(
             if isinstance(crop, CMICError):
                 problems.append(f"{record.name}: {crop.problem}")
                 continue
+            if parts[record.name] == "train":
+                trained.add(record.shape_id)
             flags = {flag: getattr(record, flag) for flag in FLAGS}
             writer.add_query(
                 record.name, own_shape(record, shapes), record.category, crop, split=parts[record.name],

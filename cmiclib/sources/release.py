@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..benchmark import Benchmark
 from ..benchmark_checks import usable_id
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark_writer import BenchmarkWriter, facts_digest
 from ..errors import SourceError
 from ..files import check_inside, read_array, read_json, shown
 from ..geometry import pack_voxels
@@ -74,8 +74,9 @@ def prepare_release(
             fix="unpack the archive again, or leave these photos out with --allow-missing",
         )
     writer = BenchmarkWriter(
-        Path(output), name=name, source="released archive of CMIC", licence="as the archive states", size=size
-    )
+        Path(output), name=name, source="released archive of CMIC", licence="as the archive states", size=size,
+        extra={"photos": facts_digest([(photo["query_id"], photo["shape_id"], photo["split"]) for photo in photos])},
+    )  # fmt: skip
     for shape_id, views in tqdm(gallery.items(), "shapes", disable=not progress):
         if not writer.has_shape(shape_id):
             resized = np.stack([_resize(view, size) for view in views])

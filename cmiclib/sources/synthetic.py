@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import trimesh
 
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
-from ..errors import CMICError, SourceError
+from ..errors import CMICError, MeshError, SourceError
 from ..files import read_json
 from ..geometry import check_mesh
 from ..mesh_files import read_scene
@@ -24,6 +25,8 @@ MOST_ROLL = 15.0
 """Degrees; where an annotation says more, the photo stands on its side, and the renderer's camera stays upright."""
 JITTER = 5.0
 """Degrees, the standard deviation added to an annotated azimuth and elevation."""
+POSES = 100
+"""That are drawn for one photo, until something of the shape is seen."""
 Poses = dict[str, np.ndarray]
 
 
@@ -103,8 +106,17 @@ def photograph(subject: Subject, photos: int, size: int, seed: int) -> np.ndarra
         rng = np.random.default_rng(
             int.from_bytes(hashlib.sha256(f"{seed}/{subject.shape_id}/{k}".encode()).digest()[:8], "big")
         )
-        images.append(render_photo(mesh, draw_pose(subject.poses, rng), rng, size))
+        images.append(_in_view(mesh, subject, rng, size))
     return np.stack(images)
+
+
+def _in_view(mesh: trimesh.Trimesh, subject: Subject, rng: np.random.Generator, size: int) -> np.ndarray:
+    for _ in range(POSES):
+        try:
+            return render_photo(mesh, draw_pose(subject.poses, rng), rng, size)
+        except MeshError:  # a flat shape, from its edge
+            continue
+    raise MeshError(f"not seen from any of {POSES} sides", path=subject.mesh, fix="leave this mesh out")
 
 
 def draw_pose(poses: np.ndarray | None, rng: np.random.Generator) -> Pose:

@@ -125,13 +125,24 @@ def test_a_damaged_photo_is_named(root: Path, tiny_benchmark: Benchmark) -> None
     assert len(prepare(root, tiny_benchmark, allow_missing=True).left_out) == 1
 
 
+def test_a_corrected_list_starts_anew(root: Path, tiny_benchmark: Benchmark) -> None:
+    whole = (root / "crops/a.png").read_bytes()
+    (root / "crops/a.png").write_bytes(b"no photo")
+    with pytest.raises(SourceError, match="1 photos cannot be used"):
+        prepare(root, tiny_benchmark)
+    (root / "crops/a.png").write_bytes(whole)
+    made = prepare(root, tiny_benchmark, [ENTRIES[0], ENTRIES[1] | {"model_ids": ["cube"]}]).benchmark
+    assert made.queries.shape_id.tolist() == ["box/flat", "box/cube"]
+
+
 def test_the_command_takes_another_root_and_refuses_what_it_would_ignore(
     root: Path, tiny_benchmark: Benchmark, tmp_path: Path
 ) -> None:
     file = write(tmp_path, ENTRIES, "elsewhere.json")
     command = ["prepare", "folder", "--queries", file, "--gallery", tiny_benchmark.path, "--output", tmp_path / "out"]
-    refused = CliRunner().invoke(app, [*map(str, command), "--size", "64"])
-    assert refused.exit_code == 2 and "--gallery" in refused.stderr
+    for option, value in (("--size", "64"), ("--val", "0"), ("--up", "+z")):
+        refused = CliRunner().invoke(app, [*map(str, command), option, value])
+        assert refused.exit_code == 2 and f"leave out {option}" in refused.stderr
     done = CliRunner().invoke(app, [*map(str, command), "--input", str(root), "--jobs", "1"])
     assert done.exit_code == 0, done.output
     assert "8 shapes and 3 photos" in done.stdout

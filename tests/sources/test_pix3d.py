@@ -82,7 +82,7 @@ def test_a_small_root(root: Path) -> None:
     benchmark, left_out = prepare(root)
     assert left_out == {}
     assert list(benchmark.shapes["shape_id"]) == ["bed/IKEA_A", "bed/IKEA_B", "desk/E", "desk/IKEA_A", "sofa/C"]
-    queries = benchmark.queries.set_index("query_id")
+    queries = benchmark.queries.set_index("query_id").loc[list(PHOTOS)]  # those of training lie first
     assert list(queries["shape_id"]) == [shape_id for shape_id, _, _ in PHOTOS.values()]
     assert list(queries["split"]) == ["train", "test", "train", "val", "test"]
     assert list(queries["seen"]) == [True, True, True, False, False]
@@ -93,6 +93,28 @@ def test_a_small_root(root: Path) -> None:
     assert image[3].mean() / 255 == pytest.approx(40 * 22 / 48**2, abs=0.01)
     assert np.array_equal(image[3], benchmark.amodal[0])
     assert np.abs(image[0].astype(int) - image[3]).max() <= 40  # JPEG, and both resized alike
+
+
+def test_a_shape_whose_only_training_photo_is_damaged_is_unseen(root: Path) -> None:
+    (root / "img/bed/0001.jpg").write_bytes(b"no photo")
+    benchmark, left_out = prepare(root, allow_missing=True)
+    assert left_out == {"damaged files": 1}
+    assert benchmark.queries.set_index("query_id").seen.to_dict() == {
+        "bed/0003": True, "bed/0002": False, "desk/0001": False, "sofa/0001": False
+    }  # fmt: skip
+
+
+def test_a_corrected_annotation_starts_anew(root: Path) -> None:
+    whole = (root / "img/sofa/0001.jpg").read_bytes()
+    (root / "img/sofa/0001.jpg").write_bytes(b"no photo")
+    with pytest.raises(SourceError, match="sofa/0001"):
+        prepare(root)
+    (root / "img/sofa/0001.jpg").write_bytes(whole)
+    records = records_of(root)
+    records[0]["model"] = "model/bed/IKEA_B/model.obj"
+    write(root, records)
+    queries = prepare(root)[0].queries.set_index("query_id")
+    assert queries.loc["bed/0001", "shape_id"] == "bed/IKEA_B"
 
 
 def test_the_front_of_a_model_looks_at_the_first_camera(root: Path) -> None:
@@ -126,7 +148,8 @@ def test_several_meshes_in_a_folder(root: Path) -> None:
     first = read_records(root / "pix3d.json")[0]
     assert (own_shape(first, posed), own_shape(first, find_shapes(root, ["bed"]))) == ("bed/IKEA_A/model", "bed/IKEA_A")
     benchmark, _ = prepare(root, meshes="pose")
-    assert list(benchmark.queries["shape_id"][:3]) == ["bed/IKEA_A/model", "bed/IKEA_A/model", "bed/IKEA_B"]
+    shown = benchmark.queries.set_index("query_id").shape_id
+    assert list(shown[["bed/0001", "bed/0002", "bed/0003"]]) == ["bed/IKEA_A/model", "bed/IKEA_A/model", "bed/IKEA_B"]
     assert list(benchmark.queries["seen"][:3]) == [True, True, True]
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from typer.testing import CliRunner
 
 from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
-from cmiclib.errors import CMICError, SourceError
-from cmiclib.sources.synthetic import MOST_ROLL, draw_pose, prepare_synthetic, read_poses
+from cmiclib.errors import CMICError, MeshError, SourceError
+from cmiclib.sources.synthetic import MOST_ROLL, Subject, draw_pose, photograph, prepare_synthetic, read_poses
 
 ENTRIES = [
     {"category": "box", "azimuth_deg": 90.0, "elevation_deg": 30.0, "inplane_rotation": np.radians(5)},
@@ -59,6 +60,17 @@ def test_an_interrupted_one_goes_on(tiny_benchmark: Benchmark, tmp_path: Path, m
         prepare("out")
     assert prepare("out").hash == prepare("whole").hash
     assert len(rendered) == 4 + (len(tiny_benchmark.shapes) - 3) + len(tiny_benchmark.shapes)
+
+
+def test_a_flat_shape_is_photographed_from_where_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sheet = trimesh.Trimesh([[-0.7, -0.7, 0], [0.7, -0.7, 0], [0.7, 0.7, 0], [-0.7, 0.7, 0]], [[0, 1, 2], [0, 2, 3]])
+    sheet.export(tmp_path / "sheet.glb")
+    from_the_side, from_anywhere = np.array([[90.0, 0.0, 0.0]]), None
+    seen = photograph(Subject("sheet", "poster", tmp_path / "sheet.glb", from_anywhere), photos=6, size=32, seed=0)
+    assert (seen[:, 3] > 0).any(axis=(1, 2)).all()
+    monkeypatch.setattr("cmiclib.sources.synthetic.JITTER", 0.0)
+    with pytest.raises(MeshError, match=r"sheet.glb: not seen from any of 100 sides"):
+        photograph(Subject("sheet", "poster", tmp_path / "sheet.glb", from_the_side), photos=1, size=32, seed=0)
 
 
 def test_poses_turn_into_our_frame(annotation: Path) -> None:
