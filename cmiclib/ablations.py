@@ -262,7 +262,8 @@ def run_grid(
             known[row["variant"], row["seed"]] = row
             _write(table, known, benchmark, variants)
             top1 = row["metrics"]["top1"]
-            say(f"{row['variant']}, seed {row['seed']}: Top-1 {top1:.1%} in {row['seconds']:.0f} s")
+            shown = "of seen shapes –" if top1 is None else f"{top1:.1%}"
+            say(f"{row['variant']}, seed {row['seed']}: Top-1 {shown} in {row['seconds']:.0f} s")
         return [row for _, row in _ordered(known, variants)]
 
 

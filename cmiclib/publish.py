@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -204,7 +205,7 @@ def publish(root: Path, profile: str, outputs: str = "outputs") -> tuple[Path, b
 def html_key(root: Path, folder: Path, record: dict[str, Any]) -> str:
     """Return one hash of all that the HTML is made from."""
     files = [root / "_config.yml", root / "_toc.yml", *sources(root), *sorted((folder / "notebooks").glob("*.ipynb"))]
-    hashes = [[str(path.relative_to(root)), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
+    hashes = [[os.path.relpath(path, root), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
     return digest(hashes, library_hash(), [package.integrity for package in VENDOR], record.get("chapters"))
 
 

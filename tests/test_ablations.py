@@ -1,5 +1,6 @@
 """Variants, their runs on the tiny benchmark, and a grid that can be stopped at any moment."""
 
+import dataclasses
 import json
 import os
 import random
@@ -192,6 +193,14 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(module, "train", counted)
     return calls
+
+
+def test_a_benchmark_without_photos_of_seen_shapes_has_no_top1_of_theirs(tiny_benchmark, tmp_path):
+    queries = tiny_benchmark.queries.copy()
+    queries.loc[queries.split == "val", "seen"] = False
+    unseen = dataclasses.replace(tiny_benchmark, queries=queries)
+    rows, said = grid(unseen, tmp_path, variants={"full": FEW["full"]}, seeds=(0,))
+    assert rows[0]["metrics"]["top1"] is None and "Top-1 of seen shapes – in" in said[-1]
 
 
 def test_a_changed_override_reruns_exactly_its_own_variant(undisturbed, tiny_benchmark, tmp_path, trained):

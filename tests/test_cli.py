@@ -176,9 +176,39 @@ MISTAKES = {
     "mask for two photos": (["search", "a.jpg", "b.jpg", "--index", "none", "--box", "0,0,1,1"], "one photo"),
     "two masks to save": (["search", "a.jpg", "b.jpg", "--index", "none", "--save-mask", "m.png"], "one photo"),
     "no mask to save": (["search", "a.jpg", "--index", "none", "--save-mask", "m.png", "--no-mask"], "--no-mask"),
+    "another sweethome without a folder": (["prepare", "sweethome", "--size", "64"], "--output"),
+    "masks without photos": (
+        ["prepare", "folder", "--input", ".", "--output", "out", "--masks", "m"],
+        "leave out --masks",
+    ),
     "not a book": (["reproduce"], "_toc.yml"),
     "nothing to verify": (["verify"], "_toc.yml"),
 }
+
+
+def test_what_is_wrong_is_said_before_a_gallery_is_embedded(
+    run_folder: Path, tiny_benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cmiclib.index.ShapeIndex.build", lambda *_, **__: pytest.fail("embedded"))
+    common = ["evaluate", "--run", run_folder, "--benchmark", tiny_benchmark.path]
+    for wrong, said in (
+        (["--mode", "fast"], "unknown mode"),
+        (["--split", "tset"], "tset"),
+        (["--mode", "shapenet"], "--gallery"),
+    ):
+        result = invoke(*common, *wrong)
+        assert result.exit_code == 2 and said in result.stderr
+
+
+def test_a_result_is_written_into_a_new_folder_and_a_file_is_no_run_folder(
+    run_folder: Path, tiny_benchmark, tmp_path: Path
+) -> None:
+    common = ["evaluate", "--run", run_folder, "--benchmark", tiny_benchmark.path]
+    assert invoke(*common, "--json", tmp_path / "new/figures.json").exit_code == 0
+    assert json.loads((tmp_path / "new/figures.json").read_text())["queries"] > 0
+    (tmp_path / "file").touch()
+    refused = invoke("train", "--benchmark", tiny_benchmark.path, "--output", tmp_path / "file", *TINY)
+    assert refused.exit_code == 2 and "How to fix: " in refused.stderr and "Traceback" not in refused.output
 
 
 @pytest.mark.parametrize("case", MISTAKES)

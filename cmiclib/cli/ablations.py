@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..chapters import find_root
+from ..errors import ConfigError
 from .common import Profile, show, write_json
 
 Benchmark = Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")]
@@ -29,6 +30,7 @@ def ablations(
     from ..book import open_benchmark
 
     root = find_root(Path.cwd())
+    _check_profile(profile)
     reference, variants = for_profile(profile)
     opened, folder = open_benchmark(root, benchmark, profile), root / "outputs" / "ablations"
     run_grid(
@@ -51,6 +53,7 @@ def ablation(
     from ..checkpoint import read_json
 
     root = find_root(Path.cwd())
+    _check_profile(profile)
     reference, variants = for_profile(profile)
     variant_config(variant, seed, reference, variants)  # a wrong name is known before anything is unpacked
     opened, folder = open_benchmark(root, benchmark, profile), root / "outputs" / "ablations"
@@ -62,6 +65,11 @@ def ablation(
     before = stored[0]["metrics"] if stored else {}
     lines = [[name, _percent(value), _percent(before.get(name))] for name, value in row["metrics"].items()]
     show([f"{variant}, seed {seed}", "now, %", "stored, %"], lines)
+
+
+def _check_profile(profile: str) -> None:
+    if profile not in ("demo", "smoke"):
+        raise ConfigError(f"the grid has no scale '{profile}'", fix="give --profile demo or smoke")
 
 
 def _percent(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """Commands around the book: reproduce, book, vendor, verify, readme."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,7 +69,7 @@ def write_report(root: Path, profile: str, outputs: str) -> None:
     from ..publish import publish
 
     page, built = publish(root, profile, outputs)
-    typer.echo(f"report: {page.relative_to(root)}" + ("" if built else " (unchanged)"))
+    typer.echo(f"report: {os.path.relpath(page, root)}" + ("" if built else " (unchanged)"))
 
 
 def book(profile: Profile = "demo", outputs: Outputs = "outputs") -> None:

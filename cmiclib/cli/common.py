@@ -24,10 +24,11 @@ class Commands(TyperGroup):
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in NO_ROOM and not error.filename:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            typer.echo(f"error: {where}{error.strerror}\n  How to fix: make room on the disk, then run again", err=True)
+            fix = "make room on the disk, then run again" if error.errno in NO_ROOM else "check the path"
+            typer.echo(f"error: {where}{error.strerror}\n  How to fix: {fix}", err=True)
             raise typer.Exit(2) from None
 
 
@@ -50,6 +51,13 @@ def show(header: list[str], rows: list[list[str]]) -> None:
 
 
 def write_json(path: Path | None, values: Any) -> None:
-    """Write values to a file, if one is wanted."""
+    """Write values to a file, if one is wanted.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     if path is not None:
-        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        from ..checkpoint import write_atomically
+
+        text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))

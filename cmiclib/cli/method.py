@@ -53,18 +53,21 @@ def evaluate(
     from ..benchmark import Benchmark
     from ..checkpoint import Run
     from ..distributed import joined, own_device
-    from ..evaluate import check_protocols, report, score_index
+    from ..evaluate import check_protocols, photo_rows, report, score_index
     from ..guard import check_unchanged
     from ..index import ShapeIndex
-    from ..modes import TOTAL, released_table
+    from ..modes import TOTAL, check_mode, released_table
     from ..unseen import evaluate_unseen
 
     opened, trained = Benchmark.open(benchmark), Run.open(run)
     if not changed:
         check_unchanged(trained, opened)
     searched = Benchmark.open(gallery) if gallery else None
-    if searched is not None:
-        check_protocols(opened, searched)  # before the gallery is embedded, which can take long
+    if searched is not None:  # all this before the gallery is embedded, which can take long
+        check_protocols(opened, searched)
+    if mode is not None:
+        check_mode(mode, searched is not None)
+    photo_rows(opened, split)
     device = own_device()
     with joined(device) as processes:
         index = ShapeIndex.build(trained.model(device), searched or opened, trained.config, processes=processes)
@@ -152,7 +155,9 @@ def search(
         loaded = [stored_query(opened, stored_row(opened, str(name))) for name in photos]
     else:
         loaded = [read_query(photo, mask, parse_box(box) if box else None, not no_mask) for photo in photos]
-    if save_mask and loaded[0].mask is not None:
+    if save_mask:
+        if loaded[0].mask is None:
+            raise ImageError("there is no mask to save", path=photos[0], fix="leave out --save-mask")
         write_mask(save_mask, loaded[0].mask)
     found = gallery.search(gallery.embed(np.stack([query.image for query in loaded])), top)
     answers = []

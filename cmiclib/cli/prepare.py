@@ -19,7 +19,7 @@ prepare = typer.Typer(help="Turn raw data into a prepared benchmark.", no_args_i
 def prepare_sweethome(
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="default: below data/prepared")] = None,
     input: Annotated[Path | None, typer.Option(metavar="DIR", help="default: data/sweethome")] = None,
-    size: Annotated[int, typer.Option(min=16, help="side of photos and views in pixels")] = 128,
+    size: Annotated[int | None, typer.Option(min=16, help="side in pixels; default: 128")] = None,
     shapes: Annotated[int | None, typer.Option(min=12, help="only so many shapes, always the same ones")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
 ) -> None:
@@ -27,9 +27,11 @@ def prepare_sweethome(
     from ..sources import sweethome
 
     if output is None:
+        if input is not None or size is not None:
+            raise SourceError("another input or size needs a folder of its own", fix="give --output, too")
         benchmark = sweethome.open_sweethome(shapes=shapes, jobs=jobs)
     else:
-        benchmark = sweethome.prepare_sweethome(output, input, size, shapes, jobs)
+        benchmark = sweethome.prepare_sweethome(output, input, size or 128, shapes, jobs)
     typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")
 
 
@@ -174,15 +176,15 @@ def prepare_folder(
     output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")],
     input: Annotated[Path | None, typer.Option(metavar="DIR", help="meshes, to any depth")] = None,
     categories: Annotated[Path | None, typer.Option(metavar="FILE", help="CSV: shape_id,category and facts")] = None,
-    up: Annotated[str, typer.Option(help="the axis that points up in the meshes")] = "+y",
-    front: Annotated[str, typer.Option(help="the axis that fronts look along")] = "+z",
+    up: Annotated[str | None, typer.Option(help="the axis that points up in the meshes; default: +y")] = None,
+    front: Annotated[str | None, typer.Option(help="the axis that fronts look along; default: +z")] = None,
     photos: Annotated[Path | None, typer.Option(metavar="DIR", help="<shape id>/*.jpg, or a photos.csv")] = None,
     masks: Annotated[Path | None, typer.Option(metavar="DIR", help="a PNG for each photo, of the same path")] = None,
     queries: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON list of photos, for --gallery")] = None,
     gallery: Annotated[Path | None, typer.Option(metavar="DIR", help="a prepared benchmark, for --queries")] = None,
     size: Annotated[int | None, typer.Option(min=16, help="side in pixels; default: 224, or the gallery's")] = None,
-    val: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of the photos for validation")] = 0.1,
-    test: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of the photos for the test")] = 0.2,
+    val: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="share for validation; default: 0.1")] = None,
+    test: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="share for the test; default: 0.2")] = None,
     auto_mask: Annotated[bool, typer.Option("--auto-mask", help="find masks for photos without one")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="leave out what cannot be used")] = False,
@@ -192,24 +194,34 @@ def prepare_folder(
     from ..sources.meshes import listed
 
     if queries is not None and gallery is not None:
-        if categories or photos or masks or size:
-            raise SourceError(
-                "--queries takes shapes and size from --gallery",
-                fix="leave out --categories, --photos, --masks, --size",
-            )
+        given = {
+            "--categories": categories, "--photos": photos, "--masks": masks, "--size": size, "--up": up,
+            "--front": front, "--val": val, "--test": test,
+        }  # fmt: skip
+        _refuse(given, "--queries takes shapes and size from --gallery, and all photos are for the test")
         benchmark, left_out = crops.prepare_crops(
             queries, gallery, output, root=input, automatic=auto_mask, jobs=jobs, allow_missing=allow_missing
         )
     elif queries is None and gallery is None and input is not None:
+        if photos is None:
+            given = {"--masks": masks, "--auto-mask": auto_mask or None, "--val": val, "--test": test}
+            _refuse(given, "without --photos there is nothing to mask or to split")
         benchmark, left_out = folder.prepare_folder(
-            input, output, categories=categories, up=up, front=front, photos=photos, masks=masks, size=size or 224,
-            val=val, test=test, automatic=auto_mask, jobs=jobs, allow_missing=allow_missing,
+            input, output, categories=categories, up=up or "+y", front=front or "+z", photos=photos, masks=masks,
+            size=size or 224, val=0.1 if val is None else val, test=0.2 if test is None else test,
+            automatic=auto_mask, jobs=jobs, allow_missing=allow_missing,
         )  # fmt: skip
     else:
         raise SourceError("it is not said what to prepare", fix="give --input, or --queries and --gallery together")
     if left_out:
         typer.echo(f"left out {listed(left_out, 'files')}", err=True)
     typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Refuse options that would have no effect, if any of them is given."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise SourceError(why, fix=f"leave out {', '.join(given)}")
 
 
 @prepare.command("synthetic")

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -115,6 +116,13 @@ def test_html_is_built_when_something_changed(root: Path, monkeypatch: pytest.Mo
     (root / "outputs/smoke/html/index.html").unlink()
     assert publish.publish(root, "smoke")[1]
     assert builds == [True] * 3
+
+
+def test_results_may_lie_elsewhere(root: Path, tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds, elsewhere = count_builds(monkeypatch), tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(root / "outputs", elsewhere, dirs_exist_ok=True)
+    page, built = publish.publish(root, "smoke", str(elsewhere))
+    assert built and page == elsewhere / "smoke/html/index.html" and builds == [True]
 
 
 def test_a_chapter_that_did_not_run_says_so_and_warnings_no_longer_stop_the_build(
