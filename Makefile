@@ -94,8 +94,9 @@ test-browser: $(STAMP) ## the tests that need Chromium; fetches one where there 
 	@command -v chromium chromium-browser google-chrome > /dev/null || $(BIN)/playwright install chromium
 	@$(BIN)/pytest -q -m browser
 
-test-all: $(STAMP) ## every test: slow ones, browser, GPU
-	@$(BIN)/pytest -q
+test-all: $(STAMP) ## every test: slow ones, browser, GPU; more than half an hour  [TESTERS=2]
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TESTERS) --dist loadfile -m "not browser"
+	@$(BIN)/pytest -q -m browser
 
 bench: $(STAMP) ## measure search, training, preparation and memory into outputs/bench.json; forty minutes, an idle machine
 	@$(BIN)/python tools/bench.py
