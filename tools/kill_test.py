@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -70,6 +71,7 @@ def begin(task: Callable[[], object]) -> multiprocessing.Process:
     """Start a task in a process of its own, quietly."""
 
     def work() -> None:
+        os.setsid()  # so that its workers can be told from others
         with tempfile.TemporaryFile() as said:  # quietly, unless it fails by itself
             before = os.dup(2)
             os.dup2(said.fileno(), 2)
@@ -95,6 +97,7 @@ def disturbed(
         if process.is_alive():
             os.kill(process.pid or 0, signal.SIGKILL)
             process.join()
+            end_workers(process.pid or 0)
             count += 1
             continue
         if process.exitcode != 0:
@@ -103,6 +106,12 @@ def disturbed(
         finished, equal = finished + 1, equal and done()
         if count == kills:
             return {"kills": count, "finished": finished, "equal": equal}
+
+
+def end_workers(group: int) -> None:
+    """End the workers of a killed process, which wait for work for minutes and hold whatever pipe it wrote to."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)  # which their resource tracker ignores, and cleans up
 
 
 def timed(task: Callable[[], object]) -> float:
