@@ -6,6 +6,7 @@ fast it reads its memory and how fast it multiplies matrices. An operation is on
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,17 @@ from .model import CMIC
 from .scan import multiplies_bfloat16
 
 VIEWS, DIM = 12, 128
+
+
+def peak_memory() -> int:
+    """Return the most bytes of this process that were in memory at once, parts of mapped files among them."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource  # elsewhere: Windows has no such module, and on Linux it counts the parent's memory, too
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def seconds(function: Callable[[], Any], repeats: int = 5) -> list[float]:

@@ -175,12 +175,12 @@ def test_scores_are_judged_alike_in_blocks(tiny_benchmark, monkeypatch):
 
 
 LARGE = """
-import resource, sys
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from cmiclib.benchmark import Benchmark, FLAG_COLUMNS
 from cmiclib.evaluate import Scored, report
 from cmiclib.index import ShapeIndex
+from cmiclib.speed import peak_memory
 
 shapes, queries, rng = 50_000, 2_000, np.random.default_rng(0)
 ids = [f"s{i}" for i in range(shapes)]
@@ -195,7 +195,7 @@ index = ShapeIndex.from_arrays(views.numpy(), np.eye(128), ids)
 query = torch.nn.functional.normalize(views[own].mean(1), dim=-1)
 figures = report(Scored(index.scores(query), np.arange(queries), benchmark))
 assert figures["queries"] == queries and figures["top1"] > 0.99, figures
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_memory())
 """
 
 

@@ -341,12 +341,18 @@ def test_without_a_compiler_fusing_is_refused_in_words(tiny_benchmark, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_fused_run_learns_as_the_plain_one_does(finished, tiny_benchmark, tmp_path):
+def test_a_fused_run_learns_as_the_plain_one_does(tiny_benchmark, tmp_path):
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         pytest.skip("no C++ compiler")
-    fused = train(CONFIG, tiny_benchmark, tmp_path, progress=False, device=CPU, fuse=True)
-    assert fused.log["loss"].iloc[0] == pytest.approx(finished.log["loss"].iloc[0], abs=1e-3)
-    assert fused.model().state_dict().keys() == finished.model().state_dict().keys()
+    config = CONFIG.override(["train.log_every=1", "train.steps=3"])
+    plain, fused = (
+        train(config, tiny_benchmark, tmp_path / str(fuse), progress=False, device=CPU, fuse=fuse)
+        for fuse in (False, True)
+    )
+    # Only the first loss: Adam's first steps are as long for a gradient that is nothing but rounding.
+    assert fused.log["loss"].iloc[0] == pytest.approx(plain.log["loss"].iloc[0], abs=1e-4)
+    assert fused.log["loss"].iloc[2] == pytest.approx(plain.log["loss"].iloc[2], rel=0.1)
+    assert fused.model().state_dict().keys() == plain.model().state_dict().keys()
 
 
 def test_a_batch_larger_than_the_training_shapes_is_refused(tiny_benchmark, tmp_path):

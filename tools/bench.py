@@ -10,7 +10,6 @@ worthless.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -39,7 +38,7 @@ from cmiclib.released_transforms import released_photo, released_scores, release
 from cmiclib.scan import multiplies_bfloat16
 from cmiclib.sources.meshes import MeshFile, add_meshes
 from cmiclib.sources.sweethome import open_sweethome
-from cmiclib.speed import Limits, in_turns, random_gallery, search_work, seconds, step_cost
+from cmiclib.speed import Limits, in_turns, peak_memory, random_gallery, search_work, seconds, step_cost
 from cmiclib.tensor_file import Blocks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -123,15 +122,6 @@ def search_million(path: Path) -> dict[str, Any]:
         "single_seconds": single, "peak_memory": memory, "checked": len(sample), "same_top10": int(same.sum()),
         "largest_error": float(off),
     }  # fmt: skip
-
-
-def peak_memory() -> int:
-    """Most bytes of this process that were in memory at once, parts of mapped files among them."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # elsewhere; on Linux it counts the parent's, too
 
 
 def precision() -> dict[str, Any]:

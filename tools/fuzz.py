@@ -208,6 +208,7 @@ class Child:
         from fuzz_cases import CANARY
 
         from cmiclib.errors import CMICError
+        from cmiclib.speed import peak_memory
 
         folder, watch = self.work / "case", self.watch
         shutil.rmtree(folder, ignore_errors=True)
@@ -230,7 +231,7 @@ class Child:
             path.unlink()
         if problem or executed:
             keep(case.name, folder / case.target)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_memory()
         say(case=case.name, done=number, problem=problem, executed=executed, peak=peak)
 
 
