@@ -283,8 +283,9 @@ Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way
 # **automatic mask** is what anybody can have, and **no mask** is the photo as it is. The photos with CAD masks are
 # another and smaller set than the other two rows' crops, so the effect of a mask is seen between those two only. Photos
 # were halved by the picture that they were cut from: what was chosen with real photos was chosen with one half, and the
-# other is reported. Intervals are resampled by shape; "untrained" is the same network with ImageNet's weights alone,
-# cut-out photo against the nearest view.
+# other is reported. It was read twice with the same weights: when this library still computed in bfloat16 on CPUs that
+# can, and in fp32, which stands here. Intervals are resampled by shape; "untrained" is the same network with ImageNet's
+# weights alone, cut-out photo against the nearest view.
 
 # %%
 stored = chapter.root / "data/results/real_photos.json"
@@ -328,17 +329,28 @@ Markdown("" if real is None else f"{len(wrong)} photos: {close}, {(own == found)
 # %% [markdown]
 # ### What each ingredient gave
 #
-# Short trainings with one thing changed, judged on the half that everything was chosen with. Marks are single seeds; an
-# interval that holds 0 says that this many photos cannot tell.
+# Short trainings with one thing changed, judged on the half that was chosen with. They see smaller pictures and far
+# fewer steps than the weights above, so they say what helps at the beginning. An interval that holds 0 says that this
+# many photos cannot tell; it is over shapes, and another seed could lie elsewhere.
 
 # %%
-stored = chapter.root / "data/results/ingredients.json"
-ingredients = ingredient_table(read_results(stored)) if stored.exists() else None
-Markdown("**Not run.**") if ingredients is None else Markdown(read_results(stored)["about"])
+file = chapter.root / "data/results/ingredients.json"
+stored = read_results(file) if file.exists() else None
+ingredients = ingredient_table(stored) if stored else None
+Markdown(
+    f"{stored['about']}; seeds: {', '.join(map(str, stored['seeds']))}; {', '.join(stored['overrides'])}."
+    if stored
+    else "**Not run.**"
+)
 
 # %%
-for photos, rows in [] if ingredients is None else ingredients.groupby("photos", sort=False):
+by_photos = {} if ingredients is None else dict(iter(ingredients.groupby("photos", sort=False)))
+for photos, rows in by_photos.items():
     display(figures.effects(rows, f"points of Top-1, {photos}, with minus without"))
+
+# %%
+sides = {photos: 100 * rows.set_index("name")[["without", "with"]] for photos, rows in by_photos.items()}
+pd.concat(sides, axis=1).round(1).rename_axis("Top-1, per cent") if sides else None
 
 # %% [markdown]
 # ## Try it
