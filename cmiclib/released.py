@@ -69,8 +69,9 @@ def _correct(before: list[Tensor]) -> Callable[..., None]:
     @torch.no_grad()
     def hook(module: nn.BatchNorm2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if before and module.running_var is not None and module.momentum is not None:
-            count = torch.tensor(output.numel() // output.shape[1], device=output.device)
+            count: Any = output.numel() // output.shape[1]
             if distributed.is_available() and distributed.is_initialized():
+                count = torch.full((), count, device=output.device)  # filled there: the host waits for nothing
                 distributed.all_reduce(count)  # what learns has the statistics of all processes
             kept = before[0] * (1 - module.momentum)
             # A new tensor, because the backward pass may still want the old one as it was.
