@@ -59,11 +59,11 @@ def roofline(rows: Rows) -> Figure:
         ax = figure.subplots()
         reach = np.geomspace(0.5, 2 * max(r["operations"] / r["bytes"] for r in rows), 100)
         slope = float(np.median([r["copy_rate"] for r in rows]))
-        for dtype, color in PRECISIONS.items():
+        for (dtype, color), aside in zip(PRECISIONS.items(), (4, -12), strict=True):  # the two roofs can be one
             top = float(np.median([r["product_rate"] for r in rows if r["dtype"] == dtype]))
             roof = np.minimum(reach * slope, top) / 1e9
             ax.plot(reach, roof, color=color, linewidth=1.2, linestyle=":")
-            ax.annotate(f"products in {dtype}", (reach[-1], top / 1e9), (0, 4), textcoords="offset points",
+            ax.annotate(f"products in {dtype}", (reach[-1], top / 1e9), (0, aside), textcoords="offset points",
                         ha="right", color=color, fontsize=9)  # fmt: skip
             part = [r for r in rows if r["dtype"] == dtype]
             at = [r["operations"] / r["bytes"] for r in part]
