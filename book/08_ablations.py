@@ -142,7 +142,7 @@ Markdown(
 )
 
 # %%
-from cmiclib.provenance import code_digest
+from cmiclib.io.provenance import code_digest
 from cmiclib.train import METHOD
 
 others = (grid.rows.code != code_digest(METHOD)).sum()

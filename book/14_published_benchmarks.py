@@ -53,7 +53,7 @@ from PIL import Image
 
 from cmiclib import figures
 from cmiclib.book import open_benchmark, open_chapter
-from cmiclib.images import read_mask
+from cmiclib.io.images import read_mask
 from cmiclib.index import ShapeIndex
 from cmiclib.query import read_query
 from cmiclib.result_tables import failure_table, ingredient_table, percent, published_table, real_photo_table

@@ -27,8 +27,8 @@ from .embed import default_device, finish
 from .errors import ConfigError
 from .evaluate import Scored, score_run
 from .index import ShapeIndex
+from .io.provenance import code_digest, environment
 from .kept_maps import Maps, kept_maps
-from .provenance import code_digest, environment
 from .runner import locked
 from .train import METHOD, train
 

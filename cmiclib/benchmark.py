@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .benchmark_checks import FIX, SPLITS, check_gallery, check_tables, damaged
 from .errors import BenchmarkError, MissingArrayError
-from .files import check_inside, map_array, read_json, read_table, shown
+from .io.files import check_inside, map_array, read_json, read_table, shown
 from .render import ViewProtocol
 
 FORMAT = 1

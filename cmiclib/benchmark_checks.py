@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import BenchmarkError
-from .files import give_back, usable_path
+from .io.files import give_back, usable_path
 
 SPLITS = ("train", "val", "test")
 FIX = "prepare the benchmark again"

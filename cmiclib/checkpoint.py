@@ -27,9 +27,9 @@ from safetensors.torch import load_file, save_file
 from .benchmark import file_sha256
 from .config import Config, ModelConfig, parse_config, profile
 from .errors import CheckpointError, StorageError
-from .files import JSON_LIMIT, check_inside, check_regular, check_stored, parse_json, read_limited, sync_folder
-from .files import read_json as read_json_file
-from .jittor import read_jittor
+from .io.files import JSON_LIMIT, check_inside, check_regular, check_stored, parse_json, read_limited, sync_folder
+from .io.files import read_json as read_json_file
+from .io.jittor import read_jittor
 from .model import CMIC
 
 
@@ -122,7 +122,7 @@ def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = Non
     the released code computes it and throws the result away.
 
     Args:
-        path: a file of any of the kinds that :mod:`cmiclib.jittor` reads.
+        path: a file of any of the kinds that :mod:`cmiclib.io.jittor` reads.
         config: the architecture; default: the released one, ResNet-50 and ResNet-18.
 
     Raises:

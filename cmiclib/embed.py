@@ -11,7 +11,7 @@ from .augment import prepare_queries, prepare_views
 from .config import Config
 from .distributed import Processes
 from .encoders import Encoder
-from .files import give_back
+from .io.files import give_back
 from .model import CMIC
 from .transfer import send
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from .errors import MeshError
-from .mesh_files import read_scene
+from .io.meshes import read_scene
 
 VOXELS = 128
 GAMMA = 2.2  # of colours on a screen

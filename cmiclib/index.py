@@ -21,7 +21,7 @@ from .config import Config, Fusion, parse_config
 from .distributed import ALONE, Processes
 from .embed import embed_gallery, embed_in_shares, embed_queries
 from .errors import CheckpointError
-from .files import check_regular, reason
+from .io.files import check_regular, reason
 from .metrics import top_k
 from .model import CMIC, fused_scores, fused_weights
 from .tensor_file import Blocks, write_tensors

@@ -16,7 +16,7 @@ from .benchmark import Benchmark, file_sha256
 from .checkpoint import Run, write_atomically
 from .embed import default_device
 from .index import ShapeIndex
-from .provenance import code_digest
+from .io.provenance import code_digest
 
 ENCODING = ("augment", "embed", "encoders", "folded", "model", "weights")
 """The modules that decide what a picture's vector is."""

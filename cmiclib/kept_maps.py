@@ -26,8 +26,8 @@ from .copies import Copies, StillMaps, make_copies
 from .embed import default_device, query_maps, view_maps
 from .encoders import Encoder
 from .errors import ConfigError
+from .io.provenance import code_digest
 from .model import CMIC, build_model
-from .provenance import code_digest
 from .train import TrainingData
 
 CODE = ("altered", "augment", "batches", "color", "copies", "damage", "embed", "encoders", "folded", "model", "weights")

@@ -17,7 +17,7 @@ from torch import Tensor
 from .color import transfer_color
 from .config import LossConfig
 from .errors import SourceError
-from .files import check_regular
+from .io.files import check_regular
 from .losses import cmic_loss
 from .model import attention_scores, attention_weights
 

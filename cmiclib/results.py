@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import BookError
-from .files import read_json
+from .io.files import read_json
 
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 ROWS = {

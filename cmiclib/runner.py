@@ -24,7 +24,7 @@ from typing import Any
 from .chapters import Chapter, check_parameters, read_book, selected
 from .config import profile as profile_config
 from .errors import BookError, StorageError
-from .files import read_json
+from .io.files import read_json
 from .notebooks import derive
 
 KERNEL_ENVIRONMENT = {
@@ -146,7 +146,7 @@ def reproduce(
 
 def environment() -> dict[str, Any]:
     """Return machine, versions and date; imported late, because it brings torch in."""
-    from .provenance import environment
+    from .io.provenance import environment
 
     return dict(environment())
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .benchmark_checks import SPLITS
 from .errors import SourceError
-from .files import read_table
+from .io.files import read_table
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "splits"
 OUT = "none"

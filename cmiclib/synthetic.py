@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from .errors import MeshError
 from .geometry import GAMMA
-from .images import square_crop
+from .io.images import square_crop
 from .rays import Rays
 from .synthetic_materials import draw_material, texture
 
@@ -48,7 +48,7 @@ class Pose:
 def render_photo(
     mesh: trimesh.Trimesh, pose: Pose, rng: np.random.Generator, size: int = 224, margin: float = 0.1
 ) -> np.ndarray:
-    """Render a normalised mesh as a query, the way `cmiclib.images.square_crop` cuts one out.
+    """Render a normalised mesh as a query, the way `cmiclib.io.images.square_crop` cuts one out.
 
     Args:
         mesh: farthest vertex at distance 1, +y up.

@@ -30,11 +30,11 @@ from .distributed import ALONE, Processes, share_statistics
 from .embed import autocast, default_device, embed_in_shares, embed_queries, finish
 from .errors import CheckpointError, ConfigError, StorageError, TrainingError
 from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn_if_collapsed
+from .io.provenance import code_digest, environment
 from .losses import cmic_loss
 from .metrics import retrieval_metrics
 from .model import CMIC, build_model
 from .optimise import fuse_operations, learning_rate, make_optimizer, set_learning_rate
-from .provenance import code_digest, environment
 from .transfer import ahead, send
 
 METHOD = (

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError
-from .files import check_regular, reason
-from .jittor import read_jittor
+from .io.files import check_regular, reason
+from .io.jittor import read_jittor
 
 PACKAGED = "tf_efficientnet_lite0"
 """timm's name of the backbone whose ImageNet weights come with a package."""

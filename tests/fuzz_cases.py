@@ -37,9 +37,10 @@ from cmiclib.browser.upload import read_mask_upload, read_upload
 from cmiclib.checkpoint import Run, load_reference_checkpoint, load_state, save_weights, write_json
 from cmiclib.config import Config, ModelConfig
 from cmiclib.geometry import load_mesh, normalise
-from cmiclib.images import read_mask, read_photo
 from cmiclib.index import ShapeIndex
-from cmiclib.jittor import MAGIC, read_jittor
+from cmiclib.io.images import read_mask, read_photo
+from cmiclib.io.jittor import MAGIC, read_jittor
+from cmiclib.io.pickles import sha1
 from cmiclib.model import build_model
 from cmiclib.parity import read_arrays
 from cmiclib.publish import Package, check_integrity
@@ -60,7 +61,6 @@ from cmiclib.sources.sweethome import SHIPPED_COLUMNS, prepare_sweethome
 from cmiclib.sources.sweethome_photos import photo_facts
 from cmiclib.sources.synthetic import Subject, photograph, read_poses
 from cmiclib.splits import read_split
-from cmiclib.unpickle import sha1
 from cmiclib.weights import read_weights
 
 CANARY = "executed-by-a-file"

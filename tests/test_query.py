@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cmiclib.errors import ImageError
-from cmiclib.images import read_mask
+from cmiclib.io.images import read_mask
 from cmiclib.query import QUERY_SIZE, load_query, parse_box, read_query
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cmiclib import provenance
 from cmiclib import train as training
 from cmiclib.checkpoint import Run
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import CheckpointError, ConfigError, TrainingError
+from cmiclib.io import provenance
 from cmiclib.model import build_model
 from cmiclib.train import (
     TrainingData,

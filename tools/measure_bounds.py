@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cmiclib.checkpoint import write_json
+from cmiclib.io.provenance import environment
 from cmiclib.model import attention_scores
-from cmiclib.provenance import environment
 
 SHIPPED = Path(__file__).parents[1] / "data/browser/sweethome.safetensors"
 CLUSTERS = (16, 64, 256, 1024)

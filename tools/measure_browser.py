@@ -22,7 +22,7 @@ from PIL import Image
 from cmiclib.browser import QueryBrowser
 from cmiclib.browser.app import shipped_browser
 from cmiclib.checkpoint import write_json
-from cmiclib.provenance import environment
+from cmiclib.io.provenance import environment
 from cmiclib.sources.sweethome import open_sweethome
 
 UPLOAD = (4000, 3000)  # pixels, as telephones take them

@@ -21,8 +21,8 @@ from cmiclib.checkpoint import write_json
 from cmiclib.config import profile
 from cmiclib.evaluate import score_index
 from cmiclib.index import ShapeIndex
+from cmiclib.io.provenance import environment
 from cmiclib.metrics import paired_interval
-from cmiclib.provenance import environment
 from cmiclib.train import train_or_load
 
 SCALE = [

@@ -16,8 +16,8 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.checkpoint import write_json
 from cmiclib.config import PRESETS, profile
 from cmiclib.evaluate import score_run
+from cmiclib.io.provenance import environment
 from cmiclib.metrics import paired_interval
-from cmiclib.provenance import environment
 from cmiclib.sources.sweethome import open_sweethome
 from cmiclib.train import train_or_load
 

@@ -20,8 +20,8 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.checkpoint import Run, write_json
 from cmiclib.evaluate import Scored, report, score_index
 from cmiclib.index import ShapeIndex
+from cmiclib.io.provenance import environment
 from cmiclib.metrics import macro
-from cmiclib.provenance import environment
 from cmiclib.splits import read_split
 
 

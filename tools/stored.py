@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cmiclib.checkpoint import write_json
-from cmiclib.provenance import environment
+from cmiclib.io.provenance import environment
 
 
 def keep(path: Path, part: str, values: dict[str, Any]) -> None:

@@ -22,8 +22,8 @@ from ..config import parse_config
 from ..embedding import Atlas, shape_points
 from ..encoders import load_initial_weights
 from ..errors import CheckpointError
-from ..files import check_regular, reason
 from ..index import ShapeIndex
+from ..io.files import check_regular, reason
 from ..model import CMIC
 from .retriever import Retriever
 

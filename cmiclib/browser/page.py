@@ -11,8 +11,8 @@ from typing import Protocol
 
 from ..benchmark import Benchmark
 from ..errors import BenchmarkError, CMICError, MissingArrayError
-from ..files import read_limited
-from ..mesh_files import MESH_LIMIT
+from ..io.files import read_limited
+from ..io.meshes import MESH_LIMIT
 from .pictures import data_uri, outlined
 from .retriever import Answer, Found
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ImageError
-from ..images import mask_pixels, photo_pixels
+from ..io.images import mask_pixels, photo_pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """What is decoded at all; the fewer decoders, the fewer ways in."""
@@ -25,7 +25,7 @@ LARGER = "make it smaller, or cut the object out with some surroundings"
 def read_upload(content: bytes) -> np.ndarray:
     """Decode a photo: upright, uint8 RGB (H, W, 3), at most `LONGEST` pixels a side.
 
-    EXIF rotation, palettes, transparency, gray, CMYK and 16 bit are treated as :func:`cmiclib.images.read_photo` does;
+    EXIF rotation, palettes, transparency, gray, CMYK and 16 bit are treated as in :func:`cmiclib.io.images.read_photo`;
     of an animation the first frame counts.
 
     Args:
@@ -39,7 +39,7 @@ def read_upload(content: bytes) -> np.ndarray:
 
 
 def read_mask_upload(content: bytes, photo: np.ndarray) -> np.ndarray:
-    """Decode the mask of a photo: bool (H, W), as :func:`cmiclib.images.read_mask` does.
+    """Decode the mask of a photo: bool (H, W), as :func:`cmiclib.io.images.read_mask` does.
 
     Args:
         content: the file's bytes.

@@ -139,8 +139,8 @@ def search(
     import numpy as np
 
     from ..benchmark import Benchmark
-    from ..images import write_mask
     from ..index import ShapeIndex
+    from ..io.images import write_mask
     from ..query import parse_box, read_query, stored_query, stored_row
 
     if len(photos) > 1 and (mask or box or save_mask):

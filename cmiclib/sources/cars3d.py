@@ -21,8 +21,8 @@ from typing import NamedTuple
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter, facts_digest
 from ..errors import SourceError
-from ..files import check_inside
-from ..unpickle import read_limited
+from ..io.files import check_inside
+from ..io.pickles import read_limited
 from .cars3d_camera import check_model_id, read_poses
 from .cars3d_photos import CarPhoto, add_photos
 from .listings import hash_share, inside

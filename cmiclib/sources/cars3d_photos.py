@@ -11,7 +11,7 @@ from PIL import Image
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..geometry import load_mesh
-from ..images import read_photo, square_crop
+from ..io.images import read_photo, square_crop
 from ..rays import Rays
 from .cars3d_camera import Pose, silhouette
 from .meshes import listed

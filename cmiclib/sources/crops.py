@@ -13,8 +13,8 @@ from typing import Any
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter, facts_digest
 from ..errors import BenchmarkError, SourceError
-from ..files import check_inside, read_json, read_limited
-from ..mesh_files import MESH_LIMIT
+from ..io.files import check_inside, read_json, read_limited
+from ..io.meshes import MESH_LIMIT
 from .folder import Prepared
 from .listings import inside
 from .meshes import listed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import SourceError
-from ..files import leads_inside, read_limited, shown, usable_path
+from ..io.files import leads_inside, read_limited, shown, usable_path
 
 LIMIT = 64 << 20
 

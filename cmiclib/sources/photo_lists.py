@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ..benchmark_checks import SPLITS
 from ..errors import SourceError
-from ..files import check_inside
+from ..io.files import check_inside
 from .listings import hash_share, inside, read_listing
 from .meshes import listed
 from .photos import PhotoFile

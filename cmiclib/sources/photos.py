@@ -9,8 +9,8 @@ import numpy as np
 
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, ImageError, SourceError
-from ..foreground import automatic_mask
-from ..images import read_mask, read_photo, square_crop
+from ..io.foreground import automatic_mask
+from ..io.images import read_mask, read_photo, square_crop
 from .meshes import listed
 from .workers import results
 

@@ -24,8 +24,8 @@ from PIL import Image
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter, facts_digest
 from ..errors import CMICError, SourceError
-from ..files import check_inside, leads_inside
-from ..images import read_mask, read_photo, square_crop
+from ..io.files import check_inside, leads_inside
+from ..io.images import read_mask, read_photo, square_crop
 from ..splits import OUT, read_split
 from .meshes import MeshFile, add_meshes, listed
 from .pix3d_frames import load_whole

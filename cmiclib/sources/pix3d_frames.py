@@ -18,8 +18,8 @@ from scipy.io import loadmat, whosmat
 from skimage.measure import marching_cubes
 
 from ..errors import SourceError
-from ..files import check_inside, read_limited
 from ..geometry import load_mesh, voxelise
+from ..io.files import check_inside, read_limited
 from ..rays import Rays
 
 MAT_LIMIT = 64 << 20

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import SourceError
-from ..files import read_json, shown, usable_path
+from ..io.files import read_json, shown, usable_path
 from .meshes import listed
 
 CATEGORIES = ("bed", "bookcase", "chair", "desk", "misc", "sofa", "table", "tool", "wardrobe")

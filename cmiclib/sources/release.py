@@ -25,10 +25,10 @@ from ..benchmark import Benchmark
 from ..benchmark_checks import usable_id
 from ..benchmark_writer import BenchmarkWriter, facts_digest
 from ..errors import SourceError
-from ..files import check_inside, read_array, read_json, shown
 from ..geometry import pack_voxels
-from ..images import read_mask, read_photo, square_crop
-from ..unpickle import StandIn, load_pickle, read_limited
+from ..io.files import check_inside, read_array, read_json, shown
+from ..io.images import read_mask, read_photo, square_crop
+from ..io.pickles import StandIn, load_pickle, read_limited
 from .binvox import read_binvox
 from .listings import hash_share, inside
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import SourceError
-from ..files import check_inside, leads_inside, read_json
 from ..geometry import frame_rotation
+from ..io.files import check_inside, leads_inside, read_json
 from .meshes import MeshFile, add_meshes, listed
 
 SYNSETS = {"bed": "02818832", "chair": "03001627", "sofa": "04256520", "table": "04379243", "car": "02958343"}

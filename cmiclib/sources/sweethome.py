@@ -20,10 +20,10 @@ from tqdm import tqdm
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
-from ..files import check_regular, parse_table, read_member, read_table, reason
 from ..geometry import check_mesh, sample_points
-from ..images import decode_image
-from ..mesh_files import parse_scene
+from ..io.files import check_regular, parse_table, read_member, read_table, reason
+from ..io.images import decode_image
+from ..io.meshes import parse_scene
 from .workers import results
 
 ROOT = Path(__file__).resolve().parents[2]

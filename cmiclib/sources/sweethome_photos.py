@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import SourceError
-from ..files import check_regular, parse_table, read_member, reason
+from ..io.files import check_regular, parse_table, read_member, reason
 from .sweethome import ARCHIVE_LIMIT, FIX, MEMBER_LIMIT, SHIPPED
 
 NUMBERS = ["azimuth", "elevation", "focal", "visible_share"]

@@ -11,9 +11,9 @@ import trimesh
 from ..benchmark import Benchmark
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, MeshError, SourceError
-from ..files import read_json
 from ..geometry import check_mesh
-from ..mesh_files import read_scene
+from ..io.files import read_json
+from ..io.meshes import read_scene
 from ..synthetic import Pose, render_photo
 from .crops import copy_gallery
 from .pix3d_records import JSON_LIMIT

@@ -18,12 +18,12 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import SourceError
 from cmiclib.geometry import load_mesh
-from cmiclib.images import square_crop
+from cmiclib.io.images import square_crop
+from cmiclib.io.pickles import load_pickle
 from cmiclib.rays import Rays
 from cmiclib.sources.cars3d import COMPCARS, STANFORD, CarSet, LeftOut, prepare_cars3d
 from cmiclib.sources.cars3d_camera import Pose, project, read_poses, silhouette
 from cmiclib.sources.listings import hash_share
-from cmiclib.unpickle import load_pickle
 
 SIDE = 96
 PAINT, GROUND = (230, 60, 40), (40, 90, 120)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cmiclib.cli import app
 from cmiclib.errors import CMICError, SourceError
 from cmiclib.geometry import load_mesh, voxel_iou
-from cmiclib.images import read_mask
+from cmiclib.io.images import read_mask
 from cmiclib.sources.pix3d import FRONT, UP, crop_record, find_shapes, own_shape, prepare_pix3d
 from cmiclib.sources.pix3d_frames import NOTE, TORN, fitted_grid, load_whole, read_voxels, record_silhouette
 from cmiclib.sources.pix3d_records import PAPER_CATEGORIES, chosen_categories, read_records, select

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmiclib import images
 from cmiclib.errors import ImageError
-from cmiclib.images import read_mask, read_photo, square_crop
+from cmiclib.io import images
+from cmiclib.io.images import read_mask, read_photo, square_crop
 
 RED, BLUE = (250, 20, 30), (10, 40, 240)
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from cmiclib import provenance
-from cmiclib.provenance import PACKAGES, code_digest, environment
+from cmiclib.io import provenance
+from cmiclib.io.provenance import PACKAGES, code_digest, environment
 
 
 def test_environment_says_what_is_installed_and_fits_into_json():

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 from .files import check_stored, read_limited
-from .unpickle import load_pickle, sha1
+from .pickles import load_pickle, sha1
 
 MAGIC = b"HCAJSLHD"
 LIMIT = 4 << 30

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cmiclib.errors import SourceError
-from cmiclib.unpickle import load_pickle
+from cmiclib.io.pickles import load_pickle
 
 
 def pairs(depth: int) -> bytes:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import EpsImagePlugin, Image, ImageOps
 
-from .errors import ImageError, StorageError
+from ..errors import ImageError, StorageError
 from .files import check_regular
 
 MAX_PIXELS = 80_000_000  # more than any camera of today; a small file can claim far more and fill the memory

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from .errors import CMICError
+from ..errors import CMICError
 from .files import read_limited as read_limited  # readers of pickles take it from here
 
 KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}

@@ -10,7 +10,7 @@ from PIL import EpsImagePlugin
 
 from cmiclib.errors import MeshError
 from cmiclib.geometry import face_colors, load_mesh
-from cmiclib.mesh_files import MOST_DEPTH, parse_scene, read_scene
+from cmiclib.io.meshes import MOST_DEPTH, parse_scene, read_scene
 
 
 def chain(length: int) -> list[dict]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import trimesh
 
-from .errors import MeshError
+from ..errors import MeshError
 from .files import check_inside, check_regular, read_limited
 
 FORMATS = (".obj", ".glb", ".ply", ".stl", ".off")

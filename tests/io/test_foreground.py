@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmiclib.errors import ImageError
-from cmiclib.foreground import automatic_mask
+from cmiclib.io.foreground import automatic_mask
 
 
 def scene(height: int = 120, width: int = 160) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from cmiclib.checkpoint import Run, convert_reference_checkpoint, load_reference
 from cmiclib.config import Config, ModelConfig
 from cmiclib.encoders import Encoder, load_initial_weights
 from cmiclib.errors import CheckpointError
-from cmiclib.jittor import MAGIC, read_jittor
+from cmiclib.io.jittor import MAGIC, read_jittor
 from cmiclib.model import CMIC
 
 SMALL = ModelConfig(query_backbone="resnet18", view_backbone="resnet18", dim=16, init="random")

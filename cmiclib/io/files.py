@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .errors import CMICError
+from ..errors import CMICError
 
 Error = type[CMICError]
 

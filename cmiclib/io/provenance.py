@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "scipy", "trimesh", "embreex", "pandas", "papermill")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cmiclib.errors import SourceError
-from cmiclib.files import (
+from cmiclib.io.files import (
     check_inside,
     check_stored,
     give_back,
