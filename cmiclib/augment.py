@@ -17,7 +17,7 @@ from torch import Tensor
 from .color import exchange_colors, jitter_color
 from .config import AugmentConfig
 from .damage import NOISE_CELLS, damage_masks, draw_occluders, occlude
-from .transfer import send
+from .engine.device import send
 
 _TRIES = 10
 CLOCK_SAMPLES = 5

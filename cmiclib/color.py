@@ -17,7 +17,7 @@ from kornia.enhance import (
 )
 from torch import Tensor
 
-from .transfer import send
+from .engine.device import send
 
 _LAB_FLOOR, _RELEASED_FLOOR = 1e-8, 1e-6  # smallest variance; the released code's Lab counts in hundreds
 _XYZ_FROM_RGB = (

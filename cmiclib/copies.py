@@ -19,8 +19,8 @@ from .batches import step_generator
 from .config import Config
 from .embed import autocast, query_maps, view_maps
 from .encoders import Encoder
+from .engine.device import send
 from .model import CMIC
-from .transfer import send
 
 BATCH = 96
 """Pictures at a time: the maps of the first stages of so many fit into memory on every device."""

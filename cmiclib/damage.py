@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .transfer import send
+from .engine.device import send
 
 OCCLUDER_ZOOM = (1.5, 3.5)
 """How many times smaller the object in front is drawn than in its own photo."""

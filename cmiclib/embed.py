@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from .augment import prepare_queries, prepare_views
 from .config import Config
-from .distributed import Processes
 from .encoders import Encoder
+from .engine.device import send
+from .engine.distributed import Processes
 from .io.files import give_back
 from .model import CMIC
-from .transfer import send
 
 
 def default_device() -> torch.device:

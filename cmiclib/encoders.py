@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig
+from .engine.folded import Folded, Parts
 from .errors import CheckpointError, ConfigError
-from .folded import Folded, Parts
 from .mixing import mix_statistics
 from .weights import PACKAGED, imagenet_weights, read_weights
 

@@ -24,7 +24,7 @@ from .batches import draw_batch
 from .benchmark import Benchmark
 from .checkpoint import Run, write_atomically
 from .config import TrainConfig
-from .distributed import ALONE, Processes
+from .engine.distributed import ALONE, Processes
 from .errors import BenchmarkError, TrainingError
 
 SAVE_SECONDS = 300.0

@@ -18,8 +18,8 @@ from .altered import altered
 from .benchmark import Benchmark
 from .checkpoint import write_atomically
 from .config import Config, Fusion, parse_config
-from .distributed import ALONE, Processes
 from .embed import embed_gallery, embed_in_shares, embed_queries
+from .engine.distributed import ALONE, Processes
 from .errors import CheckpointError
 from .io.files import check_regular, reason
 from .metrics import top_k

@@ -6,7 +6,7 @@ After MixStyle (Zhou et al., "Domain Generalization with MixStyle", ICLR 2021, s
 import torch
 from torch import Tensor
 
-from .transfer import send
+from .engine.device import send
 
 CONCENTRATION = 0.1
 """Of the Beta distribution of the shares, as in MixStyle: mostly nearly all of one of the two."""

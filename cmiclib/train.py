@@ -26,8 +26,9 @@ from .benchmark import Benchmark
 from .checkpoint import Run, clear, has_state, load_state, save_state, save_weights, write_json
 from .config import Config
 from .copies import Copies, StillMaps, draw_photos, draw_views, make_copies
-from .distributed import ALONE, Processes, share_statistics
 from .embed import autocast, default_device, embed_in_shares, embed_queries, finish
+from .engine.device import ahead, send
+from .engine.distributed import ALONE, Processes, share_statistics
 from .errors import CheckpointError, ConfigError, StorageError, TrainingError
 from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn_if_collapsed
 from .io.provenance import code_digest, environment
@@ -35,7 +36,6 @@ from .losses import cmic_loss
 from .metrics import retrieval_metrics
 from .model import CMIC, build_model
 from .optimise import fuse_operations, learning_rate, make_optimizer, set_learning_rate
-from .transfer import ahead, send
 
 METHOD = (
     "altered", "augment", "batches", "color", "copies", "damage", "distributed", "embed", "encoders", "folded",
@@ -120,7 +120,7 @@ def train(
         progress: show a progress bar.
         device: default: the first GPU, else the CPU.
         maps: what the frozen stages return, where it was computed before; see :mod:`cmiclib.kept_maps`.
-        processes: train with several, see :mod:`cmiclib.distributed`; only the first one writes.
+        processes: train with several, see :mod:`cmiclib.engine.distributed`; only the first one writes.
         fuse: let ``torch.compile`` fuse the step's operations; rounding and dropout's draws are then others.
         save_seconds: a state is written after so long, besides those at each look at the validation photos.
 

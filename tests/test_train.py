@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from cmiclib import train as training
 from cmiclib.checkpoint import Run
 from cmiclib.config import Config, ModelConfig, TrainConfig
+from cmiclib.engine.device import ahead
 from cmiclib.errors import CheckpointError, ConfigError, TrainingError
 from cmiclib.io import provenance
 from cmiclib.model import build_model
@@ -27,7 +28,6 @@ from cmiclib.train import (
     train_or_load,
     training_loss,
 )
-from cmiclib.transfer import ahead
 
 CPU = torch.device("cpu")
 CONFIG = Config(

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from cmiclib.config import PROFILES, Config
 from cmiclib.config import profile as profile_config
 from cmiclib.copies import Copies
-from cmiclib.distributed import ALONE, Processes, joined, own_device, share_statistics
+from cmiclib.engine.distributed import ALONE, Processes, joined, own_device, share_statistics
 from cmiclib.model import CMIC
 from cmiclib.optimise import make_optimizer
 from cmiclib.speed import median

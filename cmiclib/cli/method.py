@@ -22,7 +22,7 @@ def train(
     """Train on a prepared benchmark; KEY=VALUE changes the profile, as in loss.tau=0.05."""
     from ..benchmark import Benchmark
     from ..config import profile as profile_config
-    from ..distributed import joined, own_device
+    from ..engine.distributed import joined, own_device
     from ..train import train
 
     config, device = profile_config(profile, overrides or [], preset), own_device()
@@ -52,7 +52,7 @@ def evaluate(
     """
     from ..benchmark import Benchmark
     from ..checkpoint import Run
-    from ..distributed import joined, own_device
+    from ..engine.distributed import joined, own_device
     from ..evaluate import check_protocols, photo_rows, report, score_index
     from ..guard import check_unchanged
     from ..index import ShapeIndex
@@ -100,7 +100,7 @@ def index(
 
     from ..benchmark import Benchmark
     from ..checkpoint import Run
-    from ..distributed import joined, own_device
+    from ..engine.distributed import joined, own_device
     from ..index import ShapeIndex
 
     opened, dtype, device = Run.open(run), torch.bfloat16 if half else torch.float32, own_device()

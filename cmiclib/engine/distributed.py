@@ -18,7 +18,7 @@ from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from .errors import TrainingError
+from ..errors import TrainingError
 
 
 @dataclass(frozen=True)

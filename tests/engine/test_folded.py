@@ -9,7 +9,7 @@ from torch import nn
 
 from cmiclib.config import ModelConfig
 from cmiclib.encoders import Encoder, make_backbone, split
-from cmiclib.folded import EvenlyPadded, Folded, fold
+from cmiclib.engine.folded import EvenlyPadded, Folded, fold
 from cmiclib.weights import PACKAGED
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}

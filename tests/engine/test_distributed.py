@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cmiclib.benchmark import Benchmark
 from cmiclib.config import Config, ModelConfig, TrainConfig
-from cmiclib.distributed import ALONE, Processes, SharedBatchNorm, SharedBatchNormAct, joined, share_statistics
+from cmiclib.engine.distributed import ALONE, Processes, SharedBatchNorm, SharedBatchNormAct, joined, share_statistics
 from cmiclib.errors import TrainingError
 from cmiclib.guard import Pace, check_loss
 from cmiclib.index import ShapeIndex

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from cmiclib.transfer import ahead, send
+from cmiclib.engine.device import ahead, send
 
 CPU = torch.device("cpu")
 
