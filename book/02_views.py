@@ -53,7 +53,7 @@ from cmiclib.augment import resample
 from cmiclib.book import open_chapter
 from cmiclib.evaluate import packed_iou
 from cmiclib.figures.grids import compare_views, grid
-from cmiclib.render import ViewProtocol, camera, project, render_views
+from cmiclib.geometry.render import ViewProtocol, camera, project, render_views
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
 benchmark = chapter.benchmark

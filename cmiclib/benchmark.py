@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .benchmark_checks import FIX, SPLITS, check_gallery, check_tables, damaged
 from .errors import BenchmarkError, MissingArrayError
+from .geometry.render import ViewProtocol
 from .io.files import check_inside, map_array, read_json, read_table, shown
-from .render import ViewProtocol
 
 FORMAT = 1
 POINTS = 10_000

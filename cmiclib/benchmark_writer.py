@@ -24,8 +24,8 @@ from .benchmark import (
 )
 from .benchmark_checks import SPLITS, check_views, usable_id
 from .errors import BenchmarkError, StorageError
+from .geometry.render import ViewProtocol
 from .io.files import shown, sync_folder
-from .render import ViewProtocol
 
 _HEADER = 128  # bytes kept free at the start of each growing array; finish() writes its header there
 

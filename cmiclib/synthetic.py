@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from .errors import MeshError
 from .geometry import GAMMA
+from .geometry.rays import Rays
 from .io.images import square_crop
-from .rays import Rays
 from .synthetic_materials import draw_material, texture
 
 SUBPIXELS = 2
@@ -33,7 +33,7 @@ class Pose:
     """Where a photo is taken from; angles in degrees.
 
     Attributes:
-        azimuth: 0 looks at the front (+z), 90 at the side that faces +x, as in `cmiclib.render`.
+        azimuth: 0 looks at the front (+z), 90 at the side that faces +x, as in `cmiclib.geometry.render`.
         elevation: above the horizon.
         roll: of the camera about its line of sight.
         distance: from the origin, where the shape's farthest vertex is at distance 1.

@@ -13,9 +13,9 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.benchmark_writer import BenchmarkWriter
 from cmiclib.browser.retriever import Retriever
 from cmiclib.config import Config
+from cmiclib.geometry.render import render_views
 from cmiclib.index import ShapeIndex
 from cmiclib.model import CMIC
-from cmiclib.render import render_views
 
 SIZE = 32
 _PRIMITIVES = {

@@ -7,7 +7,7 @@ import trimesh
 from PIL import Image
 
 from cmiclib import geometry
-from cmiclib.render import render_views
+from cmiclib.geometry.render import render_views
 
 PRIMITIVES = {
     "box/flat.obj": trimesh.creation.box((2, 0.4, 1)),

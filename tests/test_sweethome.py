@@ -13,7 +13,7 @@ from PIL import Image
 from cmiclib import geometry
 from cmiclib.benchmark import Benchmark
 from cmiclib.errors import SourceError
-from cmiclib.render import ViewProtocol, project
+from cmiclib.geometry.render import ViewProtocol, project
 from cmiclib.sources import sweethome
 from cmiclib.sources.sweethome import SHIPPED, open_sweethome, prepare_sweethome, split_of, unseen_groups
 

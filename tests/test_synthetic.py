@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from cmiclib.geometry import normalise
-from cmiclib.render import ViewProtocol, project
+from cmiclib.geometry.render import ViewProtocol, project
 from cmiclib.synthetic import (
     CUT_SHARE,
     MOST_CUT,

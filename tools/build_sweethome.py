@@ -24,7 +24,7 @@ from tqdm import tqdm
 from cmiclib import geometry
 from cmiclib.benchmark_checks import check_views
 from cmiclib.errors import CMICError
-from cmiclib.render import render_views
+from cmiclib.geometry.render import render_views
 
 SIZE = 128
 CACHE = ROOT / "data" / "raw" / "sweethome-shapes"

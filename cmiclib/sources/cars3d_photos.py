@@ -11,8 +11,8 @@ from PIL import Image
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..geometry import load_mesh
+from ..geometry.rays import Rays
 from ..io.images import read_photo, square_crop
-from ..rays import Rays
 from .cars3d_camera import Pose, silhouette
 from .meshes import listed
 from .workers import attempt, results

@@ -12,7 +12,7 @@ from ..benchmark_checks import check_views
 from ..benchmark_writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..geometry import export_glb, load_mesh, normalise, pack_voxels, sample_points, simplify, voxelise
-from ..render import ViewProtocol, render_views
+from ..geometry.render import ViewProtocol, render_views
 from .workers import results
 
 VIEWER_FACES = 4_000

@@ -19,8 +19,8 @@ from skimage.measure import marching_cubes
 
 from ..errors import SourceError
 from ..geometry import load_mesh, voxelise
+from ..geometry.rays import Rays
 from ..io.files import check_inside, read_limited
-from ..rays import Rays
 
 MAT_LIMIT = 64 << 20
 """Bytes of a voxel file, packed and unpacked: 128³ numbers of eight bytes are a quarter of it."""

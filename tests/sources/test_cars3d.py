@@ -18,9 +18,9 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import SourceError
 from cmiclib.geometry import load_mesh
+from cmiclib.geometry.rays import Rays
 from cmiclib.io.images import square_crop
 from cmiclib.io.pickles import load_pickle
-from cmiclib.rays import Rays
 from cmiclib.sources.cars3d import COMPCARS, STANFORD, CarSet, LeftOut, prepare_cars3d
 from cmiclib.sources.cars3d_camera import Pose, project, read_poses, silhouette
 from cmiclib.sources.listings import hash_share

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from cmiclib.rays import Rays
+from cmiclib.geometry.rays import Rays
 
 UP = np.array([0.0, 1.0, 0.0])
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from cmiclib import geometry
 from cmiclib.errors import MeshError
-from cmiclib.render import ViewProtocol, camera, project, render_views
+from cmiclib.geometry.render import ViewProtocol, camera, project, render_views
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import trimesh
 from pydantic import BaseModel, ConfigDict
 
-from .errors import MeshError
+from ..errors import MeshError
 from .rays import Rays
 
 # The light moves with the camera, above its left shoulder: in camera axes (right, up, towards the camera).

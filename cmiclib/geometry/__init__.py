@@ -12,8 +12,8 @@ from PIL import Image
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from .errors import MeshError
-from .io.meshes import read_scene
+from ..errors import MeshError
+from ..io.meshes import read_scene
 
 VOXELS = 128
 GAMMA = 2.2  # of colours on a screen
