@@ -10,7 +10,7 @@ import trimesh
 
 from cmiclib import geometry
 from cmiclib.benchmark import Benchmark
-from cmiclib.benchmark_writer import BenchmarkWriter
+from cmiclib.benchmark.writer import BenchmarkWriter
 from cmiclib.browser.retriever import Retriever
 from cmiclib.config import Config
 from cmiclib.geometry.render import render_views

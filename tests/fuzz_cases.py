@@ -30,7 +30,8 @@ from safetensors.torch import save
 from scipy.io import savemat
 
 from cmiclib.benchmark import Benchmark
-from cmiclib.benchmark_writer import BenchmarkWriter
+from cmiclib.benchmark.splits import read_split
+from cmiclib.benchmark.writer import BenchmarkWriter
 from cmiclib.browser.packed import unpack
 from cmiclib.browser.page import model_uri
 from cmiclib.browser.upload import read_mask_upload, read_upload
@@ -60,7 +61,6 @@ from cmiclib.sources.shapenet import read_taxonomy
 from cmiclib.sources.sweethome import SHIPPED_COLUMNS, prepare_sweethome
 from cmiclib.sources.sweethome_photos import photo_facts
 from cmiclib.sources.synthetic import Subject, photograph, read_poses
-from cmiclib.splits import read_split
 from cmiclib.weights import read_weights
 
 CANARY = "executed-by-a-file"

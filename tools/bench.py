@@ -26,7 +26,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from cmiclib.augment import augment_queries, augment_views, draw_crops
-from cmiclib.benchmark_writer import BenchmarkWriter
+from cmiclib.benchmark.writer import BenchmarkWriter
 from cmiclib.checkpoint import save_weights, write_json
 from cmiclib.cli.method import evaluate
 from cmiclib.config import AugmentConfig, profile

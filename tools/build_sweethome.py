@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cmiclib import geometry
-from cmiclib.benchmark_checks import check_views
+from cmiclib.benchmark.checks import check_views
 from cmiclib.errors import CMICError
 from cmiclib.geometry.render import render_views
 

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from cmiclib.benchmark.splits import OUT
 from cmiclib.sources.pix3d_records import PAPER_CATEGORIES, Record, read_records
-from cmiclib.splits import OUT
 
 TEST, VAL = 0.2, 0.1
 

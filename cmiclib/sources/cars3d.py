@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter, facts_digest
+from ..benchmark.writer import BenchmarkWriter, facts_digest
 from ..errors import SourceError
 from ..io.files import check_inside
 from ..io.pickles import read_limited

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark.writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..geometry import load_mesh
 from ..geometry.rays import Rays

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter, facts_digest
+from ..benchmark.writer import BenchmarkWriter, facts_digest
 from ..errors import BenchmarkError, SourceError
 from ..io.files import check_inside, read_json, read_limited
 from ..io.meshes import MESH_LIMIT

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter, facts_digest
+from ..benchmark.writer import BenchmarkWriter, facts_digest
 from ..errors import SourceError
 from ..geometry import frame_rotation
 from .listings import read_listing

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from ..benchmark_checks import check_views
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark.checks import check_views
+from ..benchmark.writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..geometry import export_glb, load_mesh, normalise, pack_voxels, sample_points, simplify, voxelise
 from ..geometry.render import ViewProtocol, render_views

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ..benchmark_checks import SPLITS
+from ..benchmark.checks import SPLITS
 from ..errors import SourceError
 from ..io.files import check_inside
 from .listings import hash_share, inside, read_listing

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark.writer import BenchmarkWriter
 from ..errors import CMICError, ImageError, SourceError
 from ..io.foreground import automatic_mask
 from ..io.images import read_mask, read_photo, square_crop

@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter, facts_digest
+from ..benchmark.splits import OUT, read_split
+from ..benchmark.writer import BenchmarkWriter, facts_digest
 from ..errors import CMICError, SourceError
 from ..io.files import check_inside, leads_inside
 from ..io.images import read_mask, read_photo, square_crop
-from ..splits import OUT, read_split
 from .meshes import MeshFile, add_meshes, listed
 from .pix3d_frames import load_whole
 from .pix3d_records import FLAGS, PAPER_CATEGORIES, Record, chosen_categories, read_records, select
@@ -62,7 +62,7 @@ def prepare_pix3d(
         clean: leave truncated and occluded photos out.
         meshes: ``first`` takes the first OBJ file of a folder in the order of their names; ``pose`` makes every OBJ
             file of a folder a shape of its own, ``category/ID/file``, in one group.
-        split: ``photo`` or ``shape`` of our lists (`cmiclib.splits`), or a CSV file; photos that it gives to ``none``
+        split: ``photo`` or ``shape`` of our lists (`cmiclib.benchmark.splits`), or a CSV file; photos that it gives to ``none``
             are left out and counted.
         size: side of photos and views in pixels.
         jobs: processes.

@@ -22,8 +22,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..benchmark import Benchmark
-from ..benchmark_checks import usable_id
-from ..benchmark_writer import BenchmarkWriter, facts_digest
+from ..benchmark.checks import usable_id
+from ..benchmark.writer import BenchmarkWriter, facts_digest
 from ..errors import SourceError
 from ..geometry import pack_voxels
 from ..io.files import check_inside, read_array, read_json, shown

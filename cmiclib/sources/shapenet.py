@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark.writer import BenchmarkWriter
 from ..errors import SourceError
 from ..geometry import frame_rotation
 from ..io.files import check_inside, leads_inside, read_json

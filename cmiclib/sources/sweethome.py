@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark.writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
 from ..geometry import check_mesh, sample_points
 from ..io.files import check_regular, parse_table, read_member, read_table, reason

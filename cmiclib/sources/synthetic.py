@@ -9,7 +9,7 @@ import numpy as np
 import trimesh
 
 from ..benchmark import Benchmark
-from ..benchmark_writer import BenchmarkWriter
+from ..benchmark.writer import BenchmarkWriter
 from ..errors import CMICError, MeshError, SourceError
 from ..geometry import check_mesh
 from ..io.files import read_json

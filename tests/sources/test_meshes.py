@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from cmiclib.benchmark_writer import BenchmarkWriter
+from cmiclib.benchmark.writer import BenchmarkWriter
 from cmiclib.errors import SourceError
 from cmiclib.geometry import unpack_voxels
 from cmiclib.sources.meshes import MeshFile, add_meshes, listed

@@ -10,7 +10,7 @@
     voxels.npy       uint8   (N, 128·128·16)      packed bits of the solid grid
     meshes/<shape_id>.glb                         a simplified mesh for the viewer
 
-The last five lines are optional. `cmiclib.benchmark_writer` makes such a folder.
+The last five lines are optional. `cmiclib.benchmark.writer` makes such a folder.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from .benchmark_checks import FIX, SPLITS, check_gallery, check_tables, damaged
-from .errors import BenchmarkError, MissingArrayError
-from .geometry.render import ViewProtocol
-from .io.files import check_inside, map_array, read_json, read_table, shown
+from ..errors import BenchmarkError, MissingArrayError
+from ..geometry.render import ViewProtocol
+from ..io.files import check_inside, map_array, read_json, read_table, shown
+from .checks import FIX, SPLITS, check_gallery, check_tables, damaged
 
 FORMAT = 1
 POINTS = 10_000

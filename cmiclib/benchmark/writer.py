@@ -13,19 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .benchmark import (
-    FLAG_COLUMNS,
-    FORMAT,
-    QUERY_COLUMNS,
-    SHAPE_COLUMNS,
-    Benchmark,
-    array_specs,
-    file_sha256,
-)
-from .benchmark_checks import SPLITS, check_views, usable_id
-from .errors import BenchmarkError, StorageError
-from .geometry.render import ViewProtocol
-from .io.files import shown, sync_folder
+from ..errors import BenchmarkError, StorageError
+from ..geometry.render import ViewProtocol
+from ..io.files import shown, sync_folder
+from . import FLAG_COLUMNS, FORMAT, QUERY_COLUMNS, SHAPE_COLUMNS, Benchmark, array_specs, file_sha256
+from .checks import SPLITS, check_views, usable_id
 
 _HEADER = 128  # bytes kept free at the start of each growing array; finish() writes its header there
 

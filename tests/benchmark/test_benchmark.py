@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from conftest import SIZE, write_tiny_benchmark
 
-from cmiclib import benchmark_writer
 from cmiclib.benchmark import Benchmark, file_sha256
-from cmiclib.benchmark_writer import BenchmarkWriter
+from cmiclib.benchmark import writer as benchmark_writer
+from cmiclib.benchmark.writer import BenchmarkWriter
 from cmiclib.errors import BenchmarkError, MissingArrayError, StorageError
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from .benchmark_checks import SPLITS
-from .errors import SourceError
-from .io.files import read_table
+from ..errors import SourceError
+from ..io.files import read_table
+from .checks import SPLITS
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "splits"
 OUT = "none"

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .errors import BenchmarkError
-from .io.files import give_back, usable_path
+from ..errors import BenchmarkError
+from ..io.files import give_back, usable_path
 
 SPLITS = ("train", "val", "test")
 FIX = "prepare the benchmark again"
