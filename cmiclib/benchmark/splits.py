@@ -6,7 +6,7 @@ from ..errors import SourceError
 from ..io.files import read_table
 from .checks import SPLITS
 
-FOLDER = Path(__file__).resolve().parents[1] / "data" / "splits"
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "splits"
 OUT = "none"
 """The part of photos that belong nowhere."""
 

@@ -62,8 +62,8 @@ def prepare_pix3d(
         clean: leave truncated and occluded photos out.
         meshes: ``first`` takes the first OBJ file of a folder in the order of their names; ``pose`` makes every OBJ
             file of a folder a shape of its own, ``category/ID/file``, in one group.
-        split: ``photo`` or ``shape`` of our lists (`cmiclib.benchmark.splits`), or a CSV file; photos that it gives to ``none``
-            are left out and counted.
+        split: ``photo`` or ``shape`` of our lists (`cmiclib.benchmark.splits`), or a CSV file; photos that it gives to
+            ``none`` are left out and counted.
         size: side of photos and views in pixels.
         jobs: processes.
         allow_missing: leave out records whose photo, mask or model is missing or damaged, and such models.
