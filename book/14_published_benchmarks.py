@@ -58,7 +58,7 @@ from cmiclib.index import ShapeIndex
 from cmiclib.query import read_query
 from cmiclib.result_tables import failure_table, ingredient_table, percent, published_table, real_photo_table
 from cmiclib.results import read_results
-from cmiclib.sources.folder import prepare_folder
+from cmiclib.sources.own.folder import prepare_folder
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 

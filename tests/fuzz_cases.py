@@ -50,17 +50,17 @@ from cmiclib.results import read_results
 from cmiclib.runner import read_record
 from cmiclib.sources.binvox import read_binvox
 from cmiclib.sources.cars3d import read_model_ids
-from cmiclib.sources.cars3d_camera import read_poses as read_car_poses
-from cmiclib.sources.crops import read_crops
-from cmiclib.sources.listings import read_listing
-from cmiclib.sources.photo_lists import find_photos
-from cmiclib.sources.pix3d_frames import read_voxels
-from cmiclib.sources.pix3d_records import read_records
+from cmiclib.sources.cars3d.camera import read_poses as read_car_poses
+from cmiclib.sources.own.crops import read_crops
+from cmiclib.sources.own.listings import read_listing
+from cmiclib.sources.own.photo_lists import find_photos
+from cmiclib.sources.pix3d.frames import read_voxels
+from cmiclib.sources.pix3d.records import read_records
 from cmiclib.sources.release import prepare_release, read_renderings
+from cmiclib.sources.rendered import Subject, photograph, read_poses
 from cmiclib.sources.shapenet import read_taxonomy
 from cmiclib.sources.sweethome import SHIPPED_COLUMNS, prepare_sweethome
 from cmiclib.sources.sweethome_photos import photo_facts
-from cmiclib.sources.synthetic import Subject, photograph, read_poses
 from cmiclib.weights import read_weights
 
 CANARY = "executed-by-a-file"

@@ -20,7 +20,7 @@ from cmiclib.errors import StorageError
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
 from cmiclib.sources import meshes
-from cmiclib.sources.folder import prepare_folder
+from cmiclib.sources.own.folder import prepare_folder
 from cmiclib.train import train
 
 MODEL = ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=8, image_size=32, init="random")

@@ -16,14 +16,14 @@ HOMES = {
     "trimesh.load_mesh": "cmiclib/io/meshes.py",
     "trimesh.load_scene": "cmiclib/io/meshes.py",
     "Image.open": "cmiclib/io/images.py",
-    "loadmat": "cmiclib/sources/pix3d_frames.py",
+    "loadmat": "cmiclib/sources/pix3d/frames.py",
     "np.load": "cmiclib/parity.py",
     "np.memmap": "cmiclib/io/files.py",
     "pd.read_csv": "cmiclib/io/files.py",
 }
 """In the library these stand in one module each, with limits."""
 OWN_IMAGE = {
-    ("cmiclib/synthetic.py", "Image.open"),  # a JPEG that the line before wrote into memory
+    ("cmiclib/sources/rendered/photo.py", "Image.open"),  # a JPEG that the line before wrote into memory
     ("cmiclib/browser/pictures.py", "Image.open"),  # a figure that the line before wrote into memory
     ("cmiclib/browser/upload.py", "Image.open"),  # uploads have their own, tighter limits
 }

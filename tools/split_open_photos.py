@@ -14,7 +14,7 @@ import json
 import re
 from pathlib import Path
 
-from cmiclib.sources.pix3d_records import read_records
+from cmiclib.sources.pix3d.records import read_records
 
 
 def picture_of(crop: str) -> str:

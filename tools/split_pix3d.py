@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cmiclib.benchmark.splits import OUT
-from cmiclib.sources.pix3d_records import PAPER_CATEGORIES, Record, read_records
+from cmiclib.sources.pix3d.records import PAPER_CATEGORIES, Record, read_records
 
 TEST, VAL = 0.2, 0.1
 

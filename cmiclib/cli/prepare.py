@@ -190,8 +190,8 @@ def prepare_folder(
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="leave out what cannot be used")] = False,
 ) -> None:
     """Prepare your own meshes and photos, or your photos against a prepared gallery."""
-    from ..sources import crops, folder
     from ..sources.meshes import listed
+    from ..sources.own import crops, folder
 
     if queries is not None and gallery is not None:
         given = {
@@ -236,7 +236,7 @@ def prepare_synthetic(
     jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
 ) -> None:
     """Render practice photos of a gallery that nobody has photographed."""
-    from ..sources.synthetic import prepare_synthetic
+    from ..sources.rendered import prepare_synthetic
 
     benchmark = prepare_synthetic(gallery, output, photos=photos, poses=poses, seed=seed, jobs=jobs)
     typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")

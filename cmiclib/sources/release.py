@@ -30,7 +30,7 @@ from ..io.files import check_inside, read_array, read_json, shown
 from ..io.images import read_mask, read_photo, square_crop
 from ..io.pickles import StandIn, load_pickle, read_limited
 from .binvox import read_binvox
-from .listings import hash_share, inside
+from .own.listings import hash_share, inside
 
 VIEWS = 12
 POINTS = 10_000

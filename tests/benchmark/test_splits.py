@@ -9,7 +9,7 @@ import pytest
 
 from cmiclib.benchmark.splits import FOLDER, read_split
 from cmiclib.errors import SourceError
-from cmiclib.sources.pix3d_records import PAPER_CATEGORIES, Record, read_records
+from cmiclib.sources.pix3d.records import PAPER_CATEGORIES, Record, read_records
 
 COUNTS = {
     "pix3d-photo-4": {"train": 6070, "val": 854, "test": 1726},

@@ -22,8 +22,8 @@ from cmiclib.geometry.rays import Rays
 from cmiclib.io.images import square_crop
 from cmiclib.io.pickles import load_pickle
 from cmiclib.sources.cars3d import COMPCARS, STANFORD, CarSet, LeftOut, prepare_cars3d
-from cmiclib.sources.cars3d_camera import Pose, project, read_poses, silhouette
-from cmiclib.sources.listings import hash_share
+from cmiclib.sources.cars3d.camera import Pose, project, read_poses, silhouette
+from cmiclib.sources.own.listings import hash_share
 
 SIDE = 96
 PAINT, GROUND = (230, 60, 40), (40, 90, 120)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import SourceError
-from cmiclib.sources.crops import prepare_crops, read_crops
+from cmiclib.sources.own.crops import prepare_crops, read_crops
 
 ENTRIES: list[dict[str, Any]] = [
     {"img": "crops/a.png", "category": "box", "model_ids": ["flat"]},

@@ -12,8 +12,8 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import MeshError, SourceError
 from cmiclib.sources import meshes, photos
-from cmiclib.sources.folder import find_meshes, prepare_folder
-from cmiclib.sources.photo_lists import find_photos
+from cmiclib.sources.own.folder import find_meshes, prepare_folder
+from cmiclib.sources.own.photo_lists import find_photos
 from cmiclib.sources.photos import PhotoFile, cut_photo
 
 SHAPES = ["box/cube", "box/deep/plank", "box/flat", "box/tall"]

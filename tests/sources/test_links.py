@@ -16,7 +16,7 @@ from released_archive import write_archive
 from scipy.io import savemat
 
 from cmiclib.errors import CMICError
-from cmiclib.sources.folder import prepare_folder
+from cmiclib.sources.own.folder import prepare_folder
 
 Prepare = Callable[[], object]
 

@@ -18,8 +18,8 @@ from cmiclib.errors import CMICError, SourceError
 from cmiclib.geometry import load_mesh, voxel_iou
 from cmiclib.io.images import read_mask
 from cmiclib.sources.pix3d import FRONT, UP, crop_record, find_shapes, own_shape, prepare_pix3d
-from cmiclib.sources.pix3d_frames import NOTE, TORN, fitted_grid, load_whole, read_voxels, record_silhouette
-from cmiclib.sources.pix3d_records import PAPER_CATEGORIES, chosen_categories, read_records, select
+from cmiclib.sources.pix3d.frames import NOTE, TORN, fitted_grid, load_whole, read_voxels, record_silhouette
+from cmiclib.sources.pix3d.records import PAPER_CATEGORIES, chosen_categories, read_records, select
 
 SHAPES = {"bed/IKEA_A": (2, 0.5, 1), "bed/IKEA_B": (1, 0.5, 2), "desk/IKEA_A": (1, 1, 2), "sofa/C": (2, 1, 1)}
 PHOTOS = {

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..benchmark import Benchmark
-from ..benchmark.writer import BenchmarkWriter, facts_digest
-from ..errors import SourceError
-from ..io.files import check_inside
-from ..io.pickles import read_limited
-from .cars3d_camera import check_model_id, read_poses
-from .cars3d_photos import CarPhoto, add_photos
-from .listings import hash_share, inside
-from .meshes import MeshFile, add_meshes, listed
+from ...benchmark import Benchmark
+from ...benchmark.writer import BenchmarkWriter, facts_digest
+from ...errors import SourceError
+from ...io.files import check_inside
+from ...io.pickles import read_limited
+from ..meshes import MeshFile, add_meshes, listed
+from ..own.listings import hash_share, inside
+from .camera import check_model_id, read_poses
+from .photos import CarPhoto, add_photos
 
 SYNSET = "02958343"
 """Cars in ShapeNet."""

@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..benchmark import Benchmark
-from ..benchmark.writer import BenchmarkWriter, facts_digest
-from ..errors import BenchmarkError, SourceError
-from ..io.files import check_inside, read_json, read_limited
-from ..io.meshes import MESH_LIMIT
+from ...benchmark import Benchmark
+from ...benchmark.writer import BenchmarkWriter, facts_digest
+from ...errors import BenchmarkError, SourceError
+from ...io.files import check_inside, read_json, read_limited
+from ...io.meshes import MESH_LIMIT
+from ..meshes import listed
+from ..photos import PhotoFile, add_photos
 from .folder import Prepared
 from .listings import inside
-from .meshes import listed
-from .photos import PhotoFile, add_photos
 
 
 def prepare_crops(

@@ -13,14 +13,14 @@ from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..benchmark import Benchmark
-from ..benchmark.writer import BenchmarkWriter, facts_digest
-from ..errors import SourceError
-from ..geometry import frame_rotation
+from ...benchmark import Benchmark
+from ...benchmark.writer import BenchmarkWriter, facts_digest
+from ...errors import SourceError
+from ...geometry import frame_rotation
+from ..meshes import MeshFile, add_meshes, listed
+from ..photos import PhotoFile, add_photos
 from .listings import read_listing
-from .meshes import MeshFile, add_meshes, listed
 from .photo_lists import find_photos, visible_files
-from .photos import PhotoFile, add_photos
 
 MESHES = (".obj", ".glb", ".ply", ".stl", ".off")
 FACTS = ("name", "creator", "licence", "source", "group")
@@ -60,7 +60,7 @@ def prepare_folder(
         categories: a table, see :func:`find_meshes`.
         up: the axis that points up in all meshes.
         front: the axis that the objects' fronts look along.
-        photos: see :func:`cmiclib.sources.photo_lists.find_photos`.
+        photos: see :func:`cmiclib.sources.own.photo_lists.find_photos`.
         masks: a folder of masks; photos without any mask get 255 everywhere.
         size: side of photos and views in pixels.
         val: share of the photos for validation.

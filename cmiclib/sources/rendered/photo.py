@@ -13,11 +13,11 @@ import trimesh
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
-from .errors import MeshError
-from .geometry import GAMMA
-from .geometry.rays import Rays
-from .io.images import square_crop
-from .synthetic_materials import draw_material, texture
+from ...errors import MeshError
+from ...geometry import GAMMA
+from ...geometry.rays import Rays
+from ...io.images import square_crop
+from .materials import draw_material, texture
 
 SUBPIXELS = 2
 DOME_RAYS = 8

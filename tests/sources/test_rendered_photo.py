@@ -6,7 +6,8 @@ import trimesh
 
 from cmiclib.geometry import normalise
 from cmiclib.geometry.render import ViewProtocol, project
-from cmiclib.synthetic import (
+from cmiclib.sources.rendered.materials import Material, draw_material, texture
+from cmiclib.sources.rendered.photo import (
     CUT_SHARE,
     MOST_CUT,
     SURROUNDINGS,
@@ -17,7 +18,6 @@ from cmiclib.synthetic import (
     furnish,
     render_photo,
 )  # fmt: skip
-from cmiclib.synthetic_materials import Material, draw_material, texture
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..benchmark.writer import BenchmarkWriter
-from ..errors import CMICError, SourceError
-from ..geometry import load_mesh
-from ..geometry.rays import Rays
-from ..io.images import read_photo, square_crop
-from .cars3d_camera import Pose, silhouette
-from .meshes import listed
-from .workers import attempt, results
+from ...benchmark.writer import BenchmarkWriter
+from ...errors import CMICError, SourceError
+from ...geometry import load_mesh
+from ...geometry.rays import Rays
+from ...io.images import read_photo, square_crop
+from ..meshes import listed
+from ..workers import attempt, results
+from .camera import Pose, silhouette
 
 FINEST = 3
 """Photos wider than so many crops are made smaller: rays through more pixels than the crop keeps are in vain."""

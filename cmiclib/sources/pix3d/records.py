@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import SourceError
-from ..io.files import read_json, shown, usable_path
-from .meshes import listed
+from ...errors import SourceError
+from ...io.files import read_json, shown, usable_path
+from ..meshes import listed
 
 CATEGORIES = ("bed", "bookcase", "chair", "desk", "misc", "sofa", "table", "tool", "wardrobe")
 PAPER_CATEGORIES = ("bed", "chair", "sofa", "table")

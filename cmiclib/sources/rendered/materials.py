@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .geometry import GAMMA
+from ...geometry import GAMMA
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,16 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ..benchmark import Benchmark
-from ..benchmark.splits import OUT, read_split
-from ..benchmark.writer import BenchmarkWriter, facts_digest
-from ..errors import CMICError, SourceError
-from ..io.files import check_inside, leads_inside
-from ..io.images import read_mask, read_photo, square_crop
-from .meshes import MeshFile, add_meshes, listed
-from .pix3d_frames import load_whole
-from .pix3d_records import FLAGS, PAPER_CATEGORIES, Record, chosen_categories, read_records, select
-from .workers import results
+from ...benchmark import Benchmark
+from ...benchmark.splits import OUT, read_split
+from ...benchmark.writer import BenchmarkWriter, facts_digest
+from ...errors import CMICError, SourceError
+from ...io.files import check_inside, leads_inside
+from ...io.images import read_mask, read_photo, square_crop
+from ..meshes import MeshFile, add_meshes, listed
+from ..workers import results
+from .frames import load_whole
+from .records import FLAGS, PAPER_CATEGORIES, Record, chosen_categories, read_records, select
 
 UP, FRONT = "+y", "-z"  # the file's +z points inward, so the front looks along -z
 LICENCE = "CC-BY-4.0"

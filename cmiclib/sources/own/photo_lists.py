@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ..benchmark.checks import SPLITS
-from ..errors import SourceError
-from ..io.files import check_inside
+from ...benchmark.checks import SPLITS
+from ...errors import SourceError
+from ...io.files import check_inside
+from ..meshes import listed
+from ..photos import PhotoFile
 from .listings import hash_share, inside, read_listing
-from .meshes import listed
-from .photos import PhotoFile
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TABLE = "photos.csv"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import CMICError, MeshError, SourceError
-from cmiclib.sources.synthetic import MOST_ROLL, Subject, draw_pose, photograph, prepare_synthetic, read_poses
+from cmiclib.sources.rendered import MOST_ROLL, Subject, draw_pose, photograph, prepare_synthetic, read_poses
 
 ENTRIES = [
     {"category": "box", "azimuth_deg": 90.0, "elevation_deg": 30.0, "inplane_rotation": np.radians(5)},
@@ -68,7 +68,7 @@ def test_a_flat_shape_is_photographed_from_where_it_is_seen(tmp_path: Path, monk
     from_the_side, from_anywhere = np.array([[90.0, 0.0, 0.0]]), None
     seen = photograph(Subject("sheet", "poster", tmp_path / "sheet.glb", from_anywhere), photos=6, size=32, seed=0)
     assert (seen[:, 3] > 0).any(axis=(1, 2)).all()
-    monkeypatch.setattr("cmiclib.sources.synthetic.JITTER", 0.0)
+    monkeypatch.setattr("cmiclib.sources.rendered.JITTER", 0.0)
     with pytest.raises(MeshError, match=r"sheet.glb: not seen from any of 100 sides"):
         photograph(Subject("sheet", "poster", tmp_path / "sheet.glb", from_the_side), photos=1, size=32, seed=0)
 
@@ -88,7 +88,7 @@ def test_azimuths_agree_with_camera_positions(shared_root: Path) -> None:
     posed = [entry for entry in json.loads(path.read_text()) if entry.get("cam_position")]
     known = {entry["img"]: entry for entry in json.loads(path.with_name("pix3d_recovered.json").read_text())}
     assert posed
-    from cmiclib.sources.synthetic import _pose
+    from cmiclib.sources.rendered import _pose
 
     for entry in posed:
         computed, annotated = _pose(entry), _pose(known[entry["img"]])

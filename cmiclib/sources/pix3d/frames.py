@@ -17,10 +17,10 @@ from scipy import ndimage
 from scipy.io import loadmat, whosmat
 from skimage.measure import marching_cubes
 
-from ..errors import SourceError
-from ..geometry import load_mesh, voxelise
-from ..geometry.rays import Rays
-from ..io.files import check_inside, read_limited
+from ...errors import SourceError
+from ...geometry import load_mesh, voxelise
+from ...geometry.rays import Rays
+from ...io.files import check_inside, read_limited
 
 MAT_LIMIT = 64 << 20
 """Bytes of a voxel file, packed and unpacked: 128³ numbers of eight bytes are a quarter of it."""

@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ..errors import SourceError
-from ..io.files import leads_inside, read_limited, shown, usable_path
+from ...errors import SourceError
+from ...io.files import leads_inside, read_limited, shown, usable_path
 
 LIMIT = 64 << 20
 

@@ -1,4 +1,4 @@
-"""A gallery without photos to a benchmark with rendered ones: `cmiclib.synthetic` takes pictures of every shape."""
+"""A gallery without photos to a benchmark with rendered ones: `cmiclib.sources.rendered.photo` takes pictures of every shape."""
 
 import hashlib
 from functools import partial
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import trimesh
 
-from ..benchmark import Benchmark
-from ..benchmark.writer import BenchmarkWriter
-from ..errors import CMICError, MeshError, SourceError
-from ..geometry import check_mesh
-from ..io.files import read_json
-from ..io.meshes import read_scene
-from ..synthetic import Pose, render_photo
-from .crops import copy_gallery
-from .pix3d_records import JSON_LIMIT
-from .workers import results
+from ...benchmark import Benchmark
+from ...benchmark.writer import BenchmarkWriter
+from ...errors import CMICError, MeshError, SourceError
+from ...geometry import check_mesh
+from ...io.files import read_json
+from ...io.meshes import read_scene
+from ..own.crops import copy_gallery
+from ..pix3d.records import JSON_LIMIT
+from ..workers import results
+from .photo import Pose, render_photo
 
 DISTANCE = (1.8, 4.5)
 """Of the camera, where the farthest vertex is at distance 1; three beds of Pix3D were taken from 2.2 to 2.3."""

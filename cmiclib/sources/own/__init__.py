@@ -1,0 +1,1 @@
+"""A user's own photos and meshes: a folder, lists of photos, crops of a catalogue."""
