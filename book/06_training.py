@@ -153,7 +153,7 @@ display(Markdown(candidates["scratch"]["about"]), scratch.fillna("–"))
 # stopped; else it begins.
 
 # %%
-from cmiclib.train import run_name
+from cmiclib.training.loop import run_name
 
 finished = chapter.outputs / "runs" / run_name(config, benchmark) / "environment.json"
 how = "loaded; it was trained earlier" if finished.exists() else "trained now"
@@ -228,7 +228,7 @@ Markdown(
 # %%
 from cmiclib.batches import draw_batch
 from cmiclib.embed import default_device
-from cmiclib.train import TrainingData
+from cmiclib.training.loop import TrainingData
 
 data, settings = TrainingData.load(benchmark, default_device(), config.train.distractors), config.train
 size = len(data.views), settings.batch

@@ -83,7 +83,7 @@ metrics = evaluate_scored(scored, run.config, SPLIT, untrained)
 # no date, so that equal runs have equal files.
 
 # %%
-from cmiclib.checkpoint import write_json
+from cmiclib.training.run import write_json
 
 if SPLIT == "test":
     write_json(run.path / "metrics.json", metrics)

@@ -143,7 +143,7 @@ Markdown(
 
 # %%
 from cmiclib.io.provenance import code_digest
-from cmiclib.train import METHOD
+from cmiclib.training.loop import METHOD
 
 others = (grid.rows.code != code_digest(METHOD)).sum()
 Markdown(

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from .ablations import FULL, VARIANTS, Variant, answers_path
-from .checkpoint import read_json
+from .training.run import read_json
 
 SMALLEST_EFFECT = 0.01
 """Smallest effect of interest: one point. A smaller one would not decide how anybody builds such a system."""

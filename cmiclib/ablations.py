@@ -21,16 +21,16 @@ from joblib import Parallel, delayed
 
 from .altered import altered
 from .benchmark import Benchmark
-from .checkpoint import Run, read_json, write_json
 from .config import AugmentConfig, Config, ModelConfig, TrainConfig
 from .embed import default_device, finish
 from .errors import ConfigError
 from .evaluate import Scored, score_run
 from .index import ShapeIndex
 from .io.provenance import code_digest, environment
-from .kept_maps import Maps, kept_maps
 from .runner import locked
-from .train import METHOD, train
+from .training.kept_maps import Maps, kept_maps
+from .training.loop import METHOD, train
+from .training.run import Run, read_json, write_json
 
 SEEDS = (0, 1, 2, 3, 4)
 FULL = "full"
@@ -160,7 +160,7 @@ def run_variant(
         and ``code`` (hashes), and ``first``: the gallery row of the first shape found for each validation photo.
 
     Raises:
-        ConfigError, TrainingError, StorageError: as :func:`cmiclib.train.train`.
+        ConfigError, TrainingError, StorageError: as :func:`cmiclib.training.loop.train`.
     """
     config = variant_config(name, seed, reference, variants)
     path = folder / f"{name}-{seed}-{_key(config, benchmark)}.json"

@@ -14,7 +14,7 @@ from .errors import BookError
 
 if TYPE_CHECKING:
     from .benchmark import Benchmark
-    from .checkpoint import Run
+    from .training.run import Run
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SMOKE_SHAPES = 24  # as many of sweethome's shapes as the smallest profile takes
@@ -49,7 +49,7 @@ class OpenChapter:
     @cached_property
     def run(self) -> "Run":
         """The trained model of this configuration on this benchmark: loaded if present, else trained."""
-        from .train import train_or_load
+        from .training.loop import train_or_load
 
         return train_or_load(self.config, self.benchmark, self.outputs / "runs")
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from .baselines import category_prior, chance
 from .benchmark import Benchmark
-from .checkpoint import Run
 from .config import Config
 from .errors import BenchmarkError
 from .geometry import modified_hausdorff
-from .guard import check_unchanged
 from .index import ShapeIndex
 from .metrics import macro, per_query_metrics, restrict_to_category, summarise
+from .training.guard import check_unchanged
+from .training.run import Run
 
 SCORES_AT_ONCE = 1 << 24
 """Scores that are judged together: 64 MB, and a few times that for what is computed on the way."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from .altered import altered
 from .benchmark import Benchmark
-from .checkpoint import write_atomically
 from .config import Config, Fusion, parse_config
 from .embed import embed_gallery, embed_in_shares, embed_queries
 from .engine.distributed import ALONE, Processes
@@ -25,6 +24,7 @@ from .io.files import check_regular, reason
 from .metrics import top_k
 from .model import CMIC, fused_scores, fused_weights
 from .tensor_file import Blocks, write_tensors
+from .training.run import write_atomically
 
 FORMAT = "cmic-index-1"
 BLOCK = 1 << 26

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from .baselines import untrained_scores
 from .benchmark import Benchmark, file_sha256
-from .checkpoint import Run, write_atomically
 from .embed import default_device
 from .index import ShapeIndex
 from .io.provenance import code_digest
+from .training.run import Run, write_atomically
 
 ENCODING = ("augment", "embed", "encoders", "folded", "model", "weights")
 """The modules that decide what a picture's vector is."""

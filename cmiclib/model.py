@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .config import Fusion, ModelConfig
 from .encoders import Encoder, load_initial_weights
-from .released import keep_biased_variance
+from .training.jittor_optim import keep_biased_variance
 
 CHUNK_ELEMENTS, DEVICE_CHUNK_ELEMENTS = 1 << 18, 1 << 26
 """Elements of one (q, V, n) block without gradients: 1 MB in float32 stays in a core's cache; a GPU has room."""

@@ -35,7 +35,6 @@ from cmiclib.benchmark.writer import BenchmarkWriter
 from cmiclib.browser.packed import unpack
 from cmiclib.browser.page import model_uri
 from cmiclib.browser.upload import read_mask_upload, read_upload
-from cmiclib.checkpoint import Run, load_reference_checkpoint, load_state, save_weights, write_json
 from cmiclib.config import Config, ModelConfig
 from cmiclib.geometry import load_mesh, normalise
 from cmiclib.index import ShapeIndex
@@ -61,6 +60,7 @@ from cmiclib.sources.rendered import Subject, photograph, read_poses
 from cmiclib.sources.shapenet import read_taxonomy
 from cmiclib.sources.sweethome import SHIPPED_COLUMNS, prepare_sweethome
 from cmiclib.sources.sweethome_photos import photo_facts
+from cmiclib.training.run import Run, load_reference_checkpoint, load_state, save_weights, write_json
 from cmiclib.weights import read_weights
 
 CANARY = "executed-by-a-file"

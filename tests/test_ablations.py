@@ -35,7 +35,7 @@ from cmiclib.config import Config, ModelConfig, TrainConfig, profile
 from cmiclib.errors import BookError, ConfigError
 from cmiclib.evaluate import score_run
 from cmiclib.runner import locked
-from cmiclib.train import train
+from cmiclib.training.loop import train
 
 TINY = Config(
     profile="test",

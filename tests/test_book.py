@@ -38,7 +38,7 @@ def test_another_benchmark_is_opened_once_and_from_a_relative_path(
 
 
 def test_runs_are_kept_below_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_benchmark) -> None:
-    from cmiclib import train
+    from cmiclib.training import loop as train
 
     monkeypatch.setattr(train, "train_or_load", lambda config, benchmark, runs: (config.profile, benchmark.hash, runs))
     root = make_book(tmp_path)

@@ -27,7 +27,7 @@ from cmiclib.evaluate import (
 from cmiclib.geometry import modified_hausdorff, unpack_voxels, voxel_iou
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
-from cmiclib.train import train
+from cmiclib.training.loop import train
 
 SMALL = Config(
     model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", image_size=32, dim=16, init="random"),

@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from toybook import make_book, write_chapter
 
 from cmiclib import runner
-from cmiclib import train as training
 from cmiclib.benchmark import Benchmark
-from cmiclib.checkpoint import load_state
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import StorageError
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
 from cmiclib.sources import meshes
 from cmiclib.sources.own.folder import prepare_folder
-from cmiclib.train import train
+from cmiclib.training import loop as training
+from cmiclib.training.loop import train
+from cmiclib.training.run import load_state
 
 MODEL = ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=8, image_size=32, init="random")
 CONFIG = Config(model=MODEL, train=TrainConfig(batch=4, steps=4, views=2, log_every=1, eval_every=2))

@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cmiclib import checkpoint
 from cmiclib import index as module
 from cmiclib.config import Config, ModelConfig
 from cmiclib.embed import embed_gallery, embed_queries
@@ -15,6 +14,7 @@ from cmiclib.index import ShapeIndex, write_index
 from cmiclib.metrics import top_k
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
 from cmiclib.tensor_file import Blocks
+from cmiclib.training import run as checkpoint
 
 CONFIG = Config(
     model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random")

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cmiclib import kept
-from cmiclib.checkpoint import Run, save_weights, write_json
 from cmiclib.config import Config
 from cmiclib.model import CMIC
+from cmiclib.training.run import Run, save_weights, write_json
 
 SETTINGS = {
     "profile": "test",

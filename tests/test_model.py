@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cmiclib import model as model_module
-from cmiclib.checkpoint import save_weights
 from cmiclib.config import LossConfig, ModelConfig
 from cmiclib.losses import cmic_loss
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores, fused_weights
+from cmiclib.training.run import save_weights
 
 PARITY = Path(__file__).parent / "data" / "parity"
 TINY = ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random")

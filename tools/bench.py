@@ -27,7 +27,6 @@ from torch.nn import functional as F
 
 from cmiclib.augment import augment_queries, augment_views, draw_crops
 from cmiclib.benchmark.writer import BenchmarkWriter
-from cmiclib.checkpoint import save_weights, write_json
 from cmiclib.cli.method import evaluate
 from cmiclib.config import AugmentConfig, profile
 from cmiclib.embed import default_device
@@ -40,6 +39,7 @@ from cmiclib.sources.meshes import MeshFile, add_meshes
 from cmiclib.sources.sweethome import open_sweethome
 from cmiclib.speed import Limits, in_turns, peak_memory, random_gallery, search_work, seconds, step_cost
 from cmiclib.tensor_file import Blocks
+from cmiclib.training.run import save_weights, write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SHAPES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)

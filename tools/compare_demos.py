@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cmiclib.benchmark import Benchmark
-from cmiclib.checkpoint import Run, write_json
 from cmiclib.config import profile
-from cmiclib.train import run_name, train_or_load
+from cmiclib.training.loop import run_name, train_or_load
+from cmiclib.training.run import Run, write_json
 
 KEPT = ("top1", "top10", "category", "mrr")
 

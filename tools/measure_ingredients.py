@@ -17,13 +17,13 @@ from joblib import Parallel, delayed
 from measure_real_photos import Photos, half_of, parse_sets
 
 from cmiclib.benchmark import Benchmark
-from cmiclib.checkpoint import write_json
 from cmiclib.config import profile
 from cmiclib.evaluate import score_index
 from cmiclib.index import ShapeIndex
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import paired_interval
-from cmiclib.train import train_or_load
+from cmiclib.training.loop import train_or_load
+from cmiclib.training.run import write_json
 
 SCALE = [
     "model.image_size=96", "train.batch=64", "train.steps=200", "train.eval_every=200", "train.view_copies=2",

@@ -18,11 +18,11 @@ import torch
 from cmiclib.baselines import untrained_scores
 from cmiclib.benchmark import Benchmark
 from cmiclib.benchmark.splits import read_split
-from cmiclib.checkpoint import Run, write_json
 from cmiclib.evaluate import Scored, report, score_index
 from cmiclib.index import ShapeIndex
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import macro
+from cmiclib.training.run import Run, write_json
 
 
 class Photos(NamedTuple):

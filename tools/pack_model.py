@@ -9,10 +9,10 @@ import sys
 
 from cmiclib.browser.packed import pack
 from cmiclib.browser.retriever import Retriever
-from cmiclib.checkpoint import Run
 from cmiclib.kept import gallery_index
 from cmiclib.runner import commit
 from cmiclib.sources.sweethome import ROOT, open_sweethome
+from cmiclib.training.run import Run
 
 TARGET = ROOT / "data" / "browser" / "sweethome.safetensors"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from cmiclib.checkpoint import Run
+from cmiclib.training.run import Run
 
 KEPT = ("config.json", "data.json", "environment.json", "log.jsonl")
 

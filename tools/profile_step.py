@@ -20,12 +20,12 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from cmiclib.config import PROFILES, Config
 from cmiclib.config import profile as profile_config
-from cmiclib.copies import Copies
 from cmiclib.engine.distributed import ALONE, Processes, joined, own_device, share_statistics
 from cmiclib.model import CMIC
-from cmiclib.optimise import make_optimizer
 from cmiclib.speed import median
-from cmiclib.train import TrainingData, step_input, training_loss
+from cmiclib.training.copies import Copies
+from cmiclib.training.loop import TrainingData, step_input, training_loss
+from cmiclib.training.optimizer import make_optimizer
 
 SMALL = [
     "model.query_backbone=resnet18", "model.view_backbone=resnet18", "model.image_size=64", "model.init=random",
@@ -63,7 +63,7 @@ def noise_data(config: Config, model: CMIC, device: torch.device) -> TrainingDat
 
 
 class Step:
-    """A training step that can be repeated, as in :mod:`cmiclib.train`."""
+    """A training step that can be repeated, as in :mod:`cmiclib.training.loop`."""
 
     def __init__(self, config: Config, device: torch.device, processes: Processes = ALONE):
         self.config, self.device, self.processes = config, device, processes

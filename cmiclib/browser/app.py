@@ -16,11 +16,11 @@ import ipywidgets as widgets
 from IPython.display import display
 
 from ..benchmark import Benchmark
-from ..checkpoint import Run
 from ..config import DataConfig
 from ..errors import CMICError, ConfigError
 from ..kept import gallery_index
 from ..sources.sweethome import PREPARED, ROOT, open_sweethome
+from ..training.run import Run
 from .packed import unpack
 from .page import STYLE, message
 from .upload import MAX_BYTES

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..benchmark import Benchmark
-from ..checkpoint import write_atomically
 from ..config import parse_config
 from ..embedding import Atlas, shape_points
 from ..encoders import load_initial_weights
@@ -25,6 +24,7 @@ from ..errors import CheckpointError
 from ..index import ShapeIndex
 from ..io.files import check_regular, reason
 from ..model import CMIC
+from ..training.run import write_atomically
 from .retriever import Retriever
 
 FORMAT = "cmic-packed-1"

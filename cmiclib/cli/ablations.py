@@ -50,7 +50,7 @@ def ablation(
     """Train and evaluate one variant anew, whatever is stored, and compare it with the stored row."""
     from ..ablations import for_profile, run_variant, variant_config
     from ..book import open_benchmark
-    from ..checkpoint import read_json
+    from ..training.run import read_json
 
     root = find_root(Path.cwd())
     _check_profile(profile)

@@ -23,7 +23,7 @@ def train(
     from ..benchmark import Benchmark
     from ..config import profile as profile_config
     from ..engine.distributed import joined, own_device
-    from ..train import train
+    from ..training.loop import train
 
     config, device = profile_config(profile, overrides or [], preset), own_device()
     with joined(device) as processes:
@@ -51,12 +51,12 @@ def evaluate(
     Under torchrun, each process embeds its share of the gallery; write -r there, as torchrun takes --run for its own.
     """
     from ..benchmark import Benchmark
-    from ..checkpoint import Run
     from ..engine.distributed import joined, own_device
     from ..evaluate import check_protocols, photo_rows, report, score_index
-    from ..guard import check_unchanged
     from ..index import ShapeIndex
     from ..modes import TOTAL, check_mode, released_table
+    from ..training.guard import check_unchanged
+    from ..training.run import Run
     from ..unseen import evaluate_unseen
 
     opened, trained = Benchmark.open(benchmark), Run.open(run)
@@ -99,9 +99,9 @@ def index(
     import torch
 
     from ..benchmark import Benchmark
-    from ..checkpoint import Run
     from ..engine.distributed import joined, own_device
     from ..index import ShapeIndex
+    from ..training.run import Run
 
     opened, dtype, device = Run.open(run), torch.bfloat16 if half else torch.float32, own_device()
     with joined(device) as processes:
@@ -116,7 +116,7 @@ def convert(
     output: Annotated[Path, typer.Option(metavar="RUN", help="the run folder to write")],
 ) -> None:
     """Turn the authors' checkpoint into a run folder, for evaluate, index and search."""
-    from ..checkpoint import convert_reference_checkpoint
+    from ..training.run import convert_reference_checkpoint
 
     run = convert_reference_checkpoint(checkpoint, output)
     typer.echo(f"run: {run.path}")

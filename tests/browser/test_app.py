@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from cmiclib.browser import app
-from cmiclib.checkpoint import save_weights, write_json
 from cmiclib.errors import ConfigError
+from cmiclib.training.run import save_weights, write_json
 
 
 @pytest.fixture

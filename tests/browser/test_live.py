@@ -17,7 +17,7 @@ from cmiclib import publish
 from cmiclib.browser.app import notebook
 from cmiclib.browser.retriever import Choice, Question
 from cmiclib.browser.upload import read_upload
-from cmiclib.checkpoint import save_weights, write_json
+from cmiclib.training.run import save_weights, write_json
 
 pytestmark = pytest.mark.browser
 

@@ -17,10 +17,10 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.engine.distributed import ALONE, Processes, SharedBatchNorm, SharedBatchNormAct, joined, share_statistics
 from cmiclib.errors import TrainingError
-from cmiclib.guard import Pace, check_loss
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
-from cmiclib.train import TrainingData, step_input, train, training_loss
+from cmiclib.training.guard import Pace, check_loss
+from cmiclib.training.loop import TrainingData, step_input, train, training_loss
 
 CPU = torch.device("cpu")
 

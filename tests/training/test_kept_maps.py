@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmiclib import kept_maps as module
 from cmiclib.altered import altered
 from cmiclib.config import Config, DataConfig, ModelConfig, TrainConfig
 from cmiclib.errors import ConfigError
-from cmiclib.kept_maps import kept_maps
-from cmiclib.train import train
+from cmiclib.training import kept_maps as module
+from cmiclib.training.kept_maps import kept_maps
+from cmiclib.training.loop import train
 
 CPU = torch.device("cpu")
 CONFIG = Config(

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .augment import augment_queries, augment_views
-from .batches import step_generator
-from .config import Config
-from .embed import autocast, query_maps, view_maps
-from .encoders import Encoder
-from .engine.device import send
-from .model import CMIC
+from ..augment import augment_queries, augment_views
+from ..batches import step_generator
+from ..config import Config
+from ..embed import autocast, query_maps, view_maps
+from ..encoders import Encoder
+from ..engine.device import send
+from ..model import CMIC
 
 BATCH = 96
 """Pictures at a time: the maps of the first stages of so many fit into memory on every device."""

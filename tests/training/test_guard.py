@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cmiclib import train as training
-from cmiclib.checkpoint import Run, load_state, save_state, write_json
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import BenchmarkError, CheckpointError, TrainingError
 from cmiclib.evaluate import score_run
-from cmiclib.guard import Pace, check_unchanged, warn_if_collapsed
-from cmiclib.train import TrainingData, train
+from cmiclib.training import loop as training
+from cmiclib.training.guard import Pace, check_unchanged, warn_if_collapsed
+from cmiclib.training.loop import TrainingData, train
+from cmiclib.training.run import Run, load_state, save_state, write_json
 
 CONFIG = Config(
     profile="test",

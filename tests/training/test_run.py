@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cmiclib.checkpoint import Run, clear, load_state, save_state, save_weights, write_atomically, write_json
 from cmiclib.config import Config, ModelConfig
 from cmiclib.errors import CheckpointError, ConfigError, StorageError
 from cmiclib.model import build_model
+from cmiclib.training.run import Run, clear, load_state, save_state, save_weights, write_atomically, write_json
 
 CONFIG = Config(
     model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=8, image_size=32, init="random")

@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cmiclib import copies as module
 from cmiclib.augment import prepare_queries, prepare_views
 from cmiclib.config import Config, ModelConfig, TrainConfig
-from cmiclib.copies import Copies, StillMaps, draw_photos, draw_views, make_copies
 from cmiclib.model import build_model
-from cmiclib.train import TrainingData, step_input, train, training_loss, validate
+from cmiclib.training import copies as module
+from cmiclib.training.copies import Copies, StillMaps, draw_photos, draw_views, make_copies
+from cmiclib.training.loop import TrainingData, step_input, train, training_loss, validate
 
 CPU = torch.device("cpu")
 CONFIG = Config(
@@ -120,7 +120,7 @@ def test_an_interrupted_run_with_copies_ends_as_an_undisturbed_one(tiny_benchmar
         return original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cmiclib.train.training_loss", interrupted)
+        patch.setattr("cmiclib.training.loop.training_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(config, tiny_benchmark, tmp_path / "cut", progress=False, device=CPU)
     torch.manual_seed(99)

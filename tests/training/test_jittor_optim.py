@@ -15,8 +15,8 @@ from cmiclib.config import PRESETS, AugmentConfig, LossConfig, ModelConfig, prof
 from cmiclib.errors import ConfigError
 from cmiclib.losses import cmic_loss
 from cmiclib.model import attention_scores, build_model
-from cmiclib.released import JittorAdam, keep_biased_variance
 from cmiclib.released_transforms import released_photo, released_scores, released_view
+from cmiclib.training.jittor_optim import JittorAdam, keep_biased_variance
 
 
 @pytest.fixture(scope="module")

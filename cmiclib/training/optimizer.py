@@ -7,10 +7,10 @@ import shutil
 import torch
 from torch import nn
 
-from .config import TrainConfig
-from .errors import ConfigError
-from .model import CMIC
-from .released import JittorAdam
+from ..config import TrainConfig
+from ..errors import ConfigError
+from ..model import CMIC
+from .jittor_optim import JittorAdam
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -1,7 +1,7 @@
 """What frozen stages return for a benchmark's pictures, kept in files, so that runs which agree in it share it.
 
 Runs that differ in their loss, their batch or their fusion see the same augmented copies where they share the seed;
-see :mod:`cmiclib.copies`. Each file is named by a hash of all that its content depends on: the frozen weights, the
+see :mod:`cmiclib.training.copies`. Each file is named by a hash of all that its content depends on: the frozen weights, the
 pictures, what happens to them before they reach the frozen stages, and the code.
 """
 
@@ -19,16 +19,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .benchmark import Benchmark
-from .checkpoint import write_atomically
-from .config import Config
+from ..benchmark import Benchmark
+from ..config import Config
+from ..embed import default_device, query_maps, view_maps
+from ..encoders import Encoder
+from ..errors import ConfigError
+from ..io.provenance import code_digest
+from ..model import CMIC, build_model
 from .copies import Copies, StillMaps, make_copies
-from .embed import default_device, query_maps, view_maps
-from .encoders import Encoder
-from .errors import ConfigError
-from .io.provenance import code_digest
-from .model import CMIC, build_model
-from .train import TrainingData
+from .loop import TrainingData
+from .run import write_atomically
 
 CODE = ("altered", "augment", "batches", "color", "copies", "damage", "embed", "encoders", "folded", "model", "weights")
 AFTERWARDS = {

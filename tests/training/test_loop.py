@@ -8,14 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cmiclib import train as training
-from cmiclib.checkpoint import Run
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.engine.device import ahead
 from cmiclib.errors import CheckpointError, ConfigError, TrainingError
 from cmiclib.io import provenance
 from cmiclib.model import build_model
-from cmiclib.train import (
+from cmiclib.training import loop as training
+from cmiclib.training.loop import (
     TrainingData,
     autocast,
     cut_log,
@@ -28,6 +27,7 @@ from cmiclib.train import (
     train_or_load,
     training_loss,
 )
+from cmiclib.training.run import Run
 
 CPU = torch.device("cpu")
 CONFIG = Config(

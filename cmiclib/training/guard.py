@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .altered import altered
-from .batches import draw_batch
-from .benchmark import Benchmark
-from .checkpoint import Run, write_atomically
-from .config import TrainConfig
-from .engine.distributed import ALONE, Processes
-from .errors import BenchmarkError, TrainingError
+from ..altered import altered
+from ..batches import draw_batch
+from ..benchmark import Benchmark
+from ..config import TrainConfig
+from ..engine.distributed import ALONE, Processes
+from ..errors import BenchmarkError, TrainingError
+from .run import Run, write_atomically
 
 SAVE_SECONDS = 300.0
 """Seconds of training that a machine may lose."""

@@ -19,23 +19,23 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from .altered import altered
-from .augment import augment_queries, augment_views
-from .batches import draw_batch, step_generator
-from .benchmark import Benchmark
-from .checkpoint import Run, clear, has_state, load_state, save_state, save_weights, write_json
-from .config import Config
+from ..altered import altered
+from ..augment import augment_queries, augment_views
+from ..batches import draw_batch, step_generator
+from ..benchmark import Benchmark
+from ..config import Config
+from ..embed import autocast, default_device, embed_in_shares, embed_queries, finish
+from ..engine.device import ahead, send
+from ..engine.distributed import ALONE, Processes, share_statistics
+from ..errors import CheckpointError, ConfigError, StorageError, TrainingError
+from ..io.provenance import code_digest, environment
+from ..losses import cmic_loss
+from ..metrics import retrieval_metrics
+from ..model import CMIC, build_model
 from .copies import Copies, StillMaps, draw_photos, draw_views, make_copies
-from .embed import autocast, default_device, embed_in_shares, embed_queries, finish
-from .engine.device import ahead, send
-from .engine.distributed import ALONE, Processes, share_statistics
-from .errors import CheckpointError, ConfigError, StorageError, TrainingError
 from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn_if_collapsed
-from .io.provenance import code_digest, environment
-from .losses import cmic_loss
-from .metrics import retrieval_metrics
-from .model import CMIC, build_model
-from .optimise import fuse_operations, learning_rate, make_optimizer, set_learning_rate
+from .optimizer import fuse_operations, learning_rate, make_optimizer, set_learning_rate
+from .run import Run, clear, has_state, load_state, save_state, save_weights, write_json
 
 METHOD = (
     "altered", "augment", "batches", "color", "copies", "damage", "distributed", "embed", "encoders", "folded",
@@ -75,7 +75,7 @@ class TrainingData:
         )
 
     def with_copies(self, model: CMIC, config: Config, progress: bool = True) -> "TrainingData":
-        """Add the copies that ``train.copies`` and ``train.view_copies`` ask for; see :mod:`cmiclib.copies`."""
+        """Add the copies that ``train.copies`` and ``train.view_copies`` ask for; see :mod:`cmiclib.training.copies`."""
         if not config.train.copies and not config.train.view_copies:
             return self
         return replace(self, copies=make_copies(model, self.photos, self.views, config, progress))
@@ -119,7 +119,7 @@ def train(
         until: stop after so many steps, a multiple of ``train.eval_every``; the rest is for another call.
         progress: show a progress bar.
         device: default: the first GPU, else the CPU.
-        maps: what the frozen stages return, where it was computed before; see :mod:`cmiclib.kept_maps`.
+        maps: what the frozen stages return, where it was computed before; see :mod:`cmiclib.training.kept_maps`.
         processes: train with several, see :mod:`cmiclib.engine.distributed`; only the first one writes.
         fuse: let ``torch.compile`` fuse the step's operations; rounding and dropout's draws are then others.
         save_seconds: a state is written after so long, besides those at each look at the validation photos.

@@ -24,13 +24,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .benchmark import file_sha256
-from .config import Config, ModelConfig, parse_config, profile
-from .errors import CheckpointError, StorageError
-from .io.files import JSON_LIMIT, check_inside, check_regular, check_stored, parse_json, read_limited, sync_folder
-from .io.files import read_json as read_json_file
-from .io.jittor import read_jittor
-from .model import CMIC
+from ..benchmark import file_sha256
+from ..config import Config, ModelConfig, parse_config, profile
+from ..errors import CheckpointError, StorageError
+from ..io.files import JSON_LIMIT, check_inside, check_regular, check_stored, parse_json, read_limited, sync_folder
+from ..io.files import read_json as read_json_file
+from ..io.jittor import read_jittor
+from ..model import CMIC
 
 
 @dataclass(frozen=True)
