@@ -54,7 +54,7 @@ from cmiclib.book import open_chapter
 from cmiclib.config import profile
 from cmiclib.evaluate import Scored, report
 from cmiclib.figures.curves import attention_by_angle, distributions
-from cmiclib.kept import gallery_index
+from cmiclib.index.cache import gallery_index
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
 from cmiclib.result_tables import percent
 from cmiclib.showcase import parameter_counts, typical

@@ -50,7 +50,7 @@ from IPython.display import Markdown
 from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.evaluate import score_index
-from cmiclib.kept import gallery_index
+from cmiclib.index.cache import gallery_index
 from cmiclib.showcase import examples, typical, worst
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)

@@ -51,7 +51,7 @@ from IPython.display import Markdown
 
 from cmiclib.book import open_chapter
 from cmiclib.evaluate import score_index
-from cmiclib.kept import gallery_index
+from cmiclib.index.cache import gallery_index
 from cmiclib.unseen import without_own
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
@@ -231,5 +231,5 @@ pd.Series({name: cell(figures, name) for name in measures}, name="mean").to_fram
 # ## Try it
 #
 # Is it the nearest shape that training teaches, or the same one? Replace `hidden.scores` in `first_shapes` by the
-# scores of the untrained network, `cmiclib.kept.kept_untrained_scores(benchmark, "test",
+# scores of the untrained network, `cmiclib.index.cache.kept_untrained_scores(benchmark, "test",
 # chapter.outputs)["untrained"]`, with the same shapes hidden, and compare the first two rows of the table.

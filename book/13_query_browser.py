@@ -52,7 +52,7 @@ from IPython.display import HTML, Markdown
 from cmiclib.book import open_chapter
 from cmiclib.browser import QueryBrowser, static_page
 from cmiclib.browser.retriever import Retriever
-from cmiclib.kept import gallery_index
+from cmiclib.index.cache import gallery_index
 from cmiclib.results import read_results
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)

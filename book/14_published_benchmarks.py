@@ -55,7 +55,7 @@ from cmiclib import figures
 from cmiclib.book import open_benchmark, open_chapter
 from cmiclib.io.images import read_mask
 from cmiclib.index import ShapeIndex
-from cmiclib.query import read_query
+from cmiclib.index.query import read_query
 from cmiclib.result_tables import failure_table, ingredient_table, percent, published_table, real_photo_table
 from cmiclib.results import read_results
 from cmiclib.sources.own.folder import prepare_folder

@@ -148,5 +148,5 @@ def test_the_search_leaves_alone(line: str) -> None:
 
 
 def test_a_reader_outside_its_module_is_found() -> None:
-    assert misplaced("Image.open(path)", "cmiclib/query.py")
+    assert misplaced("Image.open(path)", "cmiclib/index/query.py")
     assert not misplaced("Image.open(path)", "cmiclib/io/images.py")

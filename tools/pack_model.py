@@ -9,7 +9,7 @@ import sys
 
 from cmiclib.browser.packed import pack
 from cmiclib.browser.retriever import Retriever
-from cmiclib.kept import gallery_index
+from cmiclib.index.cache import gallery_index
 from cmiclib.runner import commit
 from cmiclib.sources.sweethome import ROOT, open_sweethome
 from cmiclib.training.run import Run

@@ -18,7 +18,7 @@ from IPython.display import display
 from ..benchmark import Benchmark
 from ..config import DataConfig
 from ..errors import CMICError, ConfigError
-from ..kept import gallery_index
+from ..index.cache import gallery_index
 from ..sources.sweethome import PREPARED, ROOT, open_sweethome
 from ..training.run import Run
 from .packed import unpack

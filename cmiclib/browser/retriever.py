@@ -20,7 +20,7 @@ from ..embedding import Atlas, lay_out
 from ..errors import BenchmarkError, ImageError
 from ..evaluate import Scored, check_protocols
 from ..index import ShapeIndex
-from ..query import Box, Query, cut_query, stored_query
+from ..index.query import Box, Query, cut_query, stored_query
 
 MaskChoice = Literal["given", "automatic", "none"]
 ORDERS = {

@@ -140,8 +140,8 @@ def search(
 
     from ..benchmark import Benchmark
     from ..index import ShapeIndex
+    from ..index.query import parse_box, read_query, stored_query, stored_row
     from ..io.images import write_mask
-    from ..query import parse_box, read_query, stored_query, stored_row
 
     if len(photos) > 1 and (mask or box or save_mask):
         raise ImageError("a mask or box belongs to one photo", fix="search for one photo at a time")

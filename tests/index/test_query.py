@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from cmiclib.errors import ImageError
+from cmiclib.index.query import QUERY_SIZE, load_query, parse_box, read_query
 from cmiclib.io.images import read_mask
-from cmiclib.query import QUERY_SIZE, load_query, parse_box, read_query
 
 
 @pytest.fixture

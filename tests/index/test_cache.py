@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cmiclib import kept
 from cmiclib.config import Config
+from cmiclib.index import cache as kept
 from cmiclib.model import CMIC
 from cmiclib.training.run import Run, save_weights, write_json
 

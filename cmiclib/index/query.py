@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .benchmark import Benchmark
-from .errors import ImageError
-from .io.foreground import automatic_mask
-from .io.images import read_mask, read_photo, square_crop
+from ..benchmark import Benchmark
+from ..errors import ImageError
+from ..io.foreground import automatic_mask
+from ..io.images import read_mask, read_photo, square_crop
 
 QUERY_SIZE = 224
 """Side of a query in pixels; models resize it to their own."""

@@ -11,12 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .baselines import untrained_scores
-from .benchmark import Benchmark, file_sha256
-from .embed import default_device
-from .index import ShapeIndex
-from .io.provenance import code_digest
-from .training.run import Run, write_atomically
+from ..baselines import untrained_scores
+from ..benchmark import Benchmark, file_sha256
+from ..embed import default_device
+from ..io.provenance import code_digest
+from ..training.run import Run, write_atomically
+from . import ShapeIndex
 
 ENCODING = ("augment", "embed", "encoders", "folded", "model", "weights")
 """The modules that decide what a picture's vector is."""

@@ -14,17 +14,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .altered import altered
-from .benchmark import Benchmark
-from .config import Config, Fusion, parse_config
-from .embed import embed_gallery, embed_in_shares, embed_queries
-from .engine.distributed import ALONE, Processes
-from .errors import CheckpointError
-from .io.files import check_regular, reason
-from .metrics import top_k
-from .model import CMIC, fused_scores, fused_weights
-from .tensor_file import Blocks, write_tensors
-from .training.run import write_atomically
+from ..altered import altered
+from ..benchmark import Benchmark
+from ..config import Config, Fusion, parse_config
+from ..embed import embed_gallery, embed_in_shares, embed_queries
+from ..engine.distributed import ALONE, Processes
+from ..errors import CheckpointError
+from ..io.files import check_regular, reason
+from ..metrics import top_k
+from ..model import CMIC, fused_scores, fused_weights
+from ..tensor_file import Blocks, write_tensors
+from ..training.run import write_atomically
 
 FORMAT = "cmic-index-1"
 BLOCK = 1 << 26
