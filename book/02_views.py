@@ -51,7 +51,7 @@ from IPython.display import Markdown
 from cmiclib import figures, geometry
 from cmiclib.augment import resample
 from cmiclib.book import open_chapter
-from cmiclib.evaluate import packed_iou
+from cmiclib.evaluation.report import packed_iou
 from cmiclib.figures.grids import compare_views, grid
 from cmiclib.geometry.render import ViewProtocol, camera, project, render_views
 

@@ -52,12 +52,12 @@ from cmiclib import figures
 from cmiclib.augment import prepare_queries, prepare_views
 from cmiclib.book import open_chapter
 from cmiclib.config import profile
-from cmiclib.evaluate import Scored, report
+from cmiclib.evaluation.report import Scored, report
 from cmiclib.figures.curves import attention_by_angle, distributions
 from cmiclib.index.cache import gallery_index
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
 from cmiclib.result_tables import percent
-from cmiclib.showcase import parameter_counts, typical
+from cmiclib.evaluation.examples import parameter_counts, typical
 from cmiclib.sources.sweethome_photos import photo_facts
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)

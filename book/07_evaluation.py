@@ -57,7 +57,7 @@ benchmark, run = chapter.benchmark, chapter.run
 import numpy as np
 import pandas as pd
 
-from cmiclib.evaluate import Scored, by_category, by_part, evaluate_scored, score_index
+from cmiclib.evaluation.report import Scored, by_category, by_part, evaluate_scored, score_index
 from cmiclib.index.cache import gallery_index, kept_untrained_scores
 
 scored = score_index(gallery_index(run, benchmark), benchmark, SPLIT)

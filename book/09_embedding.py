@@ -49,7 +49,7 @@ from IPython.display import Markdown
 
 from cmiclib import figures
 from cmiclib.book import open_chapter
-from cmiclib.embedding import lay_out, neighbour_purity, shape_points
+from cmiclib.evaluation.projection import lay_out, neighbour_purity, shape_points
 from cmiclib.index.cache import gallery_index
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)

@@ -49,9 +49,9 @@ from IPython.display import Markdown
 
 from cmiclib import figures
 from cmiclib.book import open_chapter
-from cmiclib.evaluate import score_index
+from cmiclib.evaluation.report import score_index
 from cmiclib.index.cache import gallery_index
-from cmiclib.showcase import examples, typical, worst
+from cmiclib.evaluation.examples import examples, typical, worst
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 benchmark = chapter.benchmark

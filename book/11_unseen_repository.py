@@ -50,9 +50,9 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cmiclib.book import open_chapter
-from cmiclib.evaluate import score_index
+from cmiclib.evaluation.report import score_index
 from cmiclib.index.cache import gallery_index
-from cmiclib.unseen import without_own
+from cmiclib.evaluation.unseen import without_own
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 benchmark = chapter.benchmark
@@ -86,7 +86,7 @@ Markdown(
 # shape **drawn** at random from the category is what knowing the category alone is worth.
 
 # %%
-from cmiclib.unseen import drawn, first_shapes, nearest, overlaps, same_category
+from cmiclib.evaluation.unseen import drawn, first_shapes, nearest, overlaps, same_category
 
 same = there & same_category(benchmark, rows, benchmark)  # (Q, N)
 shapes, which = np.unique(benchmark.relevant(rows).argmax(axis=1), return_inverse=True)
@@ -110,7 +110,7 @@ answers = {
 
 # %%
 from cmiclib.metrics import summarise
-from cmiclib.unseen import judge
+from cmiclib.evaluation.unseen import judge
 
 some = queries.sample(frac=1, random_state=0).drop_duplicates("shape_id").index[:PHOTOS].to_numpy()
 photo = np.arange(len(rows))
@@ -169,7 +169,7 @@ by_category.sort_values("nearest of the category", ascending=False).round(2)
 # %%
 from cmiclib.figures.grids import grid
 from cmiclib.metrics import top_k
-from cmiclib.showcase import typical, view_weights
+from cmiclib.evaluation.examples import typical, view_weights
 
 judged = queries.assign(margin=overlap[photo, first])
 chosen = np.array(typical(judged, ROWS).index)
@@ -209,7 +209,7 @@ grid(pictures, titles, across=7, mask=True)
 
 # %%
 from cmiclib.benchmark import Benchmark
-from cmiclib.unseen import evaluate_unseen
+from cmiclib.evaluation.unseen import evaluate_unseen
 
 repository = chapter.root / REPOSITORY
 figures = None

@@ -45,7 +45,7 @@ from IPython.display import Markdown
 from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.config import profile
-from cmiclib.parity import parity_table
+from cmiclib.evaluation.parity import parity_table
 from cmiclib.results import read_results
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
@@ -76,7 +76,7 @@ import time
 import torch
 
 from cmiclib.model import attention_scores
-from cmiclib.released_transforms import released_scores
+from cmiclib.evaluation.released_code import released_scores
 
 query, views = torch.nn.functional.normalize(torch.randn(256, 128)), torch.randn(1000, 12, 128)
 inputs = query, torch.nn.functional.normalize(views, dim=-1), torch.randn(128, 128) / 4

@@ -44,11 +44,11 @@ from IPython.display import Markdown
 
 from cmiclib import figures
 from cmiclib.book import open_chapter
-from cmiclib.evaluate import score_index
+from cmiclib.evaluation.report import score_index
 from cmiclib.index.cache import gallery_index
 from cmiclib.result_tables import measured_table, percent, published_table
 from cmiclib.results import read_results
-from cmiclib.showcase import examples, typical
+from cmiclib.evaluation.examples import examples, typical
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 benchmark = chapter.benchmark

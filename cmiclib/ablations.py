@@ -24,7 +24,7 @@ from .benchmark import Benchmark
 from .config import AugmentConfig, Config, ModelConfig, TrainConfig
 from .embed import default_device, finish
 from .errors import ConfigError
-from .evaluate import Scored, score_run
+from .evaluation.report import Scored, score_run
 from .index import ShapeIndex
 from .io.provenance import code_digest, environment
 from .runner import locked

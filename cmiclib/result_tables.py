@@ -29,7 +29,7 @@ def measured_table(metrics: dict[str, Any]) -> pd.DataFrame:
     """Return one row for each result of ``metrics.json`` that `ROWS` names, in its order, with a ``label``.
 
     Args:
-        metrics: as :func:`cmiclib.evaluate.evaluate_scored` returns it.
+        metrics: as :func:`cmiclib.evaluation.report.evaluate_scored` returns it.
     """
     rows = [{"method": title, "kind": "measured", **metrics[name]} for name, title in ROWS.items() if name in metrics]
     table = pd.DataFrame(rows)

@@ -36,13 +36,13 @@ from cmiclib.browser.packed import unpack
 from cmiclib.browser.page import model_uri
 from cmiclib.browser.upload import read_mask_upload, read_upload
 from cmiclib.config import Config, ModelConfig
+from cmiclib.evaluation.parity import read_arrays
 from cmiclib.geometry import load_mesh, normalise
 from cmiclib.index import ShapeIndex
 from cmiclib.io.images import read_mask, read_photo
 from cmiclib.io.jittor import MAGIC, read_jittor
 from cmiclib.io.pickles import sha1
 from cmiclib.model import build_model
-from cmiclib.parity import read_arrays
 from cmiclib.publish import Package, check_integrity
 from cmiclib.publish import unpack as unpack_script
 from cmiclib.results import read_results

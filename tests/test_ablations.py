@@ -33,7 +33,7 @@ from cmiclib.altered import altered
 from cmiclib.cli import app
 from cmiclib.config import Config, ModelConfig, TrainConfig, profile
 from cmiclib.errors import BookError, ConfigError
-from cmiclib.evaluate import score_run
+from cmiclib.evaluation.report import score_run
 from cmiclib.runner import locked
 from cmiclib.training.loop import train
 

@@ -17,7 +17,7 @@ HOMES = {
     "trimesh.load_scene": "cmiclib/io/meshes.py",
     "Image.open": "cmiclib/io/images.py",
     "loadmat": "cmiclib/sources/pix3d/frames.py",
-    "np.load": "cmiclib/parity.py",
+    "np.load": "cmiclib/evaluation/parity.py",
     "np.memmap": "cmiclib/io/files.py",
     "pd.read_csv": "cmiclib/io/files.py",
 }

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from cmiclib import weights
-from cmiclib.baselines import normalise_pixels
 from cmiclib.errors import CheckpointError
+from cmiclib.evaluation.baselines import normalise_pixels
 from cmiclib.weights import load_efficientnet, timm_names
 
 

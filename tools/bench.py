@@ -30,10 +30,10 @@ from cmiclib.benchmark.writer import BenchmarkWriter
 from cmiclib.cli.method import evaluate
 from cmiclib.config import AugmentConfig, profile
 from cmiclib.embed import default_device
+from cmiclib.evaluation.released_code import released_photo, released_scores, released_view
 from cmiclib.index import ShapeIndex, write_index
 from cmiclib.io.provenance import environment
 from cmiclib.model import CMIC, attention_scores
-from cmiclib.released_transforms import released_photo, released_scores, released_view
 from cmiclib.scan import multiplies_bfloat16
 from cmiclib.sources.meshes import MeshFile, add_meshes
 from cmiclib.sources.sweethome import open_sweethome

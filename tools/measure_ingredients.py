@@ -18,7 +18,7 @@ from measure_real_photos import Photos, half_of, parse_sets
 
 from cmiclib.benchmark import Benchmark
 from cmiclib.config import profile
-from cmiclib.evaluate import score_index
+from cmiclib.evaluation.report import score_index
 from cmiclib.index import ShapeIndex
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import paired_interval

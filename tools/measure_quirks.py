@@ -14,7 +14,7 @@ import numpy as np
 
 from cmiclib.benchmark import Benchmark
 from cmiclib.config import PRESETS, profile
-from cmiclib.evaluate import score_run
+from cmiclib.evaluation.report import score_run
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import paired_interval
 from cmiclib.sources.sweethome import open_sweethome

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from cmiclib.baselines import untrained_scores
 from cmiclib.benchmark import Benchmark
 from cmiclib.benchmark.splits import read_split
-from cmiclib.evaluate import Scored, report, score_index
+from cmiclib.evaluation.baselines import untrained_scores
+from cmiclib.evaluation.report import Scored, report, score_index
 from cmiclib.index import ShapeIndex
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import macro

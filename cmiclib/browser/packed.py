@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from ..benchmark import Benchmark
 from ..config import parse_config
-from ..embedding import Atlas, shape_points
 from ..encoders import load_initial_weights
 from ..errors import CheckpointError
+from ..evaluation.projection import Atlas, shape_points
 from ..index import ShapeIndex
 from ..io.files import check_regular, reason
 from ..model import CMIC

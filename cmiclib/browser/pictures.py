@@ -10,9 +10,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from .. import figures
-from ..embedding import Atlas
+from ..evaluation.examples import view_weights
+from ..evaluation.projection import Atlas
 from ..figures.style import RED
-from ..showcase import view_weights
 from .retriever import Answer, Retriever
 
 THUMBNAIL, PHOTO = 128, 360  # pixels a side at most

@@ -1,7 +1,7 @@
 """What the browser knows, without any widget: a question about a photo in, the answer with its reasons out.
 
 The live widget, the app and the static page of the report all show an :class:`Answer` of :meth:`Retriever.answer`. A
-photo of the benchmark is searched with its stored crop, as :mod:`cmiclib.evaluate` does; any other photo is cut as
+photo of the benchmark is searched with its stored crop, as :mod:`cmiclib.evaluation.report` does; any other photo is cut as
 ``cmic search`` cuts it.
 """
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ..benchmark import Benchmark
-from ..embedding import Atlas, lay_out
 from ..errors import BenchmarkError, ImageError
-from ..evaluate import Scored, check_protocols
+from ..evaluation.projection import Atlas, lay_out
+from ..evaluation.report import Scored, check_protocols
 from ..index import ShapeIndex
 from ..index.query import Box, Query, cut_query, stored_query
 

@@ -15,8 +15,8 @@ from IPython.display import Javascript
 from torch import Tensor
 
 from ..benchmark import Benchmark
-from ..embedding import Atlas
 from ..errors import CMICError
+from ..evaluation.projection import Atlas
 from ..index import ShapeIndex
 from .page import STYLE, Inline, map_part, message, model_uri, photo_part, ranking, view_part, viewer_part
 from .pictures import MapPicture, answer_png

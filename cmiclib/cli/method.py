@@ -52,12 +52,12 @@ def evaluate(
     """
     from ..benchmark import Benchmark
     from ..engine.distributed import joined, own_device
-    from ..evaluate import check_protocols, photo_rows, report, score_index
+    from ..evaluation.released_protocol import TOTAL, check_mode, released_table
+    from ..evaluation.report import check_protocols, photo_rows, report, score_index
+    from ..evaluation.unseen import evaluate_unseen
     from ..index import ShapeIndex
-    from ..modes import TOTAL, check_mode, released_table
     from ..training.guard import check_unchanged
     from ..training.run import Run
-    from ..unseen import evaluate_unseen
 
     opened, trained = Benchmark.open(benchmark), Run.open(run)
     if not changed:

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..baselines import untrained_scores
 from ..benchmark import Benchmark, file_sha256
 from ..embed import default_device
+from ..evaluation.baselines import untrained_scores
 from ..io.provenance import code_digest
 from ..training.run import Run, write_atomically
 from . import ShapeIndex
@@ -43,7 +43,7 @@ def gallery_index(run: Run, benchmark: Benchmark) -> ShapeIndex:
 
 
 def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dict[str, Tensor]:
-    """Return :func:`cmiclib.baselines.untrained_scores` of a split's photos over the gallery, each (Q, N) float32.
+    """Return :func:`cmiclib.evaluation.baselines.untrained_scores` of a split's photos over the gallery, each (Q, N) float32.
 
     Args:
         benchmark: photos and gallery.

@@ -4,7 +4,7 @@
 ``data.json``        which benchmark, by hash, with its counts
 ``log.jsonl``        one line per logged step and per look at the validation photos
 ``model.safetensors``  the weights that were best on the validation photos
-``metrics.json``     what :mod:`cmiclib.evaluate` measured; no dates, so that equal runs have equal files
+``metrics.json``     what :mod:`cmiclib.evaluation.report` measured; no dates, so that equal runs have equal files
 ``environment.json`` machine, versions, date and duration
 ``checkpoint/``      the state to resume from, and the one before it
 ``failed.json``      the photos of a batch whose loss was not a number

@@ -13,7 +13,7 @@ from cmiclib.browser.pictures import MapPicture, answer_png, outlined
 from cmiclib.browser.retriever import Choice, Question, Retriever, best_mask
 from cmiclib.cli import app
 from cmiclib.errors import BenchmarkError, ImageError
-from cmiclib.evaluate import score_index
+from cmiclib.evaluation.report import score_index
 from cmiclib.index import ShapeIndex
 
 

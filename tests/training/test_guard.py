@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import BenchmarkError, CheckpointError, TrainingError
-from cmiclib.evaluate import score_run
+from cmiclib.evaluation.report import score_run
 from cmiclib.training import loop as training
 from cmiclib.training.guard import Pace, check_unchanged, warn_if_collapsed
 from cmiclib.training.loop import TrainingData, train

@@ -13,9 +13,9 @@ from torch import nn
 from cmiclib.augment import augment_queries, augment_views, resample
 from cmiclib.config import PRESETS, AugmentConfig, LossConfig, ModelConfig, profile
 from cmiclib.errors import ConfigError
+from cmiclib.evaluation.released_code import released_photo, released_scores, released_view
 from cmiclib.losses import cmic_loss
 from cmiclib.model import attention_scores, build_model
-from cmiclib.released_transforms import released_photo, released_scores, released_view
 from cmiclib.training.jittor_optim import JittorAdam, keep_biased_variance
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cmiclib.embedding import neighbour_purity, plane, shape_points
+from cmiclib.evaluation.projection import neighbour_purity, plane, shape_points
 
 
 def unit(*degrees: float) -> torch.Tensor:

@@ -4,7 +4,7 @@
 ``full``      Top-10, d_HAU and d_IoU as well
 ``shapenet``  another gallery, of which only the photo's category is searched; d_HAU and d_IoU to the photo's own shape
 
-A total is a mean over photos, not over categories. For everything else, use :mod:`cmiclib.evaluate`.
+A total is a mean over photos, not over categories. For everything else, use :mod:`cmiclib.evaluation.report`.
 """
 
 from typing import Literal, get_args
@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .benchmark import Benchmark
-from .errors import BenchmarkError, ConfigError
-from .evaluate import Scored, check_protocols, pair_distances, photo_rows
-from .index import ShapeIndex
+from ..benchmark import Benchmark
+from ..errors import BenchmarkError, ConfigError
+from ..index import ShapeIndex
+from .report import Scored, check_protocols, pair_distances, photo_rows
 
 Mode = Literal["simple", "full", "shapenet"]
 TOTAL = "total"

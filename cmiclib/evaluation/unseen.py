@@ -1,9 +1,9 @@
 """Retrieval in a repository that lacks the photo's own shape: how near to it is what comes first?
 
 No shape there is right, so Top-k means nothing. What is left is the category of the first shape, and its distance and
-overlap to the photo's own shape, d_HAU and d_IoU as in :func:`cmiclib.evaluate.pair_distances`. Their scale depends on
+overlap to the photo's own shape, d_HAU and d_IoU as in :func:`cmiclib.evaluation.report.pair_distances`. Their scale depends on
 the repository; :func:`nearest` and :func:`drawn` give its two ends. The released test searches the photo's category
-only (:mod:`cmiclib.modes`); here both ways are measured.
+only (:mod:`cmiclib.evaluation.released_protocol`); here both ways are measured.
 """
 
 from collections.abc import Collection
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .benchmark import Benchmark
-from .errors import BenchmarkError
-from .evaluate import POPCOUNT, Scored, check_protocols, pair_distances, photo_rows
-from .index import ShapeIndex
-from .metrics import summarise
+from ..benchmark import Benchmark
+from ..errors import BenchmarkError
+from ..index import ShapeIndex
+from ..metrics import summarise
+from .report import POPCOUNT, Scored, check_protocols, pair_distances, photo_rows
 
 BYTES_AT_ONCE = 4096  # of each packed grid: 68 MB of floats for 519 shapes
 

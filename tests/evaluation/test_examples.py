@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from cmiclib.config import Config
+from cmiclib.evaluation.examples import examples, parameter_counts, typical, worst
 from cmiclib.index import ShapeIndex
 from cmiclib.model import CMIC, attention_weights
-from cmiclib.showcase import examples, parameter_counts, typical, worst
 
 SETTINGS = {
     "profile": "test",

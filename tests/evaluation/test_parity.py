@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmiclib import parity
 from cmiclib.errors import SourceError
-from cmiclib.parity import parity_table
+from cmiclib.evaluation import parity
+from cmiclib.evaluation.parity import parity_table
 
 FOLDER = Path(__file__).parent / "data" / "parity"
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from cmiclib import evaluate as module
 from cmiclib.altered import altered
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import BenchmarkError
-from cmiclib.evaluate import (
+from cmiclib.evaluation import report as module
+from cmiclib.evaluation.report import (
     Scored,
     by_category,
     by_part,
@@ -178,7 +178,7 @@ LARGE = """
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from cmiclib.benchmark import Benchmark, FLAG_COLUMNS
-from cmiclib.evaluate import Scored, report
+from cmiclib.evaluation.report import Scored, report
 from cmiclib.index import ShapeIndex
 from cmiclib.speed import peak_memory
 

@@ -14,15 +14,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..benchmark import Benchmark
+from ..config import Config
+from ..errors import BenchmarkError
+from ..geometry import modified_hausdorff
+from ..index import ShapeIndex
+from ..metrics import macro, per_query_metrics, restrict_to_category, summarise
+from ..training.guard import check_unchanged
+from ..training.run import Run
 from .baselines import category_prior, chance
-from .benchmark import Benchmark
-from .config import Config
-from .errors import BenchmarkError
-from .geometry import modified_hausdorff
-from .index import ShapeIndex
-from .metrics import macro, per_query_metrics, restrict_to_category, summarise
-from .training.guard import check_unchanged
-from .training.run import Run
 
 SCORES_AT_ONCE = 1 << 24
 """Scores that are judged together: 64 MB, and a few times that for what is computed on the way."""
@@ -258,7 +258,7 @@ def evaluate_scored(
         scored: the photos of one split over a whole gallery.
         config: of the run that the scores come from.
         split: the name of those photos.
-        untrained: :func:`cmiclib.baselines.untrained_scores` of the same photos, if wanted.
+        untrained: :func:`cmiclib.evaluation.baselines.untrained_scores` of the same photos, if wanted.
 
     Returns:
         Nested figures: ``seen``, ``unseen``, each kind of untrained scores by its name and with ``_unseen``,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .weights import load_efficientnet
+from ..weights import load_efficientnet
 
 _MAP_DEPTH = 10
 

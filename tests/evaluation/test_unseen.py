@@ -9,12 +9,20 @@ import torch
 from cmiclib.config import Config, ModelConfig
 from cmiclib.embed import embed_gallery, embed_queries
 from cmiclib.errors import BenchmarkError, MissingArrayError
-from cmiclib.evaluate import Scored, check_protocols
+from cmiclib.evaluation.report import Scored, check_protocols
+from cmiclib.evaluation.unseen import (
+    drawn,
+    evaluate_unseen,
+    judge_scores,
+    nearest,
+    overlaps,
+    same_category,
+    without_own,
+)
 from cmiclib.geometry import modified_hausdorff, unpack_voxels, voxel_iou
 from cmiclib.index import ShapeIndex
 from cmiclib.metrics import bootstrap_interval
 from cmiclib.model import attention_scores, build_model
-from cmiclib.unseen import drawn, evaluate_unseen, judge_scores, nearest, overlaps, same_category, without_own
 
 SMALL = Config(
     model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", image_size=32, dim=16, init="random")
@@ -133,7 +141,7 @@ def test_the_own_group_is_hidden_and_nothing_else(tiny_benchmark):
 
 @pytest.mark.parametrize("at_once", [1000, 4096, 1 << 30])
 def test_overlaps_equal_the_protocol_pair_by_pair(tiny_benchmark, gallery, monkeypatch, at_once):
-    monkeypatch.setattr("cmiclib.unseen.BYTES_AT_ONCE", at_once)
+    monkeypatch.setattr("cmiclib.evaluation.unseen.BYTES_AT_ONCE", at_once)
     own = np.array([6, 0, 3])
     found = overlaps(tiny_benchmark, own, gallery)
     a = [unpack_voxels(tiny_benchmark.voxels[i]) for i in own]

@@ -9,10 +9,10 @@ from released_archive import write_archive
 
 from cmiclib.config import Config, ModelConfig
 from cmiclib.errors import BenchmarkError, ConfigError
+from cmiclib.evaluation.released_protocol import released_table
 from cmiclib.geometry import modified_hausdorff, unpack_voxels, voxel_iou
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
-from cmiclib.modes import released_table
 from cmiclib.sources.release import prepare_release
 
 CONFIG = Config(

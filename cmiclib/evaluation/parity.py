@@ -14,12 +14,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .color import transfer_color
-from .config import LossConfig
-from .errors import SourceError
-from .io.files import check_regular
-from .losses import cmic_loss
-from .model import attention_scores, attention_weights
+from ..color import transfer_color
+from ..config import LossConfig
+from ..errors import SourceError
+from ..io.files import check_regular
+from ..losses import cmic_loss
+from ..model import attention_scores, attention_weights
 
 LIMIT = 64 << 20
 """Bytes of a file, packed and unpacked."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmiclib.baselines import category_prior, chance, untrained_scores
+from cmiclib.evaluation.baselines import category_prior, chance, untrained_scores
 from cmiclib.metrics import retrieval_metrics
 
 KEYS = ("top1", "top10", "category", "map10", "mrr")

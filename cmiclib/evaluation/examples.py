@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .altered import altered
-from .benchmark import Benchmark
-from .index import ShapeIndex
-from .model import CMIC, fused_weights
+from ..altered import altered
+from ..benchmark import Benchmark
+from ..index import ShapeIndex
+from ..model import CMIC, fused_weights
 
 
 def parameter_counts(model: CMIC) -> dict[str, int]:
@@ -86,7 +86,7 @@ def typical(table: pd.DataFrame, count: int) -> pd.DataFrame:
     So neither the best nor the worst is picked.
 
     Args:
-        table: :meth:`cmiclib.evaluate.Scored.table`.
+        table: :meth:`cmiclib.evaluation.report.Scored.table`.
         count: how many categories.
     """
     names = table.category.value_counts(sort=True).index[:count]
@@ -98,7 +98,7 @@ def worst(table: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return the photos that lose by most, at most one of each shape, the worst first.
 
     Args:
-        table: :meth:`cmiclib.evaluate.Scored.table`.
+        table: :meth:`cmiclib.evaluation.report.Scored.table`.
         count: how many at most; there may be fewer failures.
     """
     failed = table[table.margin < 0].sort_values(["margin", "query_id"])
