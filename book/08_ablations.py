@@ -47,8 +47,8 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cmiclib import figures
-from cmiclib.ablation_effects import SCALES, SMALLEST_EFFECT, Grid, along, claims_table, effect_table, lost_photos
-from cmiclib.ablations import SEEDS, for_profile, run_grid
+from cmiclib.study.effects import SCALES, SMALLEST_EFFECT, Grid, along, claims_table, effect_table, lost_photos
+from cmiclib.study.ablations import SEEDS, for_profile, run_grid
 from cmiclib.book import open_chapter
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
@@ -238,7 +238,7 @@ Markdown("; ".join(f"**{verdict}**: {count}" for verdict, count in said.items())
 # %% [markdown]
 # ## Try it
 #
-# Add a variant of your own to `VARIANTS` in `cmiclib/ablations.py`, such as
+# Add a variant of your own to `VARIANTS` in `cmiclib/study/ablations.py`, such as
 # `"all-views": Variant("twelve views a step", ("train.views=12",), "views")`, and run
 # `make ablations JOBS=2`: only the new one is trained, five times. Would you have guessed on which side of the band it
 # lands?

@@ -47,7 +47,7 @@ from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.config import profile
 from cmiclib.results import read_results
-from cmiclib.speed import least_seconds, median, step_cost
+from cmiclib.study.speed import least_seconds, median, step_cost
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
 bench = read_results(chapter.root / "data/results/bench.json")
@@ -189,7 +189,7 @@ Markdown(
 
 # %%
 from cmiclib.model import attention_scores
-from cmiclib.speed import random_gallery, seconds
+from cmiclib.study.speed import random_gallery, seconds
 
 query, views, weight = random_gallery(2_000, 256)
 now = {q: median(seconds(lambda q=q: attention_scores(query[:q], views, weight))) for q in (1, 256)}

@@ -14,7 +14,7 @@ from mpl_toolkits.mplot3d import Axes3D
 
 from cmiclib import figures
 from cmiclib.figures import style
-from cmiclib.speed import least_seconds, search_work
+from cmiclib.study.speed import least_seconds, search_work
 
 RNG = np.random.default_rng(0)
 AZIMUTHS = list(range(0, 360, 30))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from test_figures import assert_apart, photos, pictures, written
 
 from cmiclib import figures
-from cmiclib.ablations import VARIANTS
+from cmiclib.study.ablations import VARIANTS
 
 
 def draw(figure: Figure, name: str) -> Figure:

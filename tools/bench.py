@@ -37,7 +37,7 @@ from cmiclib.model import CMIC, attention_scores
 from cmiclib.scan import multiplies_bfloat16
 from cmiclib.sources.meshes import MeshFile, add_meshes
 from cmiclib.sources.sweethome import open_sweethome
-from cmiclib.speed import Limits, in_turns, peak_memory, random_gallery, search_work, seconds, step_cost
+from cmiclib.study.speed import Limits, in_turns, peak_memory, random_gallery, search_work, seconds, step_cost
 from cmiclib.tensor_file import Blocks
 from cmiclib.training.run import save_weights, write_json
 

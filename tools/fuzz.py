@@ -208,7 +208,7 @@ class Child:
         from fuzz_cases import CANARY
 
         from cmiclib.errors import CMICError
-        from cmiclib.speed import peak_memory
+        from cmiclib.study.speed import peak_memory
 
         folder, watch = self.work / "case", self.watch
         shutil.rmtree(folder, ignore_errors=True)

@@ -22,7 +22,7 @@ from cmiclib.config import PROFILES, Config
 from cmiclib.config import profile as profile_config
 from cmiclib.engine.distributed import ALONE, Processes, joined, own_device, share_statistics
 from cmiclib.model import CMIC
-from cmiclib.speed import median
+from cmiclib.study.speed import median
 from cmiclib.training.copies import Copies
 from cmiclib.training.loop import TrainingData, step_input, training_loss
 from cmiclib.training.optimizer import make_optimizer

@@ -26,8 +26,8 @@ def ablations(
     ] = False,
 ) -> None:
     """Run what is missing of all variants and seeds; the table is written after each run."""
-    from ..ablations import SEEDS, for_profile, run_grid
     from ..book import open_benchmark
+    from ..study.ablations import SEEDS, for_profile, run_grid
 
     root = find_root(Path.cwd())
     _check_profile(profile)
@@ -48,8 +48,8 @@ def ablation(
     benchmark: Benchmark = "sweethome",
 ) -> None:
     """Train and evaluate one variant anew, whatever is stored, and compare it with the stored row."""
-    from ..ablations import for_profile, run_variant, variant_config
     from ..book import open_benchmark
+    from ..study.ablations import for_profile, run_variant, variant_config
     from ..training.run import read_json
 
     root = find_root(Path.cwd())

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from ..altered import altered
 from ..benchmark import Benchmark
 from ..index import ShapeIndex
 from ..model import CMIC, fused_weights
+from ..study.variants import altered
 
 
 def parameter_counts(model: CMIC) -> dict[str, int]:

@@ -19,7 +19,7 @@ def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: floa
     an interval leaves zero out.
 
     Args:
-        tables: as :func:`cmiclib.ablation_effects.effect_table` returns them; the first one orders the rows.
+        tables: as :func:`cmiclib.study.effects.effect_table` returns them; the first one orders the rows.
         titles: of the panels.
         smallest: effect of interest, in [0, 1].
     """

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from ..speed import least_seconds, median
+from ..study.speed import least_seconds, median
 from .style import BLUE, FAINT, GREEN, INK, ORANGE, PINK, new_figure, percent_axis
 
 PRECISIONS = {"float32": BLUE, "bfloat16": ORANGE}
@@ -20,7 +20,7 @@ def search_scaling(rows: Rows) -> Figure:
 
     Args:
         rows: ``dtype``, ``shapes``, ``queries``, ``bytes``, ``operations`` and what
-            :meth:`cmiclib.speed.Limits.beside` returns. Dotted lines: the least time that the machine allows.
+            :meth:`cmiclib.study.speed.Limits.beside` returns. Dotted lines: the least time that the machine allows.
     """
     most, batch = max(row["shapes"] for row in rows), 256
     with new_figure(3.9) as figure:

@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..altered import altered
 from ..benchmark import Benchmark
 from ..config import Config, Fusion, parse_config
 from ..embed import embed_gallery, embed_in_shares, embed_queries
@@ -23,6 +22,7 @@ from ..errors import CheckpointError
 from ..io.files import check_regular, reason
 from ..metrics import top_k
 from ..model import CMIC, fused_scores, fused_weights
+from ..study.variants import altered
 from ..tensor_file import Blocks, write_tensors
 from ..training.run import write_atomically
 

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..altered import altered
 from ..batches import draw_batch
 from ..benchmark import Benchmark
 from ..config import TrainConfig
 from ..engine.distributed import ALONE, Processes
 from ..errors import BenchmarkError, TrainingError
+from ..study.variants import altered
 from .run import Run, write_atomically
 
 SAVE_SECONDS = 300.0

@@ -55,7 +55,7 @@ def kept_maps(config: Config, benchmark: Benchmark, folder: Path) -> Maps:
 
     Args:
         config: with frozen stages and copies.
-        benchmark: altered as the configuration says (:func:`cmiclib.altered.altered`).
+        benchmark: altered as the configuration says (:func:`cmiclib.study.variants.altered`).
         folder: where the files are.
 
     Raises:

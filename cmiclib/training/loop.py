@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..altered import altered
 from ..augment import augment_queries, augment_views
 from ..batches import draw_batch, step_generator
 from ..benchmark import Benchmark
@@ -32,6 +31,7 @@ from ..io.provenance import code_digest, environment
 from ..losses import cmic_loss
 from ..metrics import retrieval_metrics
 from ..model import CMIC, build_model
+from ..study.variants import altered
 from .copies import Copies, StillMaps, draw_photos, draw_views, make_copies
 from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn_if_collapsed
 from .optimizer import fuse_operations, learning_rate, make_optimizer, set_learning_rate

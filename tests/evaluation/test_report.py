@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 
-from cmiclib.altered import altered
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import BenchmarkError
 from cmiclib.evaluation import report as module
@@ -27,6 +26,7 @@ from cmiclib.evaluation.report import (
 from cmiclib.geometry import modified_hausdorff, unpack_voxels, voxel_iou
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
+from cmiclib.study.variants import altered
 from cmiclib.training.loop import train
 
 SMALL = Config(
@@ -180,7 +180,7 @@ import numpy as np, pandas as pd, torch
 from cmiclib.benchmark import Benchmark, FLAG_COLUMNS
 from cmiclib.evaluation.report import Scored, report
 from cmiclib.index import ShapeIndex
-from cmiclib.speed import peak_memory
+from cmiclib.study.speed import peak_memory
 
 shapes, queries, rng = 50_000, 2_000, np.random.default_rng(0)
 ids = [f"s{i}" for i in range(shapes)]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmiclib.altered import altered
 from cmiclib.config import Config, DataConfig, ModelConfig, TrainConfig
 from cmiclib.errors import ConfigError
+from cmiclib.study.variants import altered
 from cmiclib.training import kept_maps as module
 from cmiclib.training.kept_maps import kept_maps
 from cmiclib.training.loop import train

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cmiclib.altered import altered, evenly_spaced, silhouettes, wrong_masks
 from cmiclib.config import DataConfig
+from cmiclib.study.variants import altered, evenly_spaced, silhouettes, wrong_masks
 
 
 def test_by_default_nothing_is_altered(tiny_benchmark):

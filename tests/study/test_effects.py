@@ -8,7 +8,9 @@ import pytest
 from scipy import stats
 from toybook import REPOSITORY
 
-from cmiclib.ablation_effects import (
+from cmiclib.errors import CheckpointError
+from cmiclib.study.ablations import VARIANTS, Variant, config_hash, variant_config
+from cmiclib.study.effects import (
     CLAIMS,
     SCALES,
     SMALLEST_EFFECT,
@@ -22,8 +24,6 @@ from cmiclib.ablation_effects import (
     paired_effect,
     verdict,
 )
-from cmiclib.ablations import VARIANTS, Variant, config_hash, variant_config
-from cmiclib.errors import CheckpointError
 
 NAN = float("nan")
 STORED = REPOSITORY / "data" / "results" / "ablations.json"

@@ -3,7 +3,7 @@
 A run's result is one small JSON file, named after variant, seed and a hash of what it depends on. The table
 ``data/results/ablations.json`` is put together from these files and from its own rows; beside it,
 ``ablation_answers.json`` holds the first shape found for every validation photo, from which
-:mod:`cmiclib.ablation_effects` makes differences with their intervals.
+:mod:`cmiclib.study.effects` makes differences with their intervals.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed
 
-from .altered import altered
-from .benchmark import Benchmark
-from .config import AugmentConfig, Config, ModelConfig, TrainConfig
-from .embed import default_device, finish
-from .errors import ConfigError
-from .evaluation.report import Scored, score_run
-from .index import ShapeIndex
-from .io.provenance import code_digest, environment
-from .runner import locked
-from .training.kept_maps import Maps, kept_maps
-from .training.loop import METHOD, train
-from .training.run import Run, read_json, write_json
+from ..benchmark import Benchmark
+from ..config import AugmentConfig, Config, ModelConfig, TrainConfig
+from ..embed import default_device, finish
+from ..errors import ConfigError
+from ..evaluation.report import Scored, score_run
+from ..index import ShapeIndex
+from ..io.provenance import code_digest, environment
+from ..runner import locked
+from ..training.kept_maps import Maps, kept_maps
+from ..training.loop import METHOD, train
+from ..training.run import Run, read_json, write_json
+from .variants import altered
 
 SEEDS = (0, 1, 2, 3, 4)
 FULL = "full"
@@ -73,7 +73,7 @@ VARIANTS: dict[str, Variant] = {
     "half-batch": Variant("half the batch", ("train.batch=96",), "batch"),
     "quarter-batch": Variant("a quarter of the batch", ("train.batch=48",), "batch"),
 }
-"""Name → what is changed. Views and masks change in training and in evaluation, see :mod:`cmiclib.altered`."""
+"""Name → what is changed. Views and masks change in training and in evaluation, see :mod:`cmiclib.study.variants`."""
 
 REFERENCE = Config(
     profile="ablation",

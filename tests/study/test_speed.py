@@ -3,10 +3,19 @@
 import pytest
 import torch
 
-from cmiclib import speed
 from cmiclib.config import Config, profile
 from cmiclib.model import CMIC
-from cmiclib.speed import Limits, in_turns, least_seconds, median, random_gallery, search_work, seconds, step_cost
+from cmiclib.study import speed
+from cmiclib.study.speed import (
+    Limits,
+    in_turns,
+    least_seconds,
+    median,
+    random_gallery,
+    search_work,
+    seconds,
+    step_cost,
+)
 
 
 def test_the_first_call_warms_up_and_does_not_count():

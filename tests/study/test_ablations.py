@@ -16,8 +16,13 @@ import torch
 from toybook import make_book
 from typer.testing import CliRunner
 
-from cmiclib import ablations as module
-from cmiclib.ablations import (
+from cmiclib.cli import app
+from cmiclib.config import Config, ModelConfig, TrainConfig, profile
+from cmiclib.errors import BookError, ConfigError
+from cmiclib.evaluation.report import score_run
+from cmiclib.runner import locked
+from cmiclib.study import ablations as module
+from cmiclib.study.ablations import (
     REFERENCE,
     SEEDS,
     VARIANTS,
@@ -29,12 +34,7 @@ from cmiclib.ablations import (
     run_variant,
     variant_config,
 )
-from cmiclib.altered import altered
-from cmiclib.cli import app
-from cmiclib.config import Config, ModelConfig, TrainConfig, profile
-from cmiclib.errors import BookError, ConfigError
-from cmiclib.evaluation.report import score_run
-from cmiclib.runner import locked
+from cmiclib.study.variants import altered
 from cmiclib.training.loop import train
 
 TINY = Config(

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from .benchmark import Benchmark
-from .config import DataConfig
-from .damage import NOISE_CELLS, damage_masks
+from ..benchmark import Benchmark
+from ..config import DataConfig
+from ..damage import NOISE_CELLS, damage_masks
 
 BLOCK = 256
 """Masks that are damaged at a time."""

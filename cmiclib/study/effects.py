@@ -1,6 +1,6 @@
 """What each design choice is worth: differences paired by seed, their intervals, and verdicts on the paper's claims.
 
-All of it is computed from the two files that :func:`cmiclib.ablations.run_grid` writes.
+All of it is computed from the two files that :func:`cmiclib.study.ablations.run_grid` writes.
 
 **The interval.** A difference between two variants varies for two reasons: another seed trains another model, and
 other shapes would have been photographed. Its variance is the sum of two estimates: that of the mean over seeds, from
@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..training.run import read_json
 from .ablations import FULL, VARIANTS, Variant, answers_path
-from .training.run import read_json
 
 SMALLEST_EFFECT = 0.01
 """Smallest effect of interest: one point. A smaller one would not decide how anybody builds such a system."""

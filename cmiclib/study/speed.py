@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import Config
-from .model import CMIC
-from .scan import multiplies_bfloat16
+from ..config import Config
+from ..model import CMIC
+from ..scan import multiplies_bfloat16
 
 VIEWS, DIM = 12, 128
 

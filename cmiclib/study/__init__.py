@@ -1,0 +1,1 @@
+"""Experiments over many runs: ablations and their effects, variants of a benchmark, speed."""
