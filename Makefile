@@ -50,7 +50,7 @@ endif
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r .venv/requirements.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@if git rev-parse --git-dir > /dev/null 2>&1; then \
-	  git config filter.notebook.clean '.venv/bin/python -m cmiclib.notebooks clean' && \
+	  git config filter.notebook.clean '.venv/bin/python -m cmiclib.book.notebooks clean' && \
 	  git config filter.notebook.smudge cat && git config filter.notebook.required true; fi
 	@touch $@
 
@@ -82,7 +82,7 @@ vendor: $(STAMP) ## fetch the scripts that let the HTML open without a network (
 	@$(BIN)/cmic vendor
 
 notebooks: $(STAMP) ## write book/*.ipynb from book/*.py
-	@$(BIN)/python -m cmiclib.notebooks sync
+	@$(BIN)/python -m cmiclib.book.notebooks sync
 
 readme: $(STAMP) ## write README's result table from data/results/demo.json
 	@$(BIN)/cmic readme
@@ -120,7 +120,7 @@ types: $(STAMP) ## mypy
 	@$(BIN)/mypy
 
 check: lint types ## lint, types, and that scripts and notebooks agree
-	@$(BIN)/python -m cmiclib.notebooks check
+	@$(BIN)/python -m cmiclib.book.notebooks check
 
 format: $(STAMP) ## apply ruff's fixes and format
 	@$(BIN)/ruff check --fix .

@@ -37,7 +37,7 @@ if importlib.util.find_spec("cmiclib") is None:
     if not checkout.is_dir():
         raise ModuleNotFoundError("cmiclib is missing: open this in a checkout, after `make setup`")
     sys.path.insert(0, str(checkout))
-    from cmiclib.launch import install
+    from cmiclib.book.launch import install
 
     install(checkout)
 
@@ -59,7 +59,7 @@ from cmiclib.benchmark import file_sha256
 from cmiclib.book import open_chapter
 from cmiclib.figures.grids import grid
 from cmiclib.sources.sweethome_photos import photo_facts
-from cmiclib.tables import searchable
+from cmiclib.book.tables import searchable
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
 benchmark = chapter.benchmark

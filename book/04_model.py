@@ -31,7 +31,7 @@ if importlib.util.find_spec("cmiclib") is None:
     if not checkout.is_dir():
         raise ModuleNotFoundError("cmiclib is missing: open this in a checkout, after `make setup`")
     sys.path.insert(0, str(checkout))
-    from cmiclib.launch import install
+    from cmiclib.book.launch import install
 
     install(checkout)
 
@@ -56,7 +56,7 @@ from cmiclib.evaluation.report import Scored, report
 from cmiclib.figures.curves import attention_by_angle, distributions
 from cmiclib.index.cache import gallery_index
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
-from cmiclib.result_tables import percent
+from cmiclib.book.result_tables import percent
 from cmiclib.evaluation.examples import parameter_counts, typical
 from cmiclib.sources.sweethome_photos import photo_facts
 

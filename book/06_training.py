@@ -30,7 +30,7 @@ if importlib.util.find_spec("cmiclib") is None:
     if not checkout.is_dir():
         raise ModuleNotFoundError("cmiclib is missing: open this in a checkout, after `make setup`")
     sys.path.insert(0, str(checkout))
-    from cmiclib.launch import install
+    from cmiclib.book.launch import install
 
     install(checkout)
 
@@ -121,7 +121,7 @@ settings[~differs].drop(columns="paper")
 # library computed in bfloat16 on CPUs that can; it computes in fp32 on all of them now.
 
 # %%
-from cmiclib.results import read_results
+from cmiclib.book.results import read_results
 
 candidates = read_results(chapter.root / "data/results/candidates.json")
 frozen = pd.DataFrame(candidates["frozen"]["rows"]).sort_values("seen Top-1", ascending=False)
@@ -205,7 +205,7 @@ Markdown(
 # test photos; a number chosen that way is too good, and it is not done here.
 
 # %%
-from cmiclib.result_tables import percent
+from cmiclib.book.result_tables import percent
 
 looks = log.dropna(subset="val.mrr").set_index("step").filter(like="val.")
 looks = looks.drop(columns="val.queries").rename(columns=lambda name: name.removeprefix("val."))

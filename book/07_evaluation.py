@@ -30,7 +30,7 @@ if importlib.util.find_spec("cmiclib") is None:
     if not checkout.is_dir():
         raise ModuleNotFoundError("cmiclib is missing: open this in a checkout, after `make setup`")
     sys.path.insert(0, str(checkout))
-    from cmiclib.launch import install
+    from cmiclib.book.launch import install
 
     install(checkout)
 
@@ -102,7 +102,7 @@ if SPLIT == "test" and not OVERRIDES:
 # which shapes were photographed; they do not cover another training run.
 
 # %%
-from cmiclib.result_tables import measured_table, percent, published_table
+from cmiclib.book.result_tables import measured_table, percent, published_table
 
 table = measured_table(metrics)
 percent(table).set_index(table.label.rename("per cent"))
@@ -120,7 +120,7 @@ figures.result_points(table)
 from IPython.display import Markdown
 
 from cmiclib.metrics import paired_interval
-from cmiclib.result_tables import ROWS
+from cmiclib.book.result_tables import ROWS
 
 judged = scored.table()  # one row a photo
 rivals = {kind: Scored(scores, scored.rows, benchmark).table() for kind, scores in untrained.items()}
@@ -158,7 +158,7 @@ names = {"title": "benchmark", "method": "method", "year": "year", "source": "re
 published[list(names)].rename(columns=names).join(percent(published, ["top1", "top10"])).set_index("benchmark")
 
 # %%
-from cmiclib.results import read_results
+from cmiclib.book.results import read_results
 
 stored = read_results(chapter.root / "data/results/published.json")
 used = sorted(set(published.mark))

@@ -30,7 +30,7 @@ if importlib.util.find_spec("cmiclib") is None:
     if not checkout.is_dir():
         raise ModuleNotFoundError("cmiclib is missing: open this in a checkout, after `make setup`")
     sys.path.insert(0, str(checkout))
-    from cmiclib.launch import install
+    from cmiclib.book.launch import install
 
     install(checkout)
 
@@ -46,7 +46,7 @@ from IPython.display import Markdown
 from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.config import profile
-from cmiclib.results import read_results
+from cmiclib.book.results import read_results
 from cmiclib.study.speed import least_seconds, median, step_cost
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)

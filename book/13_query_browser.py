@@ -31,7 +31,7 @@ if importlib.util.find_spec("cmiclib") is None:
     if not checkout.is_dir():
         raise ModuleNotFoundError("cmiclib is missing: open this in a checkout, after `make setup`")
     sys.path.insert(0, str(checkout))
-    from cmiclib.launch import install
+    from cmiclib.book.launch import install
 
     install(checkout)
 
@@ -53,7 +53,7 @@ from cmiclib.book import open_chapter
 from cmiclib.browser import QueryBrowser, static_page
 from cmiclib.browser.retriever import Retriever
 from cmiclib.index.cache import gallery_index
-from cmiclib.results import read_results
+from cmiclib.book.results import read_results
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 index = gallery_index(chapter.run, chapter.benchmark)

@@ -29,7 +29,7 @@ if importlib.util.find_spec("cmiclib") is None:
     if not checkout.is_dir():
         raise ModuleNotFoundError("cmiclib is missing: open this in a checkout, after `make setup`")
     sys.path.insert(0, str(checkout))
-    from cmiclib.launch import install
+    from cmiclib.book.launch import install
 
     install(checkout)
 
@@ -56,8 +56,8 @@ from cmiclib.book import open_benchmark, open_chapter
 from cmiclib.io.images import read_mask
 from cmiclib.index import ShapeIndex
 from cmiclib.index.query import read_query
-from cmiclib.result_tables import failure_table, ingredient_table, percent, published_table, real_photo_table
-from cmiclib.results import read_results
+from cmiclib.book.result_tables import failure_table, ingredient_table, percent, published_table, real_photo_table
+from cmiclib.book.results import read_results
 from cmiclib.sources.own.folder import prepare_folder
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)

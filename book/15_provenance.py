@@ -30,7 +30,7 @@ if importlib.util.find_spec("cmiclib") is None:
     if not checkout.is_dir():
         raise ModuleNotFoundError("cmiclib is missing: open this in a checkout, after `make setup`")
     sys.path.insert(0, str(checkout))
-    from cmiclib.launch import install
+    from cmiclib.book.launch import install
 
     install(checkout)
 
@@ -45,7 +45,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cmiclib.book import open_chapter
-from cmiclib.runner import read_record
+from cmiclib.book.runner import read_record
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 benchmark, run = chapter.benchmark, chapter.run
@@ -139,7 +139,7 @@ Markdown(f"The seed of this run is {run.config.train.seed}.")
 # Loaded from `data/results/robustness.json`:
 
 # %%
-from cmiclib.results import compare, read_results
+from cmiclib.book.results import compare, read_results
 
 tried = read_results(chapter.root / "data/results/robustness.json")
 said = {

@@ -28,7 +28,7 @@ if importlib.util.find_spec("cmiclib") is None:
     if not checkout.is_dir():
         raise ModuleNotFoundError("cmiclib is missing: open this in a checkout, after `make setup`")
     sys.path.insert(0, str(checkout))
-    from cmiclib.launch import install
+    from cmiclib.book.launch import install
 
     install(checkout)
 
@@ -46,8 +46,8 @@ from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.evaluation.report import score_index
 from cmiclib.index.cache import gallery_index
-from cmiclib.result_tables import measured_table, percent, published_table
-from cmiclib.results import read_results
+from cmiclib.book.result_tables import measured_table, percent, published_table
+from cmiclib.book.results import read_results
 from cmiclib.evaluation.examples import examples, typical
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)

@@ -32,6 +32,10 @@ from scipy.io import savemat
 from cmiclib.benchmark import Benchmark
 from cmiclib.benchmark.splits import read_split
 from cmiclib.benchmark.writer import BenchmarkWriter
+from cmiclib.book.publish import Package, check_integrity
+from cmiclib.book.publish import unpack as unpack_script
+from cmiclib.book.results import read_results
+from cmiclib.book.runner import read_record
 from cmiclib.browser.packed import unpack
 from cmiclib.browser.page import model_uri
 from cmiclib.browser.upload import read_mask_upload, read_upload
@@ -43,10 +47,6 @@ from cmiclib.io.images import read_mask, read_photo
 from cmiclib.io.jittor import MAGIC, read_jittor
 from cmiclib.io.pickles import sha1
 from cmiclib.model import build_model
-from cmiclib.publish import Package, check_integrity
-from cmiclib.publish import unpack as unpack_script
-from cmiclib.results import read_results
-from cmiclib.runner import read_record
 from cmiclib.sources.binvox import read_binvox
 from cmiclib.sources.cars3d import read_model_ids
 from cmiclib.sources.cars3d.camera import read_poses as read_car_poses

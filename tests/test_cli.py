@@ -13,7 +13,7 @@ from released_archive import write_archive
 from toybook import make_book
 from typer.testing import CliRunner
 
-from cmiclib import runner
+from cmiclib.book import runner
 from cmiclib.cli import app
 from cmiclib.cli.book import parse_parameter
 from cmiclib.errors import ConfigError
@@ -260,7 +260,7 @@ def test_an_index_in_half_precision_is_smaller(tmp_path: Path, run_folder, tiny_
 def test_a_failed_chapter_ends_reproduce_with_its_name_after_the_report_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_benchmark
 ) -> None:
-    from cmiclib import publish
+    from cmiclib.book import publish
 
     monkeypatch.chdir(make_book(tmp_path))
     monkeypatch.setattr(publish, "fetch_vendor", lambda root: False)

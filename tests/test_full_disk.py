@@ -11,8 +11,8 @@ from own_folder import write_meshes, write_photos
 from safetensors.torch import load_file
 from toybook import make_book, write_chapter
 
-from cmiclib import runner
 from cmiclib.benchmark import Benchmark
+from cmiclib.book import runner
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import StorageError
 from cmiclib.index import ShapeIndex

@@ -6,7 +6,7 @@ import re
 import pytest
 from toybook import REPOSITORY
 
-from cmiclib import publish
+from cmiclib.book import publish
 from cmiclib.weights import WEIGHTS_PACKAGE, WEIGHTS_SHA256
 
 VERSION = re.compile(r"\d+(\.\d+)+([a-z.]+\d+)?")

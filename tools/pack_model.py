@@ -7,10 +7,10 @@ The run must have been trained on the shipped benchmark, with frozen convolution
 
 import sys
 
+from cmiclib.book.runner import commit
 from cmiclib.browser.packed import pack
 from cmiclib.browser.retriever import Retriever
 from cmiclib.index.cache import gallery_index
-from cmiclib.runner import commit
 from cmiclib.sources.sweethome import ROOT, open_sweethome
 from cmiclib.training.run import Run
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from .. import results
-from ..chapters import find_root
+from ..book import results
+from ..book.chapters import find_root
 from ..errors import BookError, ConfigError
 from .common import Outputs, Profile, show
 
@@ -23,8 +23,8 @@ def reproduce(
 ) -> None:
     """Run the chapters whose inputs changed and write the report; NAME=VALUE sets a chapter's parameter."""
     from ..book import open_benchmark
-    from ..publish import fetch_vendor
-    from ..runner import reproduce
+    from ..book.publish import fetch_vendor
+    from ..book.runner import reproduce
 
     root = find_root(Path.cwd())
     if fetch_vendor(root):
@@ -66,7 +66,7 @@ def parse_parameter(text: str) -> tuple[str, Any]:
 
 def write_report(root: Path, profile: str, outputs: str) -> None:
     """Build the HTML if need be and say where it is."""
-    from ..publish import publish
+    from ..book.publish import publish
 
     page, built = publish(root, profile, outputs)
     typer.echo(f"report: {os.path.relpath(page, root)}" + ("" if built else " (unchanged)"))
@@ -79,7 +79,7 @@ def book(profile: Profile = "demo", outputs: Outputs = "outputs") -> None:
 
 def vendor() -> None:
     """Fetch the scripts that let the report open without a network."""
-    from ..publish import fetch_vendor
+    from ..book.publish import fetch_vendor
 
     fetched = fetch_vendor(find_root(Path.cwd()))
     typer.echo("fetched into vendor/" if fetched else "vendor/ is complete")
@@ -94,8 +94,8 @@ def app(
     tab: Annotated[bool, typer.Option("--tab/--no-tab", help="open it in the web browser")] = True,
 ) -> None:
     """Open the query browser as an app on this machine."""
+    from ..book.publish import fetch_vendor
     from ..browser.app import serve
-    from ..publish import fetch_vendor
     from ..sources.sweethome import ROOT
 
     try:

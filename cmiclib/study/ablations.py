@@ -20,13 +20,13 @@ import torch
 from joblib import Parallel, delayed
 
 from ..benchmark import Benchmark
+from ..book.runner import locked
 from ..config import AugmentConfig, Config, ModelConfig, TrainConfig
 from ..embed import default_device, finish
 from ..errors import ConfigError
 from ..evaluation.report import Scored, score_run
 from ..index import ShapeIndex
 from ..io.provenance import code_digest, environment
-from ..runner import locked
 from ..training.kept_maps import Maps, kept_maps
 from ..training.loop import METHOD, train
 from ..training.run import Run, read_json, write_json

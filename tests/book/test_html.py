@@ -10,7 +10,7 @@ import pytest
 from chromium import Watched, chromium
 from toybook import REPOSITORY, make_book, write_chapter
 
-from cmiclib import publish, runner
+from cmiclib.book import publish, runner
 
 pytestmark = pytest.mark.browser
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from toybook import REPOSITORY, make_book
 
-from cmiclib import notebooks
-from cmiclib.chapters import pages, read_book
+from cmiclib.book import notebooks
+from cmiclib.book.chapters import pages, read_book
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_git_never_gets_outputs(book: Path) -> None:
     root = book.parent
     git(root, "init", "-q")
     (root / ".gitattributes").write_text((REPOSITORY / ".gitattributes").read_text())
-    git(root, "config", "filter.notebook.clean", f"'{sys.executable}' -m cmiclib.notebooks clean")
+    git(root, "config", "filter.notebook.clean", f"'{sys.executable}' -m cmiclib.book.notebooks clean")
     notebook = notebooks.derive(book / "first.py")
     (book / "first.ipynb").write_text(json.dumps(executed(notebook)))
     git(root, "add", ".")

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from toybook import REPOSITORY, make_book
 
-from cmiclib import publish
+from cmiclib.book import publish
+from cmiclib.book.publish import Package
 from cmiclib.errors import BookError
-from cmiclib.publish import Package
 
 
 def make_archive(path: Path, files: dict[str, str]) -> Package:

@@ -13,7 +13,7 @@ from live import PATIENCE, RANKING, free_port, lab, names, opened, send, start
 from PIL import Image
 from toybook import REPOSITORY
 
-from cmiclib import publish
+from cmiclib.book import publish
 from cmiclib.browser.app import notebook
 from cmiclib.browser.retriever import Choice, Question
 from cmiclib.browser.upload import read_upload

@@ -11,7 +11,7 @@ from chromium import PALE, Watched, chromium
 from toybook import REPOSITORY
 from typer.testing import CliRunner
 
-from cmiclib import publish
+from cmiclib.book import publish
 from cmiclib.browser import static_page
 from cmiclib.cli import app
 

@@ -16,11 +16,11 @@ import torch
 from toybook import make_book
 from typer.testing import CliRunner
 
+from cmiclib.book.runner import locked
 from cmiclib.cli import app
 from cmiclib.config import Config, ModelConfig, TrainConfig, profile
 from cmiclib.errors import BookError, ConfigError
 from cmiclib.evaluation.report import score_run
-from cmiclib.runner import locked
 from cmiclib.study import ablations as module
 from cmiclib.study.ablations import (
     REFERENCE,

@@ -7,7 +7,7 @@ import pytest
 from toybook import make_book
 
 from cmiclib import book
-from cmiclib.chapters import find_root
+from cmiclib.book.chapters import find_root
 from cmiclib.errors import BenchmarkError, BookError, ConfigError
 
 

@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from toybook import BODY, make_book, write_chapter
 
-from cmiclib import runner
-from cmiclib.chapters import read_book, selected
+from cmiclib.book import runner
+from cmiclib.book.chapters import read_book, selected
 from cmiclib.errors import BookError, ConfigError
 
 

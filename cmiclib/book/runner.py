@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..config import profile as profile_config
+from ..errors import BookError, StorageError
+from ..io.files import read_json
 from .chapters import Chapter, check_parameters, read_book, selected
-from .config import profile as profile_config
-from .errors import BookError, StorageError
-from .io.files import read_json
 from .notebooks import derive
 
 KERNEL_ENVIRONMENT = {
@@ -146,7 +146,7 @@ def reproduce(
 
 def environment() -> dict[str, Any]:
     """Return machine, versions and date; imported late, because it brings torch in."""
-    from .io.provenance import environment
+    from ..io.provenance import environment
 
     return dict(environment())
 

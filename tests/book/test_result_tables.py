@@ -5,8 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmiclib.errors import BookError
-from cmiclib.result_tables import (
+from cmiclib.book.result_tables import (
     ROWS,
     failure_table,
     ingredient_table,
@@ -15,6 +14,7 @@ from cmiclib.result_tables import (
     published_table,
     real_photo_table,
 )  # fmt: skip
+from cmiclib.errors import BookError
 
 PUBLISHED = Path(__file__).parents[1] / "data/results/published.json"
 METRICS = {

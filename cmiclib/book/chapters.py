@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from ..errors import BookError
 from . import launch
-from .errors import BookError
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def read_book(root: Path) -> list[Chapter]:
 
 
 def read_chapter(path: Path) -> Chapter:
-    """Read one script: its header and its parameters; its text is without what :mod:`cmiclib.launch` wrote there."""
+    """Read one script: its header and its parameters; its text is without what :mod:`cmiclib.book.launch` wrote there."""
     import jupytext
 
     text = launch.without(path.read_text("utf-8"))

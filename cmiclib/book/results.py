@@ -7,8 +7,8 @@ name → the largest difference that counts as agreement), and the date, machine
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import BookError
-from .io.files import read_json
+from ..errors import BookError
+from ..io.files import read_json
 
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 ROWS = {

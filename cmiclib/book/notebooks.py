@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> int:
             if problems:
                 print("  How to fix: make notebooks, then git add book README.md", file=sys.stderr)
             return 1 if problems else 0
-    print("usage: python -m cmiclib.notebooks clean|sync|check", file=sys.stderr)
+    print("usage: python -m cmiclib.book.notebooks clean|sync|check", file=sys.stderr)
     return 2
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from toybook import REPOSITORY, make_book
 
-from cmiclib import book, launch
-from cmiclib.chapters import read_book, read_chapter
+from cmiclib import book
+from cmiclib.book import launch
+from cmiclib.book.chapters import read_book, read_chapter
 from cmiclib.errors import BookError
 
 PUBLIC = "https://github.com/someone/shapes"
@@ -140,7 +141,7 @@ def test_the_first_cell_does_nothing_says_what_to_do_or_fetches(bare: Path, root
     origin = root / "origin"
     for name in (
         "cmiclib/__init__.py",
-        "cmiclib/launch.py",
+        "cmiclib/book/launch.py",
         "cmiclib/errors.py",
         "pyproject.toml",
         "requirements.lock",
@@ -161,7 +162,7 @@ def test_a_chapter_runs_in_an_empty_folder(tmp_path: Path) -> None:
     import nbformat
     import papermill
 
-    from cmiclib.notebooks import derive
+    from cmiclib.book.notebooks import derive
 
     (tmp_path / "empty").mkdir()
     notebook = nbformat.from_dict(derive(REPOSITORY / "book/05_losses.py"))
