@@ -186,7 +186,7 @@ def settings(port: int, tab: bool) -> dict[str, Any]:
     }
     voila = {
         "show_tracebacks": False, "theme": "light", "allow_template_override": "NO", "allow_theme_override": "NO",
-        "file_allowlist": [], "multi_kernel_manager_class": "cmiclib.visitors.FewKernels",
+        "file_allowlist": [], "multi_kernel_manager_class": "cmiclib.browser.visitors.FewKernels",
     }  # fmt: skip
     return {
         "Voila": {"ip": "127.0.0.1", "port": port, "port_retries": 0, "open_browser": tab, "tornado_settings": tornado},

@@ -23,7 +23,7 @@ from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from cmiclib.browser import app
 from cmiclib.browser.upload import MAX_BYTES
-from cmiclib.visitors import FewKernels
+from cmiclib.browser.visitors import FewKernels
 
 SECRET = "nobody-shall-read-this"
 
