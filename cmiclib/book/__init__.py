@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..benchmark import Benchmark
     from ..training.run import Run
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 SMOKE_SHAPES = 24  # as many of sweethome's shapes as the smallest profile takes
 
 

@@ -55,7 +55,7 @@ def digest(*parts: Any) -> str:
 
 def library_hash() -> str:
     """Return one hash of the text of every module of this package, and of the style and script beside them."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     texts = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".css", ".js"))
     return digest([[str(path.relative_to(package)), path.read_text("utf-8")] for path in texts])
 

@@ -1,8 +1,8 @@
 """What the browser knows, without any widget: a question about a photo in, the answer with its reasons out.
 
 The live widget, the app and the static page of the report all show an :class:`Answer` of :meth:`Retriever.answer`. A
-photo of the benchmark is searched with its stored crop, as :mod:`cmiclib.evaluation.report` does; any other photo is cut as
-``cmic search`` cuts it.
+photo of the benchmark is searched with its stored crop, as :mod:`cmiclib.evaluation.report` does; any other photo is
+cut as ``cmic search`` cuts it.
 """
 
 from collections.abc import Callable

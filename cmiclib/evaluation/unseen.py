@@ -1,8 +1,8 @@
 """Retrieval in a repository that lacks the photo's own shape: how near to it is what comes first?
 
 No shape there is right, so Top-k means nothing. What is left is the category of the first shape, and its distance and
-overlap to the photo's own shape, d_HAU and d_IoU as in :func:`cmiclib.evaluation.report.pair_distances`. Their scale depends on
-the repository; :func:`nearest` and :func:`drawn` give its two ends. The released test searches the photo's category
+overlap to the photo's own shape, d_HAU and d_IoU as in :func:`cmiclib.evaluation.report.pair_distances`. Their scale
+depends on the repository; :func:`nearest` and :func:`drawn` give its two ends. The released test searches the photo's category
 only (:mod:`cmiclib.evaluation.released_protocol`); here both ways are measured.
 """
 

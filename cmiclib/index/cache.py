@@ -43,7 +43,7 @@ def gallery_index(run: Run, benchmark: Benchmark) -> ShapeIndex:
 
 
 def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dict[str, Tensor]:
-    """Return :func:`cmiclib.evaluation.baselines.untrained_scores` of a split's photos over the gallery, each (Q, N) float32.
+    """Return the untrained scores of a split's photos over the gallery, each (Q, N) float32.
 
     Args:
         benchmark: photos and gallery.

@@ -1,8 +1,8 @@
 """What frozen stages return for a benchmark's pictures, kept in files, so that runs which agree in it share it.
 
 Runs that differ in their loss, their batch or their fusion see the same augmented copies where they share the seed;
-see :mod:`cmiclib.training.copies`. Each file is named by a hash of all that its content depends on: the frozen weights, the
-pictures, what happens to them before they reach the frozen stages, and the code.
+see :mod:`cmiclib.training.copies`. Each file is named by a hash of all that its content depends on: the frozen weights,
+the pictures, what happens to them before they reach the frozen stages, and the code.
 """
 
 import fcntl

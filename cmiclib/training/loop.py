@@ -75,7 +75,7 @@ class TrainingData:
         )
 
     def with_copies(self, model: CMIC, config: Config, progress: bool = True) -> "TrainingData":
-        """Add the copies that ``train.copies`` and ``train.view_copies`` ask for; see :mod:`cmiclib.training.copies`."""
+        """Add the copies that ``train.copies`` and ``train.view_copies`` ask for; see :mod:`.copies`."""
         if not config.train.copies and not config.train.view_copies:
             return self
         return replace(self, copies=make_copies(model, self.photos, self.views, config, progress))

@@ -16,7 +16,7 @@ from cmiclib.book.result_tables import (
 )  # fmt: skip
 from cmiclib.errors import BookError
 
-PUBLISHED = Path(__file__).parents[1] / "data/results/published.json"
+PUBLISHED = Path(__file__).parents[2] / "data/results/published.json"
 METRICS = {
     "gallery_size": 9,
     "chance": {"top1": 0.125, "top10": 1.0, "queries": 8},

@@ -7,7 +7,7 @@ from cmiclib.errors import SourceError
 from cmiclib.evaluation import parity
 from cmiclib.evaluation.parity import parity_table
 
-FOLDER = Path(__file__).parent / "data" / "parity"
+FOLDER = Path(__file__).parents[1] / "data" / "parity"
 
 
 def test_every_quantity_agrees():

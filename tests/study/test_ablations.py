@@ -306,7 +306,7 @@ t.grid(Benchmark.open({benchmark!r}), Path({folder!r}), jobs={jobs})
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_grid_that_was_killed_three_times_ends_as_an_undisturbed_one(undisturbed, tiny_benchmark, tmp_path, jobs):
     text = SCRIPT.format(
-        tests=str(Path(__file__).parent), benchmark=str(tiny_benchmark.path), folder=str(tmp_path), jobs=jobs
+        tests=str(Path(__file__).parents[1]), benchmark=str(tiny_benchmark.path), folder=str(tmp_path), jobs=jobs
     )
 
     def start():

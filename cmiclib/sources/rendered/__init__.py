@@ -1,4 +1,4 @@
-"""A gallery without photos to a benchmark with rendered ones: `cmiclib.sources.rendered.photo` takes pictures of every shape."""
+"""Turn a gallery without photos into a benchmark whose photos are rendered; :mod:`.photo` renders one."""
 
 import hashlib
 from functools import partial
