@@ -18,22 +18,6 @@
 #
 # It needs the record that `make reproduce` keeps in `outputs/<profile>/provenance.json`.
 
-# %% tags=["launch", "hide-cell"]
-# Does nothing where the library can be imported. Elsewhere, as in Colab, it installs what a checkout around it lacks.
-import importlib.util
-import sys
-from pathlib import Path
-
-if importlib.util.find_spec("cmiclib") is None:
-    above = [folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "cmiclib" / "launch.py").is_file()]
-    checkout = above[0] if above else Path.cwd() / "cmic"
-    if not checkout.is_dir():
-        raise ModuleNotFoundError("cmiclib is missing: open this in a checkout, after `make setup`")
-    sys.path.insert(0, str(checkout))
-    from cmiclib.book.launch import install
-
-    install(checkout)
-
 # %% tags=["parameters"]
 PROFILE = "demo"
 BENCHMARK = "sweethome"

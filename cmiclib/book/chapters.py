@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from ..errors import BookError
-from . import launch
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,10 @@ def read_book(root: Path) -> list[Chapter]:
 
 
 def read_chapter(path: Path) -> Chapter:
-    """Read one script: its header and its parameters; its text is without what :mod:`cmiclib.book.launch` wrote there."""
+    """Read one script: its header and its parameters."""
     import jupytext
 
-    text = launch.without(path.read_text("utf-8"))
+    text = path.read_text("utf-8")
     notebook = jupytext.reads(text, fmt="py:percent")
     needs = notebook.metadata.get("cmic", {}).get("needs", [])
     parameters = {

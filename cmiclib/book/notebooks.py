@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import launch
-
 NOTEBOOK_METADATA = ("cmic", "kernelspec")
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -95,18 +93,14 @@ def main(arguments: list[str]) -> int:
             sys.stdout.buffer.write(dumps(clean(notebook)).encode())
             return 0
         case ["sync"]:
-            written = launch.write(Path()) + sync(Path("book"))
+            written = sync(Path("book"))
             print("\n".join(f"wrote {path}" for path in written) or "the notebooks agree with their scripts")
             return 0
         case ["check"]:
-            stale = [
-                f"{path} has other badges or another first cell than _config.yml says"
-                for path in launch.write(Path(), check=True)
-            ]
-            problems = stale + drift(Path("book"))
+            problems = drift(Path("book"))
             print("\n".join(problems) or "the notebooks agree with their scripts")
             if problems:
-                print("  How to fix: make notebooks, then git add book README.md", file=sys.stderr)
+                print("  How to fix: make notebooks, then git add book", file=sys.stderr)
             return 1 if problems else 0
     print("usage: python -m cmiclib.book.notebooks clean|sync|check", file=sys.stderr)
     return 2

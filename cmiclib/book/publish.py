@@ -18,7 +18,6 @@ from typing import Any
 
 from ..errors import BookError
 from ..io.files import read_limited
-from . import launch
 from .chapters import pages
 from .runner import digest, library_hash, locked, read_record, write_record
 
@@ -226,7 +225,7 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
         shutil.copy(path, site)
     for path in sources(root):
         shutil.copy(path, site / path.relative_to(root / "book"))
-    complete, where = True, launch.repository(root)
+    complete = True
     for name in pages(root):
         if (site / f"{name}.md").exists():
             continue
@@ -234,8 +233,7 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
         notebook = folder / "notebooks" / f"{name}.ipynb"
         complete &= status == "ok" and notebook.exists()
         if notebook.exists():
-            badges = launch.badges(where, f"book/{notebook.name}", "_static")
-            shown = for_reading(json.loads(notebook.read_text("utf-8")), badges)
+            shown = for_reading(json.loads(notebook.read_text("utf-8")))
             (site / notebook.name).write_text(json.dumps(shown), "utf-8")
         else:
             text = f"# {name}\n\n:::{{warning}}\nThis chapter was not run here ({status}).\n:::\n"
@@ -243,24 +241,18 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
     return complete
 
 
-def for_reading(notebook: dict[str, Any], badges: str = "") -> dict[str, Any]:
-    """Return an executed notebook as the report shows it.
+def for_reading(notebook: dict[str, Any]) -> dict[str, Any]:
+    """Return an executed notebook (parsed JSON) as the report shows it.
 
-    Default parameters and the cells of :mod:`cmiclib.book.launch` are left out, the parameters used are folded away.
-
-    Args:
-        notebook: as parsed JSON.
-        badges: Markdown for a cell below the title; empty: none.
+    Default parameters are left out, the parameters used are folded away.
     """
     cells: list[dict[str, Any]] = []
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags", [])
         if "injected-parameters" in tags:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
-        if not {"parameters", launch.TAG} & set(tags):
+        if "parameters" not in tags:
             cells.append(cell)
-    if badges:
-        cells.insert(1, {"cell_type": "markdown", "id": "badges", "metadata": {}, "source": badges})
     return notebook | {"cells": cells}
 
 

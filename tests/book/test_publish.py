@@ -146,18 +146,3 @@ def test_staged_notebooks_show_the_values_used_not_the_defaults(root: Path) -> N
     assert [cell["metadata"]["tags"] for cell in cells] == [["injected-parameters", "hide-input"]]
     staged = {path.name for path in (folder / "site").iterdir()}
     assert {"_config.yml", "_toc.yml", "page.md", "references.bib", "first.ipynb", "extra"} <= staged
-
-
-def test_staged_notebooks_have_the_badges_of_today_and_not_those_of_the_run(root: Path) -> None:
-    folder = root / "outputs/smoke"
-    path, config = folder / "notebooks/first.ipynb", root / "_config.yml"
-    notebook = json.loads(path.read_text())
-    old = {"cell_type": "markdown", "metadata": {"tags": ["launch"]}, "source": "an address of yesterday"}
-    title = {"cell_type": "markdown", "metadata": {}, "source": "# Title"}
-    path.write_text(json.dumps(notebook | {"cells": [title, old, *notebook["cells"]]}))
-    for url, count in (("", 2), ("https://github.com/someone/shapes", 3)):
-        config.write_text(config.read_text().replace('url: ""', f'url: "{url}"'))
-        publish.stage(root, folder, json.loads((folder / "provenance.json").read_text()))
-        cells = json.loads((folder / "site/first.ipynb").read_text())["cells"]
-        assert len(cells) == count and cells[0]["source"] == "# Title"
-        assert "yesterday" not in str(cells) and ("_static/open-colab.svg" in cells[1]["source"]) == bool(url)
