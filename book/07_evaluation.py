@@ -42,7 +42,8 @@ import numpy as np
 import pandas as pd
 
 from cmiclib.evaluation.report import Scored, by_category, by_part, evaluate_scored, score_index
-from cmiclib.index.cache import gallery_index, kept_untrained_scores
+from cmiclib.evaluation.baselines import kept_untrained_scores
+from cmiclib.index.cache import gallery_index
 
 scored = score_index(gallery_index(run, benchmark), benchmark, SPLIT)
 print(f"{scored.scores.shape[0]} photos × {scored.scores.shape[1]} shapes")

@@ -50,7 +50,7 @@ reference, variants = for_profile(PROFILE)
 # of steps, so they also see fewer photos. Hard negatives are weighted as in {cite:t}`robinson2021hard`.
 
 # %%
-listed = pd.DataFrame({"changes": {v.title: ", ".join(v.overrides) or "–" for v in variants.values()}})
+listed = pd.DataFrame({"changes": {v.title: ", ".join(v.changes) or "–" for v in variants.values()}})
 listed.assign(part=[v.part for v in variants.values()], against=[variants[v.against].title for v in variants.values()])
 
 # %% [markdown]

@@ -215,5 +215,5 @@ pd.Series({name: cell(figures, name) for name in measures}, name="mean").to_fram
 # ## Try it
 #
 # Is it the nearest shape that training teaches, or the same one? Replace `hidden.scores` in `first_shapes` by the
-# scores of the untrained network, `cmiclib.index.cache.kept_untrained_scores(benchmark, "test",
+# scores of the untrained network, `cmiclib.evaluation.baselines.kept_untrained_scores(benchmark, "test",
 # chapter.outputs)["untrained"]`, with the same shapes hidden, and compare the first two rows of the table.

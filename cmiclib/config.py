@@ -103,16 +103,6 @@ class AugmentConfig(_Frozen):
         return self
 
 
-class DataConfig(_Frozen):
-    """What a run sees of the benchmark, in training and in evaluation; by default all of it, as it is."""
-
-    views: int = Field(12, ge=1, le=12, description="views of each shape, evenly spaced around it")
-    shading: Literal["gray", "none"] = Field("gray", description="'none': views are silhouettes; not in the paper")
-    mask_error: float = Field(
-        0.0, ge=0, le=1, description="how wrong each photo's mask is, always in the same way; not in the paper"
-    )
-
-
 class LossConfig(_Frozen):
     """Instance and category contrastive loss."""
 
@@ -178,7 +168,6 @@ class Config(_Frozen):
     """Everything a run depends on besides the benchmark and the code."""
 
     profile: str = "custom"
-    data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
@@ -201,8 +190,8 @@ class Config(_Frozen):
         return self
 
     def digest(self) -> str:
-        """Return a hexadecimal hash of all values; equal configurations have equal hashes."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Return a hexadecimal hash of the values that differ from the defaults; a new option renames no run."""
+        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def override(self, assignments: Iterable[str]) -> "Config":

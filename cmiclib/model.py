@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from .config import Fusion, ModelConfig
 from .encoders import Encoder, load_initial_weights
-from .training.jittor_optim import keep_biased_variance
 
 CHUNK_ELEMENTS, DEVICE_CHUNK_ELEMENTS = 1 << 18, 1 << 26
 """Elements of one (q, V, n) block without gradients: 1 MB in float32 stays in a core's cache; a GPU has room."""
@@ -59,7 +58,7 @@ def attention_scores(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
     if _is_worth_compiling(query, views, weight):
         from .scan import scan  # takes a moment to load
 
-        return scan(query.detach(), views.detach(), weight.detach())
+        return scan(query.detach(), views.detach(), weight.detach(), few=len(query) <= FEW_QUERIES)
     turned = query @ weight.T  # (Q, d)
     scores = query.new_empty(len(query), len(views))  # (Q, N)
     chunk = CHUNK_ELEMENTS if query.device.type == "cpu" else DEVICE_CHUNK_ELEMENTS
@@ -140,8 +139,6 @@ class CMIC(nn.Module):
         )
         if config.shared_head:
             self.view_encoder.head[1] = self.query_encoder.head[1]
-        if config.running_variance == "biased":
-            keep_biased_variance(self)
         # The same start as the bias-free nn.Linear of the released code, unless the configuration wants another one: a
         # multiple of the identity lets the views that resemble the query count more from the first step on.
         linear = nn.Linear(config.dim, config.dim, bias=False).weight.detach()

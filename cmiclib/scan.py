@@ -18,29 +18,28 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 from torch import Tensor
 
-from .model import FEW_QUERIES
-
 QUERIES = 256
 """Of a block: both products of a shape's twelve views fit into a core's first cache."""
 PRODUCTS = 1 << 20
 """Numbers in a block of products: 4 MB, which stay in the caches of the cores."""
 
 
-def scan(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
+def scan(query: Tensor, views: Tensor, weight: Tensor, *, few: bool) -> Tensor:
     """Compute :func:`cmiclib.model.attention_scores` without gradients, on the CPU.
 
     Args:
         query: (Q, d) float32, rows of length 1.
         views: (N, V, d) float32 or bfloat16, last axis of length 1; may be memory-mapped.
         weight: (d, d) float32, the matrix W.
+        few: take the way of a few queries; Q should be at most about 4.
 
     Returns:
-        (Q, N) float32. From views in bfloat16, up to ``FEW_QUERIES`` queries are scored as they are; more of them are
+        (Q, N) float32. From views in bfloat16, a few queries are scored as they are; many are
         rounded to bfloat16, too, and so are their products, where the processor multiplies such matrices.
     """
     turned = query @ weight.T  # (Q, d)
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-    scores = _scan_few(query, turned, views) if len(query) <= FEW_QUERIES else _scan_many(query, turned, views)
+    scores = _scan_few(query, turned, views) if few else _scan_many(query, turned, views)
     # A comparison with what is no number says no, so that a maximum would pass over it.
     scores[~turned.isfinite().all(dim=1)] = torch.nan
     return scores

@@ -43,6 +43,7 @@ from cmiclib.config import Config, ModelConfig
 from cmiclib.evaluation.parity import read_arrays
 from cmiclib.geometry import load_mesh, normalise
 from cmiclib.index import ShapeIndex
+from cmiclib.io.atomic import write_json
 from cmiclib.io.images import read_mask, read_photo
 from cmiclib.io.jittor import MAGIC, read_jittor
 from cmiclib.io.pickles import sha1
@@ -60,7 +61,7 @@ from cmiclib.sources.rendered import Subject, photograph, read_poses
 from cmiclib.sources.shapenet import read_taxonomy
 from cmiclib.sources.sweethome import SHIPPED_COLUMNS, prepare_sweethome
 from cmiclib.sources.sweethome_photos import photo_facts
-from cmiclib.training.run import Run, load_reference_checkpoint, load_state, save_weights, write_json
+from cmiclib.training.run import Run, load_reference_checkpoint, load_state, save_weights
 from cmiclib.weights import read_weights
 
 CANARY = "executed-by-a-file"

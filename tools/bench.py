@@ -31,15 +31,15 @@ from cmiclib.cli.method import evaluate
 from cmiclib.config import AugmentConfig, profile
 from cmiclib.embed import default_device
 from cmiclib.evaluation.released_code import released_photo, released_scores, released_view
-from cmiclib.index import ShapeIndex, write_index
+from cmiclib.index import ShapeIndex
+from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.model import CMIC, attention_scores
 from cmiclib.scan import multiplies_bfloat16
 from cmiclib.sources.meshes import MeshFile, add_meshes
 from cmiclib.sources.sweethome import open_sweethome
 from cmiclib.study.speed import Limits, in_turns, peak_memory, random_gallery, search_work, seconds, step_cost
-from cmiclib.tensor_file import Blocks
-from cmiclib.training.run import save_weights, write_json
+from cmiclib.training.run import save_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SHAPES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
@@ -84,13 +84,13 @@ def million() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         path = Path(folder) / "million.index"
         generator = torch.Generator().manual_seed(0)
-        blocks = (
-            F.normalize(torch.randn(10_000, 12, 128, generator=generator), dim=-1) for _ in range(MILLION // 10_000)
-        )
         weight = torch.randn(128, 128, generator=torch.Generator().manual_seed(1)) / 4
         written = time.perf_counter()
-        views = Blocks((MILLION, 12, 128), torch.float32, (F.normalize(block, dim=-1) for block in blocks))
-        write_index(path, views, weight, [str(i) for i in range(MILLION)])
+        gallery = np.lib.format.open_memmap(Path(folder) / "views.npy", "w+", np.float32, (MILLION, 12, 128))
+        for start in range(0, MILLION, 10_000):
+            block = F.normalize(torch.randn(10_000, 12, 128, generator=generator), dim=-1)
+            gallery[start : start + 10_000] = F.normalize(block, dim=-1).numpy()
+        ShapeIndex(torch.from_numpy(gallery), weight, [str(i) for i in range(MILLION)]).save(path)
         written = time.perf_counter() - written
         command = [sys.executable, __file__, "--million", str(path)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)  # its peak memory is its own

@@ -13,8 +13,9 @@ from typing import Any
 
 from cmiclib.benchmark import Benchmark
 from cmiclib.config import profile
+from cmiclib.io.atomic import write_json
 from cmiclib.training.loop import run_name, train_or_load
-from cmiclib.training.run import Run, write_json
+from cmiclib.training.run import Run
 
 KEPT = ("top1", "top10", "category", "mrr")
 

@@ -20,9 +20,9 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.model import attention_scores
-from cmiclib.training.run import write_json
 
 SHIPPED = Path(__file__).parents[1] / "data/browser/sweethome.safetensors"
 CLUSTERS = (16, 64, 256, 1024)

@@ -21,9 +21,9 @@ from PIL import Image
 
 from cmiclib.browser import QueryBrowser
 from cmiclib.browser.app import shipped_browser
+from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.sources.sweethome import open_sweethome
-from cmiclib.training.run import write_json
 
 UPLOAD = (4000, 3000)  # pixels, as telephones take them
 TIMES = 9

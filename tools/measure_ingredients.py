@@ -20,10 +20,10 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.config import profile
 from cmiclib.evaluation.report import score_index
 from cmiclib.index import ShapeIndex
+from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import paired_interval
 from cmiclib.training.loop import train_or_load
-from cmiclib.training.run import write_json
 
 SCALE = [
     "model.image_size=96", "train.batch=64", "train.steps=200", "train.eval_every=200", "train.view_copies=2",

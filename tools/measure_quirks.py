@@ -15,11 +15,11 @@ import numpy as np
 from cmiclib.benchmark import Benchmark
 from cmiclib.config import PRESETS, profile
 from cmiclib.evaluation.report import score_run
+from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import paired_interval
 from cmiclib.sources.sweethome import open_sweethome
 from cmiclib.training.loop import train_or_load
-from cmiclib.training.run import write_json
 
 SCALE = ["model.image_size=128", "train.copies=3", "train.view_copies=1", "train.steps=600", "train.eval_every=600"]
 ADAM = ["train.optimizer=adam", "train.weight_decay=0"]

@@ -20,9 +20,10 @@ from cmiclib.benchmark.splits import read_split
 from cmiclib.evaluation.baselines import untrained_scores
 from cmiclib.evaluation.report import Scored, report, score_index
 from cmiclib.index import ShapeIndex
+from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import macro
-from cmiclib.training.run import Run, write_json
+from cmiclib.training.run import Run
 
 
 class Photos(NamedTuple):

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
-from cmiclib.training.run import write_json
 
 
 def keep(path: Path, part: str, values: dict[str, Any]) -> None:

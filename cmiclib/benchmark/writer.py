@@ -15,7 +15,8 @@ import pandas as pd
 
 from ..errors import BenchmarkError, StorageError
 from ..geometry.render import ViewProtocol
-from ..io.files import shown, sync_folder
+from ..io.atomic import sync_folder
+from ..io.files import shown
 from . import FLAG_COLUMNS, FORMAT, QUERY_COLUMNS, SHAPE_COLUMNS, Benchmark, array_specs, file_sha256
 from .checks import SPLITS, check_views, usable_id
 

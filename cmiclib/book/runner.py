@@ -6,16 +6,13 @@ Keys and seconds of finished chapters stand in ``outputs/<profile>/provenance.js
 status "ok" there is not run again.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +20,9 @@ from typing import Any
 
 from ..config import profile as profile_config
 from ..errors import BookError, StorageError
+from ..io.atomic import write_atomically
 from ..io.files import read_json
+from ..io.lock import alone
 from .chapters import Chapter, check_parameters, read_book, selected
 from .notebooks import derive
 
@@ -100,7 +99,7 @@ def reproduce(
     check_parameters(todo, given)
     config = profile_config(profile)
     folder = root / outputs / profile
-    with locked(folder):
+    with alone(folder, BookError):
         hashes = {"library": library_hash(), "config": config.digest(), "benchmark": benchmark_hash()}
         record = read_record(folder) | {
             "profile": profile,
@@ -197,29 +196,6 @@ def _storage(error: OSError, path: Path) -> StorageError:
     )
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder/.lock``; the system releases it even when this process is killed.
-
-    Raises:
-        BookError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise BookError(
-                f"another run is at work here: {file.read().strip()}", path=folder, fix="wait for it, or stop it"
-            ) from None
-        file.truncate(0)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {platform.node()} since {now}\n")
-        file.flush()
-        yield
-
-
 def read_record(folder: Path) -> dict[str, Any]:
     """Return ``provenance.json`` of a profile's outputs, or an empty record.
 
@@ -244,14 +220,8 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     Raises:
         StorageError: the disk is full; the record stays as it was.
     """
-    temporary = folder / "provenance.json.part"
-    try:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        temporary.replace(folder / "provenance.json")
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise _storage(error, folder / "provenance.json") from None
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(folder / "provenance.json", lambda temporary: temporary.write_text(text, "utf-8"))
 
 
 def commit(root: Path) -> str | None:

@@ -16,7 +16,6 @@ import ipywidgets as widgets
 from IPython.display import display
 
 from ..benchmark import Benchmark
-from ..config import DataConfig
 from ..errors import CMICError, ConfigError
 from ..index.cache import gallery_index
 from ..sources.sweethome import PREPARED, ROOT, open_sweethome
@@ -42,8 +41,8 @@ POLICY = (
 def newest_run(shipped: Benchmark, outputs: Path, prepared: Path) -> tuple[Run, Benchmark] | None:
     """Return the newest finished run of any profile whose benchmark is here, with that benchmark.
 
-    Passed over are runs of altered data (fewer views, silhouettes, wrong masks), which were made to measure something,
-    and folders that cannot be read.
+    Passed over are runs whose benchmark is not here, such as those on variants of one (fewer views, silhouettes, wrong
+    masks), and folders that cannot be read.
 
     Args:
         shipped: the shipped benchmark.
@@ -53,7 +52,7 @@ def newest_run(shipped: Benchmark, outputs: Path, prepared: Path) -> tuple[Run, 
     for path in sorted(outputs.glob("*/runs/*/environment.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             run = Run.open(path.parent)
-            found = benchmark_of(run, shipped, prepared) if run.config.data == DataConfig() else None
+            found = benchmark_of(run, shipped, prepared)
             if found is not None and run.environment["date"]:
                 return run, found
         except (CMICError, KeyError, TypeError):

@@ -22,9 +22,9 @@ from ..encoders import load_initial_weights
 from ..errors import CheckpointError
 from ..evaluation.projection import Atlas, shape_points
 from ..index import ShapeIndex
+from ..io.atomic import write_atomically
 from ..io.files import check_regular, reason
 from ..model import CMIC
-from ..training.run import write_atomically
 from .retriever import Retriever
 
 FORMAT = "cmic-packed-1"

@@ -130,7 +130,7 @@ class Retriever:
             )
         if photos is not None:
             check_protocols(photos, gallery)
-        self.index, self.gallery, self.photos = index, index.seen(gallery), index.seen(photos or gallery)
+        self.index, self.gallery, self.photos = index, gallery, photos or gallery
         self.rows = self.photos.rows("test")  # (Q,)
         self.vectors, self._atlas = vectors, atlas
 

@@ -49,8 +49,7 @@ def ablation(
 ) -> None:
     """Train and evaluate one variant anew, whatever is stored, and compare it with the stored row."""
     from ..book import open_benchmark
-    from ..study.ablations import for_profile, run_variant, variant_config
-    from ..training.run import read_json
+    from ..study.ablations import for_profile, read_stored, run_variant, variant_config
 
     root = find_root(Path.cwd())
     _check_profile(profile)
@@ -61,7 +60,7 @@ def ablation(
     write_json(output, row)
     table = root / "data/results/ablations.json"
     same = ("variant", "seed", "config_hash", "benchmark")
-    stored = [old for old in (read_json(table) if table.is_file() else []) if all(old[k] == row[k] for k in same)]
+    stored = [old for old in (read_stored(table) if table.is_file() else []) if all(old[k] == row[k] for k in same)]
     before = stored[0]["metrics"] if stored else {}
     lines = [[name, _percent(value), _percent(before.get(name))] for name, value in row["metrics"].items()]
     show([f"{variant}, seed {seed}", "now, %", "stored, %"], lines)

@@ -57,7 +57,7 @@ def write_json(path: Path | None, values: Any) -> None:
         StorageError: it cannot be written.
     """
     if path is not None:
-        from ..training.run import write_atomically
+        from ..io.atomic import write_atomically
 
         text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
         write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))

@@ -13,11 +13,20 @@ them. Then
 The untrained network is EfficientNet-Lite0 with ImageNet weights, nearest view.
 """
 
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..benchmark import Benchmark
+from ..io.atomic import write_atomically
+from ..io.provenance import code_digest
 from ..weights import load_efficientnet
 
 _MAP_DEPTH = 10
@@ -151,3 +160,25 @@ def normalise_pixels(rgb: Tensor) -> Tensor:
 def feature_maps(network: nn.Module, pixels: Tensor) -> Tensor:
     """Run the network (B, 3, H, W) up to its last block: (B, 320, H/32, W/32)."""
     return network.blocks(network.bn1(network.conv_stem(pixels)))  # type: ignore[operator]
+
+
+def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dict[str, Tensor]:
+    """Return :func:`untrained_scores` of a split's photos over the gallery, kept in a file that its inputs name.
+
+    Args:
+        benchmark: photos and gallery.
+        split: train, val, test or all.
+        folder: where the scores are kept.
+
+    Raises:
+        CheckpointError: the weights of the untrained network are missing.
+        StorageError: the disk is full.
+    """
+    key = f"{benchmark.hash} {code_digest(['evaluation/baselines', 'weights'])}"
+    path = folder / f"untrained-{split}-{hashlib.sha256(key.encode()).hexdigest()[:10]}.safetensors"
+    if path.is_file():
+        with suppress(OSError, SafetensorError):  # a damaged one is made again
+            return load_file(path)
+    scores = untrained_scores(benchmark.images[benchmark.rows(split)], benchmark.views)  # type: ignore[arg-type]
+    write_atomically(path, lambda temporary: save_file(scores, temporary))
+    return scores

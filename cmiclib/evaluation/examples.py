@@ -9,7 +9,6 @@ from torch import Tensor
 from ..benchmark import Benchmark
 from ..index import ShapeIndex
 from ..model import CMIC, fused_weights
-from ..study.variants import altered
 
 
 def parameter_counts(model: CMIC) -> dict[str, int]:
@@ -45,8 +44,6 @@ def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int =
         k: how many shapes to show.
     """
     rows = np.asarray(rows)
-    if index.config is not None:
-        benchmark = altered(benchmark, index.config.data)
     query = index.embed(benchmark.images[rows])  # (R, d)
     columns, scores = index.rank(query, k)  # (R, k)
     relevant = benchmark.relevant(rows)  # (R, N)

@@ -46,7 +46,6 @@ def released_table(
     check_mode(mode, gallery is not None)
     if gallery is not None:
         check_protocols(benchmark, gallery)
-    benchmark = index.seen(benchmark)
     rows = photo_rows(benchmark, split)
     scores = index.scores(index.embed(benchmark.images[rows]))  # (Q, N)
     category = benchmark.queries.category.to_numpy()[rows]

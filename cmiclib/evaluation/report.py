@@ -105,12 +105,9 @@ def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch
 def score_index(index: ShapeIndex, benchmark: Benchmark, split: str = "test") -> Scored:
     """Score all photos of a split with an index of the benchmark's gallery, such as one that was kept.
 
-    The photos are altered as the index's configuration says.
-
     Raises:
         BenchmarkError: no photos in this split.
     """
-    benchmark = index.seen(benchmark)
     rows = photo_rows(benchmark, split)
     return Scored(index.scores(index.embed(benchmark.images[rows])), rows, benchmark)
 

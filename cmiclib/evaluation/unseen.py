@@ -2,8 +2,8 @@
 
 No shape there is right, so Top-k means nothing. What is left is the category of the first shape, and its distance and
 overlap to the photo's own shape, d_HAU and d_IoU as in :func:`cmiclib.evaluation.report.pair_distances`. Their scale
-depends on the repository; :func:`nearest` and :func:`drawn` give its two ends. The released test searches the photo's category
-only (:mod:`cmiclib.evaluation.released_protocol`); here both ways are measured.
+depends on the repository; :func:`nearest` and :func:`drawn` give its two ends. The released test searches the photo's
+category only (:mod:`cmiclib.evaluation.released_protocol`); here both ways are measured.
 """
 
 from collections.abc import Collection
@@ -44,7 +44,6 @@ def evaluate_unseen(
         BenchmarkError: no photos, none of a category of the repository, or views of another protocol.
     """
     check_protocols(benchmark, gallery)
-    benchmark = index.seen(benchmark)
     rows = photo_rows(benchmark, split)
     known = same_category(benchmark, rows, gallery).any(axis=1)  # (Q,)
     if not known.any():

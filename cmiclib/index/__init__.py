@@ -5,13 +5,14 @@ An index file is self-contained: the gallery's view embeddings, the attention ma
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..benchmark import Benchmark
@@ -19,12 +20,10 @@ from ..config import Config, Fusion, parse_config
 from ..embed import embed_gallery, embed_in_shares, embed_queries
 from ..engine.distributed import ALONE, Processes
 from ..errors import CheckpointError
+from ..io.atomic import write_atomically
 from ..io.files import check_regular, reason
 from ..metrics import top_k
 from ..model import CMIC, fused_scores, fused_weights
-from ..study.variants import altered
-from ..tensor_file import Blocks, write_tensors
-from ..training.run import write_atomically
 
 FORMAT = "cmic-index-1"
 BLOCK = 1 << 26
@@ -79,13 +78,13 @@ class ShapeIndex:
 
         Args:
             model: on any device; the index itself stays on the CPU.
-            benchmark: its views are the gallery, altered as the configuration says.
+            benchmark: its views are the gallery.
             config: the run's configuration; default: fp32 and the augmentation's defaults.
             dtype: float32, or bfloat16: half the size, and scores that differ in the third digit.
             processes: each embeds its share, and all get the whole index.
         """
         config = config or Config(model=model.config)
-        pictures = altered(benchmark, config.data).views
+        pictures = benchmark.views
         if processes.count == 1:
             views = embed_gallery(model.eval(), pictures, config)
         else:
@@ -112,10 +111,6 @@ class ShapeIndex:
         if self.model is None or self.config is None:
             raise CheckpointError("this index holds no photo encoder", fix="build it with `cmic index --run …`")
         return embed_queries(self.model, photos, self.config)
-
-    def seen(self, benchmark: Benchmark) -> Benchmark:
-        """Return a benchmark as the run that made this index saw its own: see :class:`cmiclib.config.DataConfig`."""
-        return benchmark if self.config is None else altered(benchmark, self.config.data)
 
     @property
     def fusion(self) -> Fusion:
@@ -170,9 +165,17 @@ class ShapeIndex:
         Raises:
             StorageError: the disk is full or read-only.
         """
-        state = self.model.query_encoder.state_dict() if self.model else {}
-        config = self.config.model_dump_json() if self.config else ""
-        write_index(path, Blocks.of(self.views), self.attention, self.shape_ids, state, config)
+        tensors = {"views": self.views, "attention": self.attention}
+        if self.model:
+            tensors |= {f"query_encoder.{name}": value for name, value in self.model.query_encoder.state_dict().items()}
+        metadata = {
+            "format": FORMAT,
+            "shape_ids": json.dumps(self.shape_ids),
+            "config": self.config.model_dump_json() if self.config else "",
+        }
+        # safetensors writes from where the numbers lie, so a memory-mapped gallery costs no memory.
+        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        write_atomically(Path(path), lambda temporary: save_file(whole, temporary, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> "ShapeIndex":
@@ -219,33 +222,6 @@ class ShapeIndex:
                 path=path,
                 fix="make it again with `cmic index`",
             ) from None
-
-
-def write_index(
-    path: str | Path,
-    views: Blocks,
-    attention: Tensor,
-    shape_ids: list[str],
-    encoder: Mapping[str, Tensor] | None = None,
-    config: str = "",
-) -> None:
-    """Write an index file, atomically; the gallery may be larger than the memory.
-
-    Args:
-        path: the file.
-        views: (N, V, d) float32 or bfloat16, in one piece or block by block.
-        attention: (d, d) float32.
-        shape_ids: N names.
-        encoder: the weights of the photo encoder.
-        config: the model's configuration as JSON; belongs to the encoder.
-
-    Raises:
-        StorageError: the disk is full or read-only.
-    """
-    tensors = {"views": views, "attention": Blocks.of(attention)}
-    tensors |= {f"query_encoder.{name}": Blocks.of(value) for name, value in (encoder or {}).items()}
-    metadata = {"format": FORMAT, "shape_ids": json.dumps(shape_ids), "config": config}
-    write_atomically(Path(path), lambda temporary: write_tensors(temporary, tensors, metadata))
 
 
 def _vectors(query: Tensor | np.ndarray) -> Tensor:

@@ -12,7 +12,6 @@ import os
 import stat
 import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -94,16 +93,6 @@ def leads_inside(path: Path, root: Path) -> bool:
         return path.resolve().is_relative_to(root.resolve())
     except (OSError, ValueError, RuntimeError):  # a name with a zero byte, links that go round in circles
         return False
-
-
-def sync_folder(path: Path) -> None:
-    """Make what was renamed in a folder last through a loss of power, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def usable_path(text: str) -> bool:

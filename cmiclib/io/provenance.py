@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,16 +37,37 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def code_digest(modules: Iterable[str]) -> str:
-    """Hash modules of this package, such as ``["losses", "sources/sweethome"]``, but not their comments and prose.
+def code_digest(names: Iterable[str]) -> str:
+    """Hash the code of rooms and modules of this package, such as ``["training", "losses"]``, without their prose.
 
-    What is hashed is the syntax tree without docstrings, so that a better explanation retrains nothing.
+    What is hashed is the syntax tree without comments and docstrings, so that a better explanation retrains nothing.
     """
+    files = {file for name in names for file in _files(name)}
     digest = hashlib.sha256()
-    for name in sorted(modules):
-        tree = ast.parse((PACKAGE / f"{name}.py").read_text("utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-                node.body = node.body[1:]
-        digest.update(f"{name} {ast.dump(tree)}".encode())
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()} {_tree(file)}".encode())
     return digest.hexdigest()[:12]
+
+
+def _files(name: str) -> list[Path]:
+    module = PACKAGE / f"{name}.py"
+    return [module] if module.is_file() else sorted((PACKAGE / name).rglob("*.py"))
+
+
+def _tree(file: Path) -> str:
+    return _text(ast.parse(file.read_text("utf-8")))
+
+
+def _text(node: Any) -> str:
+    """Write a syntax tree out, the same on every Python: ``ast.dump`` names fields that only some versions have."""
+    if isinstance(node, list):
+        return f"[{' '.join(_text(part) for part in node if not _is_prose(part))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
+    return f"({type(node).__name__} {' '.join(f'{name}={_text(value)}' for name, value in fields)})"
+
+
+def _is_prose(part: Any) -> bool:
+    """Tell docstrings, and the strings that explain a constant, from code."""
+    return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)

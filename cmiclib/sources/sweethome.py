@@ -3,7 +3,6 @@
 Its photos are synthetic and show the very meshes of the gallery, which makes it easier than real photos.
 """
 
-import fcntl
 import hashlib
 import io
 import zipfile
@@ -23,6 +22,7 @@ from ..errors import CMICError, SourceError
 from ..geometry import check_mesh, sample_points
 from ..io.files import check_regular, parse_table, read_member, read_table, reason
 from ..io.images import decode_image
+from ..io.lock import in_turn
 from ..io.meshes import parse_scene
 from .workers import results
 
@@ -56,9 +56,7 @@ def open_sweethome(prepared_root: Path | None = None, shapes: int | None = None,
     for file in _shipped_files(SHIPPED):
         digest.update(file.name.encode() + file.read_bytes())
     path = root / f"sweethome-{'all' if shapes is None else shapes}-{digest.hexdigest()[:10]}"
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "sweethome.lock").open("w") as lock:  # whoever comes second waits, then finds it done
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with in_turn(root / "sweethome.lock"):  # whoever comes second waits, then finds it done
         if not (path / "benchmark.json").is_file():
             prepare_sweethome(path, shapes=shapes, jobs=jobs)
     return Benchmark.open(path, verify=False)

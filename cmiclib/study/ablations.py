@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,19 @@ import torch
 from joblib import Parallel, delayed
 
 from ..benchmark import Benchmark
-from ..book.runner import locked
 from ..config import AugmentConfig, Config, ModelConfig, TrainConfig
 from ..embed import default_device, finish
-from ..errors import ConfigError
+from ..errors import BookError, CheckpointError, ConfigError
 from ..evaluation.report import Scored, score_run
 from ..index import ShapeIndex
+from ..io.atomic import write_json
+from ..io.files import read_json
+from ..io.lock import alone
 from ..io.provenance import code_digest, environment
 from ..training.kept_maps import Maps, kept_maps
 from ..training.loop import METHOD, train
-from ..training.run import Run, read_json, write_json
-from .variants import altered
+from ..training.run import Run
+from .variants import UNCHANGED, Change, apply_variant
 
 SEEDS = (0, 1, 2, 3, 4)
 FULL = "full"
@@ -45,6 +47,12 @@ class Variant:
     overrides: tuple[str, ...]
     part: str  # of the method
     against: str = FULL  # the variant that it is compared with
+    data: Change = UNCHANGED
+
+    @property
+    def changes(self) -> list[str]:
+        """Every change as ``key=value``; ``data.…`` are changes of the benchmark, the others of the configuration."""
+        return [*self.overrides, *(f"data.{name}={value}" for name, value in self.data.values().items())]
 
 
 VARIANTS: dict[str, Variant] = {
@@ -63,13 +71,13 @@ VARIANTS: dict[str, Variant] = {
     "tau-0.2": Variant("temperature 0.2", ("loss.tau=0.2",), "loss"),
     "mean-fusion": Variant("mean of the views", ("model.fusion=mean",), "fusion"),
     "max-fusion": Variant("best view only", ("model.fusion=max",), "fusion"),
-    "views-6": Variant("6 views", ("data.views=6",), "views"),
-    "views-3": Variant("3 views", ("data.views=3",), "views"),
-    "views-1": Variant("1 view, the front", ("data.views=1",), "views"),
-    "silhouettes": Variant("silhouettes as views", ("data.shading=none",), "views"),
+    "views-6": Variant("6 views", (), "views", data=Change(views=6)),
+    "views-3": Variant("3 views", (), "views", data=Change(views=3)),
+    "views-1": Variant("1 view, the front", (), "views", data=Change(views=1)),
+    "silhouettes": Variant("silhouettes as views", (), "views", data=Change(shading="none")),
     "no-mask": Variant("no mask", ("model.mask=none",), "mask"),
-    "masks-0.6": Variant("masks slightly wrong", ("data.mask_error=0.6",), "mask"),
-    "masks-0.8": Variant("masks corrupted", ("data.mask_error=0.8",), "mask"),
+    "masks-0.6": Variant("masks slightly wrong", (), "mask", data=Change(mask_error=0.6)),
+    "masks-0.8": Variant("masks corrupted", (), "mask", data=Change(mask_error=0.8)),
     "half-batch": Variant("half the batch", ("train.batch=96",), "batch"),
     "quarter-batch": Variant("a quarter of the batch", ("train.batch=48",), "batch"),
 }
@@ -105,9 +113,7 @@ def for_profile(profile: str) -> tuple[Config, dict[str, Variant]]:
     """Return the reference and the variants for a profile: small ones for ``smoke``, else those of this module."""
     if profile != "smoke":
         return REFERENCE, VARIANTS
-    small = {
-        name: Variant(v.title, SMALL_BATCH.get(name, v.overrides), v.part, v.against) for name, v in VARIANTS.items()
-    }
+    small = {name: replace(v, overrides=SMALL_BATCH.get(name, v.overrides)) for name, v in VARIANTS.items()}
     return REFERENCE.override(SMALL), small
 
 
@@ -124,12 +130,13 @@ def variant_config(
     return reference.override([*variants[name].overrides, f"train.seed={seed}"])
 
 
-def config_hash(config: Config) -> str:
-    """Hash what a configuration sets otherwise than by default, but for its seed and its profile's name.
+def config_hash(config: Config, data: Change = UNCHANGED) -> str:
+    """Hash what a run sets otherwise than by default, but for its seed and its profile's name.
 
     An option that comes later, with a default that changes nothing, leaves the hash as it is.
     """
     values = config.model_dump(mode="json", exclude_defaults=True, exclude={"profile": True, "train": {"seed"}})
+    values |= {"data": data.values()} if data.values() else {}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -163,22 +170,23 @@ def run_variant(
         ConfigError, TrainingError, StorageError: as :func:`cmiclib.training.loop.train`.
     """
     config = variant_config(name, seed, reference, variants)
-    path = folder / f"{name}-{seed}-{_key(config, benchmark)}.json"
+    data = variants[name].data
+    path = folder / f"{name}-{seed}-{_key(config, data, benchmark)}.json"
     if path.is_file() and not again:
-        return read_json(path)
+        return read_stored(path)
     started, made = time.perf_counter(), environment()
-    seen = altered(benchmark, config.data)
+    seen = apply_variant(benchmark, data)
     maps = kept_maps(config, seen, folder / "maps") if config.train.copies and config.train.view_copies else None
     running = folder / "running"
     running.mkdir(parents=True, exist_ok=True)
     # A folder of its own: workers of a grid that was killed may still be at the same run. It goes with its weights,
     # which nobody reads and which would fill a disk after a hundred runs.
     with tempfile.TemporaryDirectory(prefix=f"{path.stem}-", dir=running) as work:
-        run = train(config, benchmark, Path(work) / "run", progress=False, maps=maps)
+        run = train(config, seen, Path(work) / "run", progress=False, maps=maps)
         scored = score_run(run, seen, "val") if maps is None else _score(run, seen, maps)
     row = {
-        "variant": name, "seed": seed, "overrides": list(variants[name].overrides), "metrics": figures(scored),
-        "seconds": round(time.perf_counter() - started, 1), "config_hash": config_hash(config),
+        "variant": name, "seed": seed, "overrides": variants[name].changes, "metrics": figures(scored),
+        "seconds": round(time.perf_counter() - started, 1), "config_hash": config_hash(config, data),
         "machine": f"{made['processor']}, {made['cores']} cores, accelerator: {made['accelerator']}",
         "date": made["date"], "benchmark": benchmark.hash, "code": code_digest(METHOD),
         "first": " ".join(map(str, scored.scores.argmax(dim=1).tolist())),
@@ -243,9 +251,10 @@ def run_grid(
         ConfigError, TrainingError, StorageError: as :func:`run_variant`.
     """
     wanted = list(names or variants)
-    hashes = {name: config_hash(variant_config(name, 0, reference, variants)) for name in {*wanted, *variants}}
+    configs = {name: variant_config(name, 0, reference, variants) for name in {*wanted, *variants}}
+    hashes = {name: config_hash(config, variants[name].data) for name, config in configs.items()}
     code = code_digest(METHOD)
-    with locked(folder):
+    with alone(folder, BookError):
         known = _finished(table, folder, hashes, benchmark.hash)
         done = {at for at, row in known.items() if not same_code or row["code"] == code}
         todo = [(name, seed) for seed in seeds for name in wanted if (name, seed) not in done]
@@ -272,9 +281,18 @@ def _job(name: str, seed: int, path: Path, folder: Path, threads: int, options: 
     return run_variant(name, seed, Benchmark.open(path, verify=False), folder, **options)
 
 
-def _key(config: Config, benchmark: Benchmark) -> str:
-    text = f"{config_hash(config)} {benchmark.hash} {code_digest(METHOD)}"
+def _key(config: Config, data: Change, benchmark: Benchmark) -> str:
+    text = f"{config_hash(config, data)} {benchmark.hash} {code_digest(METHOD)}"
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def read_stored(path: Path) -> Any:
+    """Read a file of results.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    return read_json(path, CheckpointError, fix="take it from the repository again, or run `make ablations`")
 
 
 def answers_path(table: Path) -> Path:
@@ -284,10 +302,10 @@ def answers_path(table: Path) -> Path:
 
 def _finished(table: Path, folder: Path, hashes: Mapping[str, str], benchmark: str) -> dict[tuple[str, int], Row]:
     """Return the known results by variant and seed; of several those of the present code, then the table's."""
-    stored = read_json(table) if table.is_file() else []
-    first = read_json(answers_path(table))["first"] if answers_path(table).is_file() else {}
+    stored = read_stored(table) if table.is_file() else []
+    first = read_stored(answers_path(table))["first"] if answers_path(table).is_file() else {}
     rows = [row | {"first": first.get(f"{row['variant']} {row['seed']}")} for row in stored]
-    rows = [read_json(path) for path in sorted(folder.glob("*.json"))] + rows
+    rows = [read_stored(path) for path in sorted(folder.glob("*.json"))] + rows
     code, known = code_digest(METHOD), dict[tuple[str, int], Row]()
     for row in sorted(rows, key=lambda row: row["code"] == code):
         if row["first"] and (row["config_hash"], row["benchmark"]) == (hashes.get(row["variant"]), benchmark):

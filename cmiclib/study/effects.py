@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..training.run import read_json
-from .ablations import FULL, VARIANTS, Variant, answers_path
+from .ablations import FULL, VARIANTS, Variant, answers_path, read_stored
 
 SMALLEST_EFFECT = 0.01
 """Smallest effect of interest: one point. A smaller one would not decide how anybody builds such a system."""
@@ -86,9 +85,9 @@ class Grid:
         Raises:
             CheckpointError: a damaged file, or rows without answers.
         """
-        if not table.is_file() or not (rows := read_json(table)):
+        if not table.is_file() or not (rows := read_stored(table)):
             return None
-        stored = read_json(answers_path(table))
+        stored = read_stored(answers_path(table))
         first = {}
         for row in rows:
             text = stored["first"][f"{row['variant']} {row['seed']}"]

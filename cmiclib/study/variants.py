@@ -1,24 +1,46 @@
-"""A benchmark as a run is to see it: fewer views, silhouettes, wrong masks; see :class:`cmiclib.config.DataConfig`.
+"""Variants of a benchmark for the ablations: fewer views, silhouettes, wrong masks.
 
-Training and evaluation get the same altered benchmark, so that a gallery of three views is one everywhere. What is
-altered is named in the benchmark's hash.
+An ablation hands the same variant to training and to scoring, so a gallery of three views has three views everywhere.
+The variant's hash differs from the benchmark's, so no run of one is mistaken for a run of the other.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from ..benchmark import Benchmark
-from ..config import DataConfig
 from ..damage import NOISE_CELLS, damage_masks
 
 BLOCK = 256
 """Masks that are damaged at a time."""
 
 
-def altered(benchmark: Benchmark, data: DataConfig) -> Benchmark:
-    """Return the benchmark with what ``data`` changes; itself where nothing changes, or it is changed so already.
+@dataclass(frozen=True)
+class Change:
+    """What a variant changes of a benchmark; by default nothing.
+
+    Attributes:
+        views: views of each shape, evenly spaced around it, 1 to 12.
+        shading: ``"none"`` turns the views into silhouettes.
+        mask_error: how wrong each photo's mask is, in [0, 1]; always in the same way.
+    """
+
+    views: int = 12
+    shading: Literal["gray", "none"] = "gray"
+    mask_error: float = 0.0
+
+    def values(self) -> dict[str, Any]:
+        """Return what differs from the defaults."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+
+
+UNCHANGED = Change()
+
+
+def apply_variant(benchmark: Benchmark, data: Change) -> Benchmark:
+    """Return the benchmark with what ``data`` changes, or the benchmark itself where nothing changes.
 
     Args:
         benchmark: as prepared; its files stay as they are.
@@ -26,18 +48,11 @@ def altered(benchmark: Benchmark, data: DataConfig) -> Benchmark:
 
     Returns:
         A benchmark whose changed arrays are in memory, whose protocol lists the kept azimuths, with another hash.
-
-    Raises:
-        ValueError: it has been altered in another way.
     """
-    change = data.model_dump(mode="json")
-    before = benchmark.meta.get("altered", DataConfig().model_dump(mode="json"))
-    if change == before:
+    if not data.values():
         return benchmark
-    if "altered" in benchmark.meta:
-        raise ValueError(f"this benchmark is altered already: {before}; pass the one that was opened")
     background = benchmark.protocol.background
-    arrays, meta = dict(benchmark.arrays), benchmark.meta | {"altered": change}
+    arrays, meta = dict(benchmark.arrays), benchmark.meta
     hashes, protocol = dict(meta["sha256"]), dict(meta["protocol"])
     if data.views < benchmark.views.shape[1]:
         kept = evenly_spaced(benchmark.views.shape[1], data.views)

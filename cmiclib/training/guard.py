@@ -24,8 +24,8 @@ from ..benchmark import Benchmark
 from ..config import TrainConfig
 from ..engine.distributed import ALONE, Processes
 from ..errors import BenchmarkError, TrainingError
-from ..study.variants import altered
-from .run import Run, write_atomically
+from ..io.atomic import write_atomically
+from .run import Run
 
 SAVE_SECONDS = 300.0
 """Seconds of training that a machine may lose."""
@@ -159,7 +159,7 @@ def check_unchanged(run: Run, benchmark: Benchmark) -> None:
     """
     if not (run.path / "data.json").is_file():  # a converted checkpoint
         return
-    trained, benchmark = run.manifest, altered(benchmark, run.config.data)  # a run trains on what it sees
+    trained = run.manifest
     if trained.get("benchmark") == benchmark.name and trained.get("hash") != benchmark.hash:
         raise BenchmarkError(
             f"'{benchmark.name}' has changed since the run was trained on it: its hash is {benchmark.hash[:12]}…, "

@@ -5,11 +5,9 @@ see :mod:`cmiclib.training.copies`. Each file is named by a hash of all that its
 the pictures, what happens to them before they reach the frozen stages, and the code.
 """
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +22,14 @@ from ..config import Config
 from ..embed import default_device, query_maps, view_maps
 from ..encoders import Encoder
 from ..errors import ConfigError
+from ..io.atomic import write_atomically
+from ..io.lock import in_turn
 from ..io.provenance import code_digest
 from ..model import CMIC, build_model
 from .copies import Copies, StillMaps, make_copies
 from .loop import TrainingData
-from .run import write_atomically
 
-CODE = ("altered", "augment", "batches", "color", "copies", "damage", "embed", "encoders", "folded", "model", "weights")
+CODE = ("augment", "batches", "color", "damage", "embed", "encoders", "engine", "model", "training", "weights")
 AFTERWARDS = {
     "dim", "fusion", "attention_start", "shared_head", "running_variance", "dropout", "mix_style", "mirror",
 }  # fmt: skip
@@ -55,7 +54,7 @@ def kept_maps(config: Config, benchmark: Benchmark, folder: Path) -> Maps:
 
     Args:
         config: with frozen stages and copies.
-        benchmark: altered as the configuration says (:func:`cmiclib.study.variants.altered`).
+        benchmark: what the run is trained on.
         folder: where the files are.
 
     Raises:
@@ -130,7 +129,7 @@ def _weights(encoder: Encoder) -> str:
 def _kept(folder: Path, key: list[Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{key[0].replace(' ', '-')}-{name}.safetensors"
-    with _locked(path.with_suffix(".lock")):
+    with in_turn(path.with_suffix(".lock")):
         if path.is_file():
             try:
                 return load_file(path)
@@ -139,11 +138,3 @@ def _kept(folder: Path, key: list[Any], make: Callable[[], dict[str, Tensor]]) -
         made = {name: value.detach().contiguous().cpu() for name, value in make().items()}
         write_atomically(path, lambda temporary: save_file(made, temporary))
     return made
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released by the system even when this process is killed
-        yield

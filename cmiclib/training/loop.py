@@ -27,21 +27,22 @@ from ..embed import autocast, default_device, embed_in_shares, embed_queries, fi
 from ..engine.device import ahead, send
 from ..engine.distributed import ALONE, Processes, share_statistics
 from ..errors import CheckpointError, ConfigError, StorageError, TrainingError
+from ..io.atomic import write_json
 from ..io.provenance import code_digest, environment
 from ..losses import cmic_loss
 from ..metrics import retrieval_metrics
 from ..model import CMIC, build_model
-from ..study.variants import altered
 from .copies import Copies, StillMaps, draw_photos, draw_views, make_copies
 from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn_if_collapsed
+from .jittor_optim import keep_biased_variance
 from .optimizer import fuse_operations, learning_rate, make_optimizer, set_learning_rate
-from .run import Run, clear, has_state, load_state, save_state, save_weights, write_json
+from .run import Run, clear, has_state, load_state, save_state, save_weights
 
 METHOD = (
-    "altered", "augment", "batches", "color", "copies", "damage", "distributed", "embed", "encoders", "folded",
-    "losses", "metrics", "mixing", "model", "optimise", "released", "scan", "train", "transfer", "weights",
+    "engine", "augment", "batches", "color", "damage", "embed", "encoders", "losses", "metrics", "mixing", "model",
+    "scan", "training", "weights",
 )  # fmt: skip
-"""The modules that a run's weights depend on; a change of one of them makes a new run."""
+"""The rooms and modules that a run's weights depend on; a change of one of them makes a new run."""
 
 NO_COPIES = Copies(photos=None, views=None)
 
@@ -136,7 +137,7 @@ def train(
             f"cannot stop after step {until}",
             fix=f"choose a multiple of train.eval_every, which is {config.train.eval_every}",
         )
-    benchmark = altered(benchmark.without_test_labels(), config.data)
+    benchmark = benchmark.without_test_labels()
     val = benchmark.rows("val")
     if len(val) == 0:
         raise TrainingError(
@@ -164,6 +165,8 @@ def train(
     data = TrainingData.load(benchmark, device, config.train.distractors)
     torch.manual_seed(config.train.seed)
     model = build_model(config.model).to(device)
+    if config.model.running_variance == "biased":
+        keep_biased_variance(model)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if processes.count > 1:

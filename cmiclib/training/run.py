@@ -10,11 +10,8 @@
 ``failed.json``      the photos of a batch whose loss was not a number
 """
 
-import json
 import os
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +23,17 @@ from safetensors.torch import load_file, save_file
 
 from ..benchmark import file_sha256
 from ..config import Config, ModelConfig, parse_config, profile
-from ..errors import CheckpointError, StorageError
-from ..io.files import JSON_LIMIT, check_inside, check_regular, check_stored, parse_json, read_limited, sync_folder
-from ..io.files import read_json as read_json_file
+from ..errors import CheckpointError
+from ..io.atomic import write_atomically, write_json
+from ..io.files import (
+    JSON_LIMIT,
+    check_inside,
+    check_regular,
+    check_stored,
+    parse_json,
+    read_json,
+    read_limited,
+)
 from ..io.jittor import read_jittor
 from ..model import CMIC
 
@@ -109,7 +114,7 @@ def _read_own(folder: Path, name: str) -> dict[str, Any]:
         CheckpointError: missing, damaged, or no table.
     """
     check_inside(folder / name, folder, CheckpointError)
-    found = read_json(folder / name)
+    found = read_json(folder / name, CheckpointError, fix="train again or copy the run again")
     if not isinstance(found, dict):
         raise CheckpointError("it holds no table", path=folder / name, fix="train again or copy the run again")
     return found
@@ -184,43 +189,6 @@ def _our_name(name: str) -> str:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run folder.
-
-    Raises:
-        CheckpointError: missing or damaged.
-    """
-    return read_json_file(path, CheckpointError, fix="train again or copy the run again")
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write sorted, indented JSON atomically."""
-    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file, sync it and rename it to ``path``.
-
-    Raises:
-        StorageError: the disk is full or read-only; an earlier ``path`` stays as it was.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise StorageError(
-            f"could not be written ({error})", path=path, fix="make room on the disk, then run again"
-        ) from None
 
 
 def clear(path: Path) -> None:

@@ -10,6 +10,7 @@ from toybook import BODY, make_book, write_chapter
 from cmiclib.book import runner
 from cmiclib.book.chapters import read_book, selected
 from cmiclib.errors import BookError, ConfigError
+from cmiclib.io.lock import alone
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_the_second_of_two_runs_says_who_holds_the_lock(root: Path, kernel: Kern
     import os
 
     with (
-        runner.locked(root / "outputs/smoke"),
+        alone(root / "outputs/smoke", BookError),
         pytest.raises(BookError, match=f"another run is at work here: process {os.getpid()}"),
     ):
         run(root)

@@ -8,7 +8,8 @@ import pytest
 
 from cmiclib.browser import app
 from cmiclib.errors import ConfigError
-from cmiclib.training.run import save_weights, write_json
+from cmiclib.io.atomic import write_json
+from cmiclib.training.run import save_weights
 
 
 @pytest.fixture
@@ -67,12 +68,12 @@ def dateless(run):
     (run / "environment.json").write_text("[]")
 
 
-def of_altered_data(run):
-    change(run / "config.json", data={"views": 3})
+def of_a_variant(run):
+    change(run / "data.json", hash="that of three views")
 
 
 @pytest.mark.parametrize(
-    "spoil", [unfinished, without_weights, without_benchmark, damaged, dateless, of_altered_data, shutil.rmtree]
+    "spoil", [unfinished, without_weights, without_benchmark, damaged, dateless, of_a_variant, shutil.rmtree]
 )
 def test_a_run_that_cannot_be_shown_is_passed_over(outputs, spoil):
     folder = outputs / "smoke/runs/second"

@@ -17,7 +17,8 @@ from cmiclib.book import publish
 from cmiclib.browser.app import notebook
 from cmiclib.browser.retriever import Choice, Question
 from cmiclib.browser.upload import read_upload
-from cmiclib.training.run import save_weights, write_json
+from cmiclib.io.atomic import write_json
+from cmiclib.training.run import save_weights
 
 pytestmark = pytest.mark.browser
 

@@ -15,6 +15,7 @@ from cmiclib.cli import app
 from cmiclib.errors import BenchmarkError, ImageError
 from cmiclib.evaluation.report import score_index
 from cmiclib.index import ShapeIndex
+from cmiclib.study.variants import Change, apply_variant
 
 
 def search(tmp_path, index, *arguments) -> list[dict]:
@@ -117,8 +118,8 @@ def test_the_listing_asks_for_no_embedding(index, tiny_benchmark):
 
 
 def test_views_are_those_of_the_index(index, tiny_benchmark):
-    config = index.config.override(["data.views=3"])
-    three = Retriever(ShapeIndex.build(index.model, tiny_benchmark, config), tiny_benchmark)
+    variant = apply_variant(tiny_benchmark, Change(views=3))
+    three = Retriever(ShapeIndex.build(index.model, variant, index.config), variant)
     answer = three.answer(three.stored(int(three.rows[0])))
     assert three.azimuths == (0, 120, 240) and len(answer.found[0].weights) == 3
     assert np.array_equal(three.gallery.views, tiny_benchmark.views[:, ::4])

@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from cmiclib.evaluation import baselines as module
 from cmiclib.evaluation.baselines import category_prior, chance, untrained_scores
 from cmiclib.metrics import retrieval_metrics
 
@@ -90,3 +93,24 @@ def test_scores_do_not_depend_on_the_batch() -> None:
     whole = untrained_scores(photos, views, size=64, batch=64)
     assert list(whole) == ["untrained", "untrained_cells"]
     torch.testing.assert_close(untrained_scores(photos, views, size=64, batch=2), whole, atol=1e-5, rtol=0)
+
+
+def other(benchmark):
+    meta = benchmark.meta | {"sha256": benchmark.meta["sha256"] | {"views.npy": "0" * 64}}
+    return dataclasses.replace(benchmark, meta=meta)
+
+
+def test_untrained_scores_are_kept_for_a_split_of_one_benchmark(tiny_benchmark, tmp_path, monkeypatch):
+    calls = []
+
+    def scores(images, views):
+        calls.append(len(images))
+        return {"untrained": torch.arange(len(images) * len(views), dtype=torch.float32).view(len(images), -1)}
+
+    monkeypatch.setattr(module, "untrained_scores", scores)
+    first, again = (module.kept_untrained_scores(tiny_benchmark, "test", tmp_path) for _ in range(2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert calls == [len(tiny_benchmark.rows("test"))]
+    module.kept_untrained_scores(tiny_benchmark, "val", tmp_path)
+    module.kept_untrained_scores(other(tiny_benchmark), "test", tmp_path)
+    assert len(calls) == 3

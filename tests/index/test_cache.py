@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from cmiclib.config import Config
 from cmiclib.index import cache as kept
+from cmiclib.io.atomic import write_json
 from cmiclib.model import CMIC
-from cmiclib.training.run import Run, save_weights, write_json
+from cmiclib.training.run import Run, save_weights
 
 SETTINGS = {
     "profile": "test",
@@ -48,19 +49,3 @@ def test_other_weights_or_another_gallery_make_another_index(run, tiny_benchmark
     doubled = kept.gallery_index(run, tiny_benchmark)
     torch.testing.assert_close(doubled.attention, 2 * state["attention_weight"])
     assert len(list(run.path.glob("index-*.safetensors"))) == 3
-
-
-def test_untrained_scores_are_kept_for_a_split_of_one_benchmark(tiny_benchmark, tmp_path, monkeypatch):
-    calls = []
-
-    def scores(images, views):
-        calls.append(len(images))
-        return {"untrained": torch.arange(len(images) * len(views), dtype=torch.float32).view(len(images), -1)}
-
-    monkeypatch.setattr(kept, "untrained_scores", scores)
-    first, again = (kept.kept_untrained_scores(tiny_benchmark, "test", tmp_path) for _ in range(2))
-    torch.testing.assert_close(first, again, rtol=0, atol=0)
-    assert calls == [len(tiny_benchmark.rows("test"))]
-    kept.kept_untrained_scores(tiny_benchmark, "val", tmp_path)
-    kept.kept_untrained_scores(other(tiny_benchmark), "test", tmp_path)
-    assert len(calls) == 3

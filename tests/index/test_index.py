@@ -10,10 +10,9 @@ from cmiclib import index as module
 from cmiclib.config import Config, ModelConfig
 from cmiclib.embed import embed_gallery, embed_queries
 from cmiclib.errors import CheckpointError, StorageError
-from cmiclib.index import ShapeIndex, write_index
+from cmiclib.index import ShapeIndex
 from cmiclib.metrics import top_k
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
-from cmiclib.tensor_file import Blocks
 from cmiclib.training import run as checkpoint
 
 CONFIG = Config(
@@ -221,27 +220,24 @@ def test_an_index_of_arrays_keeps_its_vectors_but_embeds_no_photos(tmp_path, tin
         loaded.embed(tiny_benchmark.images[:1])
 
 
-def test_an_index_larger_than_the_memory_is_written_block_by_block(tmp_path):
+def test_a_memory_mapped_gallery_is_saved_as_any_other(tmp_path):
     views, attention, ids, _ = random_arrays(shapes=20)
-    index = ShapeIndex.from_arrays(views, attention, ids)
-    index.save(tmp_path / "whole")
-    blocks = Blocks((20, 12, 8), torch.float32, (index.views[i : i + 6] for i in range(0, 20, 6)))
-    write_index(tmp_path / "parts", blocks, index.attention, ids)
-    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
-    short = Blocks((20, 12, 8), torch.float32, [index.views[:6]])
-    with pytest.raises(ValueError, match="parts of views"):
-        write_index(tmp_path / "short", short, index.attention, ids)
-    assert not (tmp_path / "short").exists()
+    ShapeIndex.from_arrays(views, attention, ids).save(tmp_path / "whole")
+    mapped = np.lib.format.open_memmap(tmp_path / "views.npy", "w+", np.float32, views.shape)
+    mapped[:] = views
+    ShapeIndex.from_arrays(mapped, attention, ids).save(tmp_path / "mapped")
+    assert (tmp_path / "mapped").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_opening_an_index_does_not_read_its_views(tmp_path):
     shapes = 20_000
     block = torch.nn.functional.normalize(torch.randn(1000, 12, 64), dim=2)
-    write_index(
-        tmp_path / "large", Blocks((shapes, 12, 64), torch.float32, (block for _ in range(20))), torch.eye(64),
-        [str(i) for i in range(shapes)],
-    )  # fmt: skip
+    mapped = np.lib.format.open_memmap(tmp_path / "views.npy", "w+", np.float32, (shapes, 12, 64))
+    for start in range(0, shapes, 1000):
+        mapped[start : start + 1000] = block.numpy()
+    ShapeIndex.from_arrays(mapped, np.eye(64), [str(i) for i in range(shapes)]).save(tmp_path / "large")
+    del mapped
     before = resident()
     index = ShapeIndex.load(tmp_path / "large")
     assert resident() - before < 20 << 20  # the file has 61 MB

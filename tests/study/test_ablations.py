@@ -16,11 +16,11 @@ import torch
 from toybook import make_book
 from typer.testing import CliRunner
 
-from cmiclib.book.runner import locked
 from cmiclib.cli import app
 from cmiclib.config import Config, ModelConfig, TrainConfig, profile
 from cmiclib.errors import BookError, ConfigError
 from cmiclib.evaluation.report import score_run
+from cmiclib.io.lock import alone
 from cmiclib.study import ablations as module
 from cmiclib.study.ablations import (
     REFERENCE,
@@ -34,7 +34,7 @@ from cmiclib.study.ablations import (
     run_variant,
     variant_config,
 )
-from cmiclib.study.variants import altered
+from cmiclib.study.variants import Change, apply_variant
 from cmiclib.training.loop import train
 
 TINY = Config(
@@ -50,7 +50,7 @@ TINY = Config(
 FEW = {
     "full": Variant("the full method", (), "–"),
     "mean": Variant("mean of the views", ("model.fusion=mean",), "fusion"),
-    "views": Variant("3 views", ("data.views=3",), "views"),
+    "views": Variant("3 views", (), "views", data=Change(views=3)),
 }
 
 
@@ -131,8 +131,9 @@ def test_a_row_is_what_training_and_evaluation_say(undisturbed, tiny_benchmark, 
     _, rows, _ = undisturbed
     for row in rows[::3]:  # a full one and one with three views
         config = variant_config(row["variant"], row["seed"], TINY, FEW)
-        run = train(config, tiny_benchmark, tmp_path / row["variant"], progress=False)
-        scored = score_run(run, altered(tiny_benchmark, config.data), "val")
+        seen_by_run = apply_variant(tiny_benchmark, FEW[row["variant"]].data)
+        run = train(config, seen_by_run, tmp_path / row["variant"], progress=False)
+        scored = score_run(run, seen_by_run, "val")
         seen = tiny_benchmark.queries.seen.to_numpy()[scored.rows].astype(bool)
         assert row["first"] == " ".join(map(str, scored.scores.argmax(dim=1).tolist()))
         for name in ("top1", "top10", "category"):
@@ -187,9 +188,9 @@ def trained(monkeypatch):
     """What is trained, by its changes; the trainings themselves go on."""
     calls = []
 
-    def counted(config, *args, **options):
-        calls.append((config.model.fusion, config.data.views, config.loss.tau, config.train.seed))
-        return train(config, *args, **options)
+    def counted(config, benchmark, *args, **options):
+        calls.append((config.model.fusion, benchmark.views.shape[1], config.loss.tau, config.train.seed))
+        return train(config, benchmark, *args, **options)
 
     monkeypatch.setattr(module, "train", counted)
     return calls
@@ -264,7 +265,7 @@ def test_an_interrupted_grid_ends_as_an_undisturbed_one(undisturbed, tiny_benchm
 
 
 def test_two_grids_do_not_work_in_one_folder(tiny_benchmark, tmp_path):
-    with locked(tmp_path / "runs"), pytest.raises(BookError, match="at work"):
+    with alone(tmp_path / "runs", BookError), pytest.raises(BookError, match="at work"):
         grid(tiny_benchmark, tmp_path)
 
 

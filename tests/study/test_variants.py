@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from cmiclib.config import DataConfig
-from cmiclib.study.variants import altered, evenly_spaced, silhouettes, wrong_masks
+from cmiclib.study.variants import Change, apply_variant, evenly_spaced, silhouettes, wrong_masks
 
 
-def test_by_default_nothing_is_altered(tiny_benchmark):
-    assert altered(tiny_benchmark, DataConfig()) is tiny_benchmark
+def test_by_default_nothing_is_apply_variant(tiny_benchmark):
+    assert apply_variant(tiny_benchmark, Change()) is tiny_benchmark
 
 
 @pytest.mark.parametrize(
@@ -16,22 +15,14 @@ def test_by_default_nothing_is_altered(tiny_benchmark):
 )
 def test_views_are_spread_evenly_from_the_front(tiny_benchmark, count, expected):
     assert evenly_spaced(12, count).tolist() == expected
-    seen = altered(tiny_benchmark, DataConfig(views=count))
+    seen = apply_variant(tiny_benchmark, Change(views=count))
     np.testing.assert_array_equal(seen.views, tiny_benchmark.views[:, expected])
     assert seen.protocol.azimuths == tuple(30 * i for i in expected)
     assert seen.images is tiny_benchmark.images
 
 
-def test_a_benchmark_of_few_views_keeps_them(tiny_benchmark):
-    three = altered(tiny_benchmark, DataConfig(views=3))
-    assert three.views.shape[1] == 3
-    with pytest.raises(ValueError, match="altered already"):
-        altered(three, DataConfig(views=1))
-    assert altered(three, DataConfig(views=3)) is three
-
-
 def test_a_silhouette_is_black_wherever_the_shape_is(tiny_benchmark):
-    seen = altered(tiny_benchmark, DataConfig(shading="none")).views
+    seen = apply_variant(tiny_benchmark, Change(shading="none")).views
     assert set(np.unique(seen)) == {0, 255}
     np.testing.assert_array_equal(seen == 0, tiny_benchmark.views < 255)
     assert silhouettes(np.full((1, 1, 2, 2), 200, np.uint8), background=200).min() == 200
@@ -41,8 +32,8 @@ def test_masks_are_wrong_in_the_same_way_each_time_and_more_so_the_larger_the_er
     exact = tiny_benchmark.images[:, 3] >= 128
     overlap = []
     for error in (0.6, 0.8, 1.0):
-        seen = altered(tiny_benchmark, DataConfig(mask_error=error))
-        again = altered(tiny_benchmark, DataConfig(mask_error=error))
+        seen = apply_variant(tiny_benchmark, Change(mask_error=error))
+        again = apply_variant(tiny_benchmark, Change(mask_error=error))
         np.testing.assert_array_equal(seen.images, again.images)
         np.testing.assert_array_equal(seen.images[:, :3], tiny_benchmark.images[:, :3])
         mask = seen.images[:, 3] == 255
@@ -59,6 +50,5 @@ def test_a_mask_that_is_not_known_stays_unknown():
 
 def test_each_change_has_its_own_hash(tiny_benchmark):
     changes = [{}, {"views": 3}, {"views": 6}, {"shading": "none"}, {"mask_error": 0.5}, {"mask_error": 1.0}]
-    hashes = {altered(tiny_benchmark, DataConfig(**change)).hash for change in changes}
+    hashes = {apply_variant(tiny_benchmark, Change(**change)).hash for change in changes}
     assert len(hashes) == len(changes)
-    assert "altered" not in tiny_benchmark.meta

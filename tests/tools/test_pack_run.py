@@ -7,8 +7,9 @@ import torch
 from pack_run import between, halve, main
 
 from cmiclib.config import Config, ModelConfig
+from cmiclib.io.atomic import write_json
 from cmiclib.model import build_model
-from cmiclib.training.run import Run, save_weights, write_json
+from cmiclib.training.run import Run, save_weights
 
 MODEL = ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random")
 

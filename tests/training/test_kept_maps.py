@@ -1,15 +1,14 @@
 """Maps of frozen stages in files: the same as made on the spot, shared where they may be, and only there."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from cmiclib.config import Config, DataConfig, ModelConfig, TrainConfig
+from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import ConfigError
-from cmiclib.study.variants import altered
+from cmiclib.study.variants import Change, apply_variant
 from cmiclib.training import kept_maps as module
 from cmiclib.training.kept_maps import kept_maps
 from cmiclib.training.loop import train
@@ -55,7 +54,7 @@ def test_a_run_with_kept_maps_is_the_run_without(tiny_benchmark, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "new"),
+    ("changes", "new"),
     [
         (["loss.tau=0.2", "model.fusion=mean", "train.batch=3", "train.views=1", "model.dropout=0.5"], set()),
         (["augment.color=none"], {"photos"}),
@@ -64,16 +63,18 @@ def test_a_run_with_kept_maps_is_the_run_without(tiny_benchmark, tmp_path):
         (["model.mask=none"], {"photos", "still-photos"}),
         (["train.copies=1"], {"photos"}),
         (["train.view_copies=1"], {"views"}),
-        (["data.views=3"], {"views", "still-views"}),
-        (["data.shading=none"], {"views", "still-views"}),
-        (["data.mask_error=1"], {"photos", "still-photos"}),
+        (Change(views=3), {"views", "still-views"}),
+        (Change(shading="none"), {"views", "still-views"}),
+        (Change(mask_error=1.0), {"photos", "still-photos"}),
         (["train.seed=6"], {"photos", "views", "still-photos", "still-views"}),  # its frozen weights are random
     ],
 )
-def test_only_what_changes_is_made_again(tiny_benchmark, folder, overrides, new):
+def test_only_what_changes_is_made_again(tiny_benchmark, folder, changes, new):
     before = made(folder)
-    config = CONFIG.override(overrides)
-    kept_maps(config, altered(tiny_benchmark, config.data), folder)
+    if isinstance(changes, Change):
+        kept_maps(CONFIG, apply_variant(tiny_benchmark, changes), folder)
+    else:
+        kept_maps(CONFIG.override(changes), tiny_benchmark, folder)
     kinds = {name.rpartition("-")[0] for name in made(folder) - before}
     assert kinds == new
 
@@ -96,12 +97,11 @@ def test_without_copies_there_is_nothing_to_keep(tiny_benchmark, tmp_path):
         kept_maps(CONFIG.override(["train.copies=0"]), tiny_benchmark, tmp_path)
 
 
-def test_an_altered_benchmark_trains_with_what_is_altered(tiny_benchmark, tmp_path):
-    config = CONFIG.override(["data.views=1", "data.shading=none", "train.steps=2"])
-    run = train(config, tiny_benchmark, tmp_path / "run", progress=False, device=CPU)
-    other = train(CONFIG.override(["train.steps=2"]), tiny_benchmark, tmp_path / "plain", progress=False, device=CPU)
-    assert run.log["loss"][0] != other.log["loss"][0]
-    seen = altered(tiny_benchmark, DataConfig(views=1, shading="none"))
-    seen = replace(seen, meta={name: value for name, value in seen.meta.items() if name != "altered"})
-    again = train(CONFIG.override(["train.steps=2"]), seen, tmp_path / "seen", progress=False, device=CPU)
-    assert run.log["loss"][0] == again.log["loss"][0]
+def test_a_variant_trains_with_what_it_changes(tiny_benchmark, tmp_path):
+    config, losses = CONFIG.override(["train.steps=2"]), []
+    for i, change in enumerate((Change(), Change(views=1, shading="none"))):
+        seen = apply_variant(tiny_benchmark, change)
+        run = train(config, seen, tmp_path / str(i), progress=False, device=CPU)
+        losses.append(run.log["loss"][0])
+        assert run.manifest["hash"] == seen.hash
+    assert losses[0] != losses[1]

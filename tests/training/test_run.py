@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from cmiclib.config import Config, ModelConfig
 from cmiclib.errors import CheckpointError, ConfigError, StorageError
+from cmiclib.io.atomic import write_atomically, write_json
 from cmiclib.model import build_model
-from cmiclib.training.run import Run, clear, load_state, save_state, save_weights, write_atomically, write_json
+from cmiclib.training.run import Run, clear, load_state, save_state, save_weights
 
 CONFIG = Config(
     model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=8, image_size=32, init="random")

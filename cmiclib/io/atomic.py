@@ -1,0 +1,50 @@
+"""Files that are written whole or not at all."""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from ..errors import StorageError
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` fill a temporary file, sync it and rename it to ``path``.
+
+    Raises:
+        StorageError: the disk is full or read-only; an earlier ``path`` stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise StorageError(
+            f"could not be written ({error})", path=path, fix="make room on the disk, then run again"
+        ) from None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write sorted, indented JSON atomically."""
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def sync_folder(path: Path) -> None:
+    """Make what was renamed in a folder last through a loss of power, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
