@@ -28,7 +28,7 @@ $(error TORCH=$(TORCH) is not known; use TORCH=cpu, TORCH=cuda or nothing)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce verify ablations ablation book app lab prepare vendor notebooks readme test test-browser test-all bench fuzz kill-test audit lint types check format clean
+.PHONY: help setup reproduce verify ablations ablation book app lab prepare vendor notebooks readme test test-browser test-all bench fuzz kill-test audit lint types layers check format clean
 
 help: ## explain every target
 	@echo "make reproduce, then make test; settings in brackets are given as NAME=value"
@@ -99,18 +99,18 @@ test-all: $(STAMP) ## every test: slow ones, browser, GPU; more than half an hou
 	@$(BIN)/pytest -q -m browser
 
 bench: $(STAMP) ## measure search, training, preparation and memory into outputs/bench.json; forty minutes, an idle machine
-	@$(BIN)/python tools/bench.py
+	@$(BIN)/python tools/measure/bench.py
 
 fuzz: $(STAMP) ## damage files in thousands of ways and read them  [SHORT=1 OUTPUT=FILE.json]
-	@$(BIN)/python tools/fuzz.py $(if $(SHORT),--short) $(addprefix --output ,$(OUTPUT))
+	@$(BIN)/python tools/check/fuzz.py $(if $(SHORT),--short) $(addprefix --output ,$(OUTPUT))
 
 kill-test: $(STAMP) ## kill trainings and preparations, go on, compare  [SHORT=1 OUTPUT=FILE.json]
-	@$(BIN)/python tools/kill_test.py $(if $(SHORT),--short) $(addprefix --output ,$(OUTPUT))
+	@$(BIN)/python tools/check/kill_test.py $(if $(SHORT),--short) $(addprefix --output ,$(OUTPUT))
 
 audit: $(STAMP) ## ask PyPI whether weaknesses of the pinned packages are known
 	@$(PYTHON) -m venv .venv/audit
 	@.venv/audit/bin/python -m pip install -q --disable-pip-version-check $(AUDIT)
-	@$(BIN)/python tools/audit.py .venv/audit/bin/pip-audit
+	@$(BIN)/python tools/check/audit.py .venv/audit/bin/pip-audit
 
 lint: $(STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check .
@@ -119,7 +119,10 @@ lint: $(STAMP) ## ruff: rules and format
 types: $(STAMP) ## mypy
 	@$(BIN)/mypy
 
-check: lint types ## lint, types, and that scripts and notebooks agree
+layers: $(STAMP) ## import-linter: rooms import downwards only; see pyproject.toml
+	@$(BIN)/lint-imports --no-logo --no-cache
+
+check: lint types layers ## lint, types, import directions, and that scripts and notebooks agree
 	@$(BIN)/python -m cmiclib.book.notebooks check
 
 format: $(STAMP) ## apply ruff's fixes and format

@@ -163,7 +163,7 @@ Markdown(
     f"{whole['bytes'] / 1e9:.1f} GB: at most **{whole['peak_memory'] / 1e9:.2f} GB** in memory "
     f"({made_on('evaluation')})."
     if whole
-    else "**Not run**: `python tools/bench.py evaluation` measures it."
+    else "**Not run**: `python tools/measure/bench.py evaluation` measures it."
 )
 
 # %% [markdown]
@@ -225,8 +225,8 @@ Markdown(
 # At this size that is no win. The part that is left would be read here and there instead of in a row, a batch needs
 # the union of what its queries need, and the tenth best score is not known from the start. In 128 dimensions a view is
 # far from the centre of its cluster compared with how far good scores lie above bad ones. So the library has no such
-# index; this answer is what remains of the attempt (`tools/measure_bounds.py`). With a trained model's vectors of tens
-# of thousands of shapes it is worth asking again.
+# index; this answer is what remains of the attempt (`tools/measure/measure_bounds.py`). With a trained model's vectors
+# of tens of thousands of shapes it is worth asking again.
 #
 # ## Training
 #
@@ -287,8 +287,8 @@ pd.Series(hours, name="hours, estimated").round(1).to_frame()
 # %% [markdown]
 # On a GPU a thread gives the device the next batch's input, on a stream of its own, while the step computes; nothing
 # reads a value back but the loss where it is logged. `cmic train --compile` lets `torch.compile` fuse the step.
-# `python tools/profile_step.py --profile paper` prints where a step's time goes on your device, and on a GPU how often
-# the host waits for it. **On a GPU none of this has been run yet.**
+# `python tools/measure/profile_step.py --profile paper` prints where a step's time goes on your device, and on a GPU
+# how often the host waits for it. **On a GPU none of this has been run yet.**
 #
 # ### Several processes
 #
@@ -331,7 +331,7 @@ Markdown(
     f"processes ({made_on('preparation')}). Extrapolated, 50,000 such shapes would take "
     f"{50_000 * each / 3600:.1f} hours."
     if done
-    else "What a shape costs was **not run**: `python tools/bench.py preparation` measures 300 of them."
+    else "What a shape costs was **not run**: `python tools/measure/bench.py preparation` measures 300 of them."
 )
 
 # %% [markdown]

@@ -116,7 +116,7 @@ browser if chapter.live else Markdown("Open this chapter with `make lab`: the li
 # GrabCut are in its time.
 
 # %%
-times = read_results(chapter.root / "data/results/browser.json")  # written by tools/measure_browser.py
+times = read_results(chapter.root / "data/results/browser.json")  # written by tools/measure/measure_browser.py
 kinds = pd.DataFrame({"a stored photo": times["stored"], "a photo sent": times["upload"]}).T
 kinds = kinds.assign(slowest=kinds.seconds.map(max), answers=kinds.seconds.map(len))
 kinds[["median", "slowest", "limit", "answers"]].rename_axis("seconds to an answer")

@@ -261,7 +261,7 @@ Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way
 # light, objects laid on surfaces that face upwards, frames that cut the object off, cameras as in Pix3D's annotation. A
 # model that has seen nothing but such pictures is asked about real photos, over the whole gallery. Its weights are in
 # the repository, `data/weights/pix3d-synthetic`, with the commands that repeat it. The photos belong to others and are
-# for research, so this chapter does not measure them; it shows what `tools/measure_real_photos.py` stored.
+# for research, so this chapter does not measure them; it shows what `tools/measure/measure_real_photos.py` stored.
 #
 # A **CAD mask** is an oracle: it is the true model's silhouette in the true pose, so a part of the answer. An
 # **automatic mask** is what anybody can have, and **no mask** is the photo as it is. The photos with CAD masks are

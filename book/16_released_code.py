@@ -134,7 +134,7 @@ rows = pd.DataFrame(quirks["rows"]) if quirks else pd.DataFrame(columns=["quirk"
 Markdown(
     f"{quirks['part']}, {len(quirks['seeds'])} seeds, {', '.join(quirks['overrides'])}; {quirks['about']}"
     if quirks
-    else "**Not run:** there is no `data/results/quirks.json`; `tools/measure_quirks.py` makes it."
+    else "**Not run:** there is no `data/results/quirks.json`; `tools/measure/measure_quirks.py` makes it."
 )
 
 # %%

@@ -9,7 +9,7 @@ from toybook import REPOSITORY
 
 
 def last_line(tool: str) -> dict:
-    command = [sys.executable, str(REPOSITORY / "tools" / tool)]
+    command = [sys.executable, str(REPOSITORY / "tools" / "check" / tool)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])

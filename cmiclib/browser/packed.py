@@ -2,7 +2,7 @@
 
 The demo's convolutions keep their ImageNet weights, which come with an installed package (:mod:`cmiclib.weights`). So a
 packed model holds the photo encoder without its backbone; unit vectors are kept in half precision. It searches the very
-gallery that it was made for, and no other. ``tools/pack_model.py`` makes ``data/browser/sweethome.safetensors``.
+gallery that it was made for, and no other. ``tools/pack/pack_model.py`` makes ``data/browser/sweethome.safetensors``.
 """
 
 import json

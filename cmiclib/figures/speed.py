@@ -88,7 +88,7 @@ def bound_shares(results: Rows) -> Figure:
     """Show which share of a gallery certified bounds could spare, over the number of clusters.
 
     Args:
-        results: of ``tools/measure_bounds.py``, one entry for each kind of vectors.
+        results: of ``tools/measure/measure_bounds.py``, one entry for each kind of vectors.
     """
     with new_figure(3.4) as figure:
         for ax, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):

@@ -3,7 +3,7 @@
 A run with the peculiarity and one without share seed and schedule; their photos are compared one by one.
 Runs are loaded where they are finished, and the result grows row by row:
 
-    python tools/measure_quirks.py --runs outputs/quirks --result data/results/quirks.json
+    python tools/measure/measure_quirks.py --runs outputs/quirks --result data/results/quirks.json
 """
 
 import argparse

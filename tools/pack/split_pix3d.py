@@ -1,6 +1,6 @@
 """Draw our split lists of Pix3D from its annotation; how is told in data/splits/README.md.
 
-python tools/split_pix3d.py pix3d.json data/splits
+python tools/pack/split_pix3d.py pix3d.json data/splits
 """
 
 import argparse

@@ -3,8 +3,8 @@
 Archives are only ever added, `photos-00.zip`, `photos-01.zip`, …: what a version of the benchmark was built from never
 changes under it. The same raw folder gives the same bytes.
 
-    python tools/pack_photos.py --raw RAW                      # pack what is complete and not yet packed
-    python tools/pack_photos.py --sheet sheet.png [--first 0]  # look at what is packed
+    python tools/sweethome/pack_photos.py --raw RAW                      # pack what is complete and not yet packed
+    python tools/sweethome/pack_photos.py --sheet sheet.png [--first 0]  # look at what is packed
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-PHOTOS = Path(__file__).resolve().parent.parent / "data" / "sweethome" / "photos"
+PHOTOS = Path(__file__).resolve().parents[2] / "data" / "sweethome" / "photos"
 SIZE, MARGIN, QUALITY = 128, 1.2, 88
 ARCHIVE_BYTES = 6_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)

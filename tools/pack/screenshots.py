@@ -1,6 +1,6 @@
 """Take the pictures of the query browser for chapter 13: in JupyterLab, as an app, and without a kernel.
 
-    python tools/screenshots.py [lab] [app] [static]
+    python tools/pack/screenshots.py [lab] [app] [static]
 
 They show whatever `cmic app` shows: run this where nothing has been trained, so that it is the shipped model and the
 shipped, synthetic photos. It needs Chromium and the folder vendor/ (`make vendor`).

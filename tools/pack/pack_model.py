@@ -1,6 +1,6 @@
 """Make `data/browser/sweethome.safetensors`, with which the query browser starts before anybody has trained.
 
-    python tools/pack_model.py outputs/demo/runs/RUN
+    python tools/pack/pack_model.py outputs/demo/runs/RUN
 
 The run must have been trained on the shipped benchmark, with frozen convolutions (the demo's are).
 """

@@ -1,7 +1,7 @@
 """Damage files in thousands of ways and read them: every failure must be one message of `cmiclib.errors`.
 
-Run from the repository's root: ``python tools/fuzz.py [--short] [--case NAME]``. Cases, seeds and files made to harm
-are in ``tests/fuzz_cases.py``. Reading happens in a child process with a limit on memory. A child that works at one
+Run from the repository's root: ``python tools/check/fuzz.py [--short] [--case NAME]``. Cases, seeds and files made
+to harm are in ``tests/fuzz_cases.py``. Reading happens in a child process with a limit on memory. A child that works at one
 file for ten seconds, of the processor's time and not by the clock, is killed, the file counts as a hang, and another
 child goes on. While a file is read, nothing may start a program, open a connection, write outside the case's folder, or
 open the file that lies beside it; Python's audit hooks tell. The last line is JSON.
@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "tests" / "data" / "fuzz"
 KEPT_SIZE = 1 << 20  # bytes; a larger one was made by a line of code, which stands in the cases
 SILENCE = 10.0  # seconds of a processor for one file

@@ -5,7 +5,7 @@ cluster of vectors bounds the products of all its members: product with the cent
 below the tenth best score need not be scored. Here that score is taken as known, which no search knows in advance: it
 could not skip more than this.
 
-    python tools/measure_bounds.py --result data/results/bounds.json
+    python tools/measure/measure_bounds.py --result data/results/bounds.json
 """
 
 import argparse
@@ -24,7 +24,7 @@ from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.model import attention_scores
 
-SHIPPED = Path(__file__).parents[1] / "data/browser/sweethome.safetensors"
+SHIPPED = Path(__file__).parents[2] / "data/browser/sweethome.safetensors"
 CLUSTERS = (16, 64, 256, 1024)
 TOP = 10
 GROWTH = (8, 4, 2, 1)  # parts of the gallery

@@ -1,8 +1,8 @@
 r"""Measure a run on the open real photos of Pix3D, half by half, beside a network that was never trained for it.
 
-Every set is a prepared benchmark and a list that halves it (tools/split_open_photos.py):
+Every set is a prepared benchmark and a list that halves it (tools/pack/split_open_photos.py):
 
-    python tools/measure_real_photos.py RUN --half val --result outputs/real_val.json \
+    python tools/measure/measure_real_photos.py RUN --half val --result outputs/real_val.json \
         "CAD mask=data/prepared/pix3d-open:pix3d-open" "no mask=data/prepared/crops:ikea-crops" …
 
 Choose everything with ``val``; read ``test``, the half to report, once.

@@ -1,6 +1,6 @@
 """Copy a run without what only resuming needs, and its matrices in half precision: small enough for a repository.
 
-    python tools/pack_run.py RUN data/weights/NAME [--earlier EARLIER --share 0.25]
+    python tools/pack/pack_run.py RUN data/weights/NAME [--earlier EARLIER --share 0.25]
 
 With ``--earlier``, the weights lie between the run's own and those that an earlier stop of the same training left
 (`cmic train --until`). Late weights know the rendered photos best, earlier ones have moved less from their start;

@@ -4,7 +4,7 @@ Each photo leaves `<query_id>.png` (frame), `.mask.png` (what is seen of the obj
 object inside the frame, where an occluder hides a part) and `.json` in the output folder. The record is written
 last: a photo with a record is complete, and a run that was cut off continues where it stopped.
 
-    python tools/render_photos.py --libraries LIBS --hdris DIR DIR --output RAW --worker 0/2
+    python tools/sweethome/render_photos.py --libraries LIBS --hdris DIR DIR --output RAW --worker 0/2
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Build the shapes of the shipped benchmark: views, simplified meshes and solid voxels of every CAD model.
 
-    python tools/build_sweethome.py --libraries LIBS [--jobs 2]
+    python tools/sweethome/build_sweethome.py --libraries LIBS [--jobs 2]
 
 LIBS is a folder that holds each unzipped furniture library under its name (README of data/sweethome). One file
 a shape and kind is kept below data/raw/sweethome-shapes, so that an interrupted run goes on; delete that folder

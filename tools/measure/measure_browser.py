@@ -1,6 +1,6 @@
 """Measure how long the query browser takes for an answer, at the demo's scale, and store the medians.
 
-    python tools/measure_browser.py data/results/browser.json
+    python tools/measure/measure_browser.py data/results/browser.json
 
 The live widget is asked as a visitor asks it, with the model that the repository ships: choose a stored photo, or send
 one of twelve million pixels. What is measured ends when ranking, views, model and map stand in the widget; the way to

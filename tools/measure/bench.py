@@ -1,7 +1,7 @@
 """Measure search, training, preparation and memory; writes outputs/bench.json, from which chapter 12 is drawn.
 
-    python tools/bench.py                       # everything; some forty minutes on two cores, on an idle machine
-    python tools/bench.py search steps          # only these parts; the others stay in the file as they are
+    python tools/measure/bench.py                       # everything; some forty minutes on two idle cores
+    python tools/measure/bench.py search steps          # only these parts; the others stay in the file as they are
 
 The part ``million`` needs 7 GB on the disk for a while, ``evaluation`` 3. Other work on the machine makes every number
 worthless.

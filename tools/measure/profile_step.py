@@ -1,8 +1,8 @@
 """Profile training steps: where their time goes, how much of it is waiting for data, and what makes the host wait.
 
-    python tools/profile_step.py --profile demo
-    python tools/profile_step.py --profile paper train.precision=bf16      # on a GPU, where there is one
-    torchrun --nproc-per-node=2 tools/profile_step.py --small
+    python tools/measure/profile_step.py --profile demo
+    python tools/measure/profile_step.py --profile paper train.precision=bf16      # on a GPU, where there is one
+    torchrun --nproc-per-node=2 tools/measure/profile_step.py --small
 
 Pictures are noise and initial weights random, which changes no time; photos and shapes are as many as a step needs.
 """

@@ -4,8 +4,8 @@
 only fill the gallery. Both are facts about the Sweet Home 3D furniture libraries; meshes and textures stay in
 those libraries.
 
-    python tools/catalogue.py distractors --libraries LIBS     # rebuild data/sweethome/distractors.csv
-    python tools/catalogue.py check --libraries LIBS           # do both tables agree with the libraries?
+    python tools/sweethome/catalogue.py distractors --libraries LIBS     # rebuild data/sweethome/distractors.csv
+    python tools/sweethome/catalogue.py check --libraries LIBS           # do both tables agree with the libraries?
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "data" / "sweethome" / "models.csv"
 DISTRACTORS = ROOT / "data" / "sweethome" / "distractors.csv"
-DISTRACTOR_LIST = ROOT / "tools" / "distractors.txt"
+DISTRACTOR_LIST = Path(__file__).with_name("distractors.txt")
 
 LICENCES = {
     "BlendSwap-CC-0": "CC0-1.0",

@@ -1,7 +1,7 @@
 """Ask PyPI, by pip-audit, whether weaknesses of the pinned packages are known, and say so in one line.
 
-Run by ``make audit``: ``python tools/audit.py PIP-AUDIT``. pip-audit itself finds nothing wrong with packages of which
-the service knows nothing, as where a mirror without such data stands in for PyPI. Here that is no verdict. The exit
+Run by ``make audit``: ``python tools/check/audit.py PIP-AUDIT``. pip-audit itself finds nothing wrong with packages
+of which the service knows nothing, as where a mirror without such data stands in for PyPI. Here that is no verdict. The exit
 status is 0 where every package was looked up and none is known to be weak, 1 where one is, 3 where there is no verdict.
 """
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-LOCK = Path(__file__).resolve().parents[1] / "requirements.lock"
+LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
 
 
 class Verdict(NamedTuple):

@@ -3,7 +3,7 @@ r"""Measure what each ingredient of the profile ``photos`` gives, on the ``val``
 A short training with the ingredient and one without share seed and schedule; their photos are compared one by one.
 Runs are loaded where they are finished, so a measurement that was stopped goes on:
 
-    python tools/measure_ingredients.py --benchmark data/prepared/pix3d-synthetic --runs outputs/ingredients \
+    python tools/measure/measure_ingredients.py --benchmark data/prepared/pix3d-synthetic --runs outputs/ingredients \
         --result data/results/ingredients.json \
         "CAD mask=data/prepared/pix3d-open:pix3d-open" "no mask=data/prepared/crops:ikea-crops"
 """

@@ -1,7 +1,7 @@
 """Kill trainings and preparations at random moments, go on each time, and compare with what was never disturbed.
 
-Run from the repository's root: ``python tools/kill_test.py [--short]``. The training is the smoke profile's on a tiny
-benchmark, the preparation a small folder of meshes and photos. A process that ends before its moment has come is
+Run from the repository's root: ``python tools/check/kill_test.py [--short]``. The training is the smoke profile's on a
+tiny benchmark, the preparation a small folder of meshes and photos. A process that ends before its moment has come is
 compared and a new one begins, so that every kill hits work. The last line is JSON.
 """
 
@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402

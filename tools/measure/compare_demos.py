@@ -3,7 +3,7 @@
 The test photos take no part. Each candidate is a line of overrides of the demo profile; results are written as they
 come, and a finished candidate is loaded, not trained again:
 
-    python tools/compare_demos.py --benchmark DIR --runs outputs/candidates --result candidates.json \
+    python tools/measure/compare_demos.py --benchmark DIR --runs outputs/candidates --result candidates.json \
         "model.query_backbone=resnet10t model.view_backbone=resnet10t" "augment.background=0.5"
 """
 

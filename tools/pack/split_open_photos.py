@@ -1,6 +1,6 @@
 """Halve the open real photos by the picture they were cut from: one half to choose with, one to report.
 
-    python tools/split_open_photos.py pix3d.json ikea_crops.json data/splits
+    python tools/pack/split_open_photos.py pix3d.json ikea_crops.json data/splits
 
 The half to choose with is called val, the one to report test. A picture's crops and its records in Pix3D's layout lie
 in the same half. Pictures are taken in the order of the SHA-256 of their names: first those that records show, then
