@@ -50,7 +50,7 @@ endif
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r .venv/requirements.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@if git rev-parse --git-dir > /dev/null 2>&1; then \
-	  git config filter.notebook.clean '.venv/bin/python -m cmiclib.book.notebooks clean' && \
+	  git config filter.notebook.clean '.venv/bin/python cmiclib/book/notebooks.py clean' && \
 	  git config filter.notebook.smudge cat && git config filter.notebook.required true; fi
 	@touch $@
 
@@ -82,7 +82,7 @@ vendor: $(STAMP) ## fetch the scripts that let the HTML open without a network (
 	@$(BIN)/cmic vendor
 
 notebooks: $(STAMP) ## write book/*.ipynb from book/*.py
-	@$(BIN)/python -m cmiclib.book.notebooks sync
+	@$(BIN)/python cmiclib/book/notebooks.py sync
 
 readme: $(STAMP) ## write README's result table from data/results/demo.json
 	@$(BIN)/cmic readme
@@ -123,7 +123,7 @@ layers: $(STAMP) ## import-linter: rooms import downwards only; see pyproject.to
 	@$(BIN)/lint-imports --no-logo --no-cache
 
 check: lint types layers ## lint, types, import directions, and that scripts and notebooks agree
-	@$(BIN)/python -m cmiclib.book.notebooks check
+	@$(BIN)/python cmiclib/book/notebooks.py check
 
 format: $(STAMP) ## apply ruff's fixes and format
 	@$(BIN)/ruff check --fix .

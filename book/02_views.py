@@ -153,7 +153,7 @@ grid([resample(view, side)[0, 0].clip(0, 255).numpy() / 255 for side in sides], 
 
 # %%
 points, voxels = benchmark.points[row].astype(np.float32), geometry.unpack_voxels(benchmark.voxels[row])
-figures.solid(stored[1], points, voxels)
+figures.voxel_plot(stored[1], points, voxels)
 
 # %% [markdown]
 # All forms must agree with each other. Projected into the views, the points have to land on the silhouette.

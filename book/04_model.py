@@ -85,7 +85,7 @@ views = prepare_views(torch.from_numpy(benchmark.views[own[:1].numpy()]), config
 
 # %%
 with torch.inference_mode():
-    maps = model.query_encoder.begin(model.photo_input(photo))
+    maps = model.query_encoder.frozen_forward(model.photo_input(photo))
     features = model.query_encoder.features(maps)
     query, embedded = model.embed_queries(photo), model.embed_views(views)
     weights = attention_weights(query, embedded, model.attention_weight)

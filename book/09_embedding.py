@@ -33,7 +33,7 @@ from IPython.display import Markdown
 
 from cmiclib import figures
 from cmiclib.book import open_chapter
-from cmiclib.evaluation.projection import lay_out, neighbour_purity, shape_points
+from cmiclib.evaluation.projection import build_map, neighbour_purity, shape_points
 from cmiclib.index.cache import gallery_index
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
@@ -63,7 +63,7 @@ shape_category = benchmark.shapes.category.to_numpy()
 # stand on it.
 
 # %%
-atlas = lay_out(photos, photo_category, index.views, shape_category, PHOTOS, SEED)
+atlas = build_map(photos, photo_category, index.views, shape_category, PHOTOS, SEED)
 known = atlas.rows[~atlas.is_photo]
 figures.embedding_map(atlas.places, atlas.category, atlas.is_photo)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from .color import exchange_colors, jitter_color
 from .config import AugmentConfig
 from .damage import NOISE_CELLS, damage_masks, draw_occluders, occlude
-from .engine.device import send
+from .engine.device import to_device
 
 _TRIES = 10
 CLOCK_SAMPLES = 5
@@ -51,8 +51,8 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
     if config.background:
         rgb = replace_background(rgb, mask, config.background, generator)
     if config.occlusion:
-        chosen = send(_draw_share(len(rgb), config.occlusion, generator), rgb.device)
-        other = send(_another(len(rgb), generator), rgb.device)
+        chosen = to_device(_draw_share(len(rgb), config.occlusion, generator), rgb.device)
+        other = to_device(_another(len(rgb), generator), rgb.device)
         rgb = occlude(rgb, mask, draw_occluders(len(rgb), generator), other, chosen)
     rgb = _recolor(rgb, config, generator)
     if config.mask_damage:
@@ -60,7 +60,7 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
         mask = damage_masks(mask, torch.randn(len(mask), 1, NOISE_CELLS, NOISE_CELLS, generator=generator), strength)
     if config.mask_drop:
         mask = mask.masked_fill(
-            send(_draw_share(len(mask), config.mask_drop, generator), mask.device).view(-1, 1, 1, 1), 1
+            to_device(_draw_share(len(mask), config.mask_drop, generator), mask.device).view(-1, 1, 1, 1), 1
         )
     return torch.cat((2 * rgb - 1, mask if config.mask_range == "reference" else 2 * mask - 1), dim=1)
 
@@ -172,11 +172,11 @@ def resample(images: Tensor, size: int, boxes: Tensor | None = None, flips: Tens
     height, width = images.shape[-2:]
     if boxes is None:
         boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-    boxes = send(boxes, images.device)
+    boxes = to_device(boxes, images.device)
     rows = _triangle_filter(boxes[:, 1], boxes[:, 3], height, size)  # (n, size, H)
     columns = _triangle_filter(boxes[:, 0], boxes[:, 2], width, size)  # (n, size, W)
     if flips is not None:
-        columns = torch.where(send(flips, images.device).view(-1, 1, 1), columns.flip(1), columns)
+        columns = torch.where(to_device(flips, images.device).view(-1, 1, 1), columns.flip(1), columns)
     with torch.autocast(images.device.type, enabled=False):
         return torch.einsum("nyh,nchw,nxw->ncyx", rows, images.float(), columns)
 
@@ -210,8 +210,8 @@ def replace_background(rgb: Tensor, mask: Tensor, share: float, generator: torch
     Returns:
         (B, 3, H, W).
     """
-    other = send(_another(len(rgb), generator), rgb.device)
-    changed = send(_draw_share(len(rgb), share, generator), rgb.device)
+    other = to_device(_another(len(rgb), generator), rgb.device)
+    changed = to_device(_draw_share(len(rgb), share, generator), rgb.device)
     return torch.where((mask == 0) & changed.view(-1, 1, 1, 1), rgb[other], rgb)
 
 
@@ -222,7 +222,7 @@ def _recolor(rgb: Tensor, config: AugmentConfig, generator: torch.Generator) -> 
         return jitter_color(rgb, generator)
     any_photo = config.style == "any"
     style = torch.randperm(len(rgb), generator=generator) if any_photo else _another(len(rgb), generator)
-    return exchange_colors(rgb, send(style, rgb.device), config.color)
+    return exchange_colors(rgb, to_device(style, rgb.device), config.color)
 
 
 def _another(count: int, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from kornia.enhance import (
 )
 from torch import Tensor
 
-from .engine.device import send
+from .engine.device import to_device
 
 _LAB_FLOOR, _RELEASED_FLOOR = 1e-8, 1e-6  # smallest variance; the released code's Lab counts in hundreds
 _XYZ_FROM_RGB = (
@@ -92,8 +92,8 @@ def jitter_color(images: Tensor, generator: torch.Generator) -> Tensor:
         (B, 3, H, W) in [0, 1].
     """
     draws = 2 * torch.rand(4, len(images), generator=generator) - 1  # (4, B) in [-1, 1)
-    brightness, contrast, saturation = send(1 + 0.4 * draws[:3], images.device)
-    hue = 0.1 * 2 * math.pi * send(draws[3], images.device)
+    brightness, contrast, saturation = to_device(1 + 0.4 * draws[:3], images.device)
+    hue = 0.1 * 2 * math.pi * to_device(draws[3], images.device)
     with torch.autocast(images.device.type, enabled=False):
         images = adjust_brightness_accumulative(images, brightness)
         images = adjust_contrast_with_mean_subtraction(images, contrast)

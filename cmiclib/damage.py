@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .engine.device import send
+from .engine.device import to_device
 
 OCCLUDER_ZOOM = (1.5, 3.5)
 """How many times smaller the object in front is drawn than in its own photo."""
@@ -37,7 +37,7 @@ def occlude(rgb: Tensor, mask: Tensor, boxes: Tensor, other: Tensor, chosen: Ten
 
 def shift(images: Tensor, boxes: Tensor) -> Tensor:
     """Sample boxes (B, 4) of images (B, C, H, W) bilinearly; outside an image everything is 0."""
-    left, top, width, height = send(boxes, images.device).to(images.dtype).unbind(dim=1)
+    left, top, width, height = to_device(boxes, images.device).to(images.dtype).unbind(dim=1)
     zero = torch.zeros_like(left)
     theta = torch.stack(
         [torch.stack([width, zero, 2 * left + width - 1], 1), torch.stack([zero, height, 2 * top + height - 1], 1)], 1
@@ -71,9 +71,9 @@ def damage_masks(mask: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
     soft = mask
     for sides, edges in (((kernel, 1), (kernel // 2, 0)), ((1, kernel), (0, kernel // 2))):  # in turn: a square is slow
         soft = functional.avg_pool2d(soft, sides, stride=1, padding=edges, count_include_pad=False)
-    noise = send(noise, mask.device).to(mask.dtype)
+    noise = to_device(noise, mask.device).to(mask.dtype)
     waves = functional.interpolate(noise, size=mask.shape[-2:], mode="bicubic", align_corners=False)
-    strength = send(strength, mask.device).to(mask.dtype).view(-1, 1, 1, 1)
+    strength = to_device(strength, mask.device).to(mask.dtype).view(-1, 1, 1, 1)
     moved = ((1 - strength) * mask + strength * (soft + 0.25 * waves) > 0.5).to(mask.dtype)
     usable = (mask.flatten(1).amin(dim=1) == 0) & (moved.flatten(1).amax(dim=1) == 1)
     return torch.where(usable.view(-1, 1, 1, 1), moved, mask)

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from .augment import prepare_queries, prepare_views
 from .config import Config
 from .encoders import Encoder
-from .engine.device import send
+from .engine.device import to_device
 from .engine.distributed import Processes
-from .io.files import give_back
+from .io.files import release_pages
 from .model import CMIC
 
 
@@ -33,10 +33,10 @@ def embed_queries(model: CMIC, photos: np.ndarray, config: Config, batch: int = 
     Returns:
         (Q, d) float32 on the CPU, rows of length 1.
     """
-    vectors = finish(model.query_encoder, query_maps(model, photos, config, batch), config)
+    vectors = head_vectors(model.query_encoder, query_maps(model, photos, config, batch), config)
     if not config.model.mirror:
         return vectors
-    mirrored = finish(model.query_encoder, query_maps(model, photos[..., ::-1], config, batch), config)
+    mirrored = head_vectors(model.query_encoder, query_maps(model, photos[..., ::-1], config, batch), config)
     return F.normalize(vectors + mirrored, dim=1)
 
 
@@ -52,22 +52,24 @@ def embed_gallery(model: CMIC, views: np.ndarray, config: Config, batch: int = 3
     Returns:
         (N, V, d) float32 on the CPU, last axis of length 1.
     """
-    return finish(model.view_encoder, view_maps(model, views, config, batch), config).unflatten(0, views.shape[:2])
+    return head_vectors(model.view_encoder, view_maps(model, views, config, batch), config).unflatten(
+        0, views.shape[:2]
+    )
 
 
 def embed_in_shares(model: CMIC, views: np.ndarray, config: Config, processes: Processes) -> Tensor:
     """Embed a gallery together: each process its share of the shapes; returns all of them (N, V, d) in each process."""
-    own = embed_gallery(model, views[processes.share(len(views))], config)
+    own = embed_gallery(model, views[processes.shard(len(views))], config)
     return processes.gather(own.to(next(model.parameters()).device), len(views)).cpu()
 
 
 @torch.no_grad()
-def finish(encoder: Encoder, maps: Iterable[Tensor], config: Config) -> Tensor:
+def head_vectors(encoder: Encoder, maps: Iterable[Tensor], config: Config) -> Tensor:
     """Embed what the frozen stages returned, batch by batch; returns all rows (n, d) float32 on the CPU."""
     parts = []
     for block in maps:
         with autocast(config, block.device):
-            parts.append(encoder.finish(block).cpu())
+            parts.append(encoder.head_forward(block).cpu())
     return torch.cat(parts) if parts else torch.zeros(0, config.model.dim)
 
 
@@ -76,10 +78,10 @@ def query_maps(model: CMIC, photos: np.ndarray, config: Config, batch: int = 256
     """Run the frozen stages on photos (Q, 4, S, S), batch by batch: (b, …) each, on the model's device."""
     device = next(model.parameters()).device
     for start in range(0, len(photos), batch):
-        block = send(torch.from_numpy(np.array(photos[start : start + batch])), device)  # (b, 4, S, S)
+        block = to_device(torch.from_numpy(np.array(photos[start : start + batch])), device)  # (b, 4, S, S)
         with autocast(config, device):
             pictures = model.photo_input(prepare_queries(block, config.model.image_size))
-            yield model.query_encoder.begin(pictures)
+            yield model.query_encoder.frozen_forward(pictures)
 
 
 @torch.no_grad()
@@ -87,10 +89,10 @@ def view_maps(model: CMIC, views: np.ndarray, config: Config, batch: int = 32) -
     """Run the frozen stages on the views (N, V, S, S) of ``batch`` shapes at a time: (n·V, …) each."""
     device = next(model.parameters()).device
     for start in range(0, len(views), batch):
-        block = send(torch.from_numpy(np.array(views[start : start + batch])), device)  # (n, V, S, S)
+        block = to_device(torch.from_numpy(np.array(views[start : start + batch])), device)  # (n, V, S, S)
         with autocast(config, device):
-            yield model.view_encoder.begin(prepare_views(block, config.model.image_size).flatten(0, 1))
-        give_back(views)
+            yield model.view_encoder.frozen_forward(prepare_views(block, config.model.image_size).flatten(0, 1))
+        release_pages(views)
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:

@@ -68,24 +68,24 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed ``images`` (B, C, H, W) in about [-1, 1]; returns (B, d) with rows of length 1, in float32 at least."""
-        return self.finish(self.begin(images))
+        return self.head_forward(self.frozen_forward(images))
 
-    def begin(self, images: Tensor) -> Tensor:
+    def frozen_forward(self, images: Tensor) -> Tensor:
         """Run what training never changes: images → maps (B, c, h, w), or features (B, F) if all stages are frozen."""
         if not self.frozen:
             return images
         with torch.no_grad():
             size = CPU_BLOCK if images.device.type == "cpu" else len(images)
-            return torch.cat([self._begin(block) for block in images.split(max(1, size))])
+            return torch.cat([self._frozen_block(block) for block in images.split(max(1, size))])
 
-    def _begin(self, maps: Tensor) -> Tensor:
+    def _frozen_block(self, maps: Tensor) -> Tensor:
         stages, top = self._folded()
         for stage in stages:
             maps = stage(maps)
         return self._pool(maps, top) if self.frozen == len(self.stages) else maps
 
     def features(self, maps: Tensor) -> Tensor:
-        """Turn what :meth:`begin` returned into the head's features, (B, F)."""
+        """Turn what :meth:`frozen_forward` returned into the head's features, (B, F)."""
         if maps.ndim == 2:
             return maps
         if self.training and self.mix_style and self.frozen:
@@ -96,8 +96,8 @@ class Encoder(nn.Module):
             maps = stage(maps)
         return self._pool(maps, self.top)
 
-    def finish(self, maps: Tensor) -> Tensor:
-        """Embed what :meth:`begin` returned; returns (B, d) with rows of length 1, in float32 at least."""
+    def head_forward(self, maps: Tensor) -> Tensor:
+        """Embed what :meth:`frozen_forward` returned; returns (B, d) with rows of length 1, in float32 at least."""
         features = F.dropout(self.head[0](self.features(maps)), self.dropout, self.training)
         vectors = self.head[1](features)  # (B, d)
         return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)

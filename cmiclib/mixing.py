@@ -6,7 +6,7 @@ After MixStyle (Zhou et al., "Domain Generalization with MixStyle", ICLR 2021, s
 import torch
 from torch import Tensor
 
-from .engine.device import send
+from .engine.device import to_device
 
 CONCENTRATION = 0.1
 """Of the Beta distribution of the shares, as in MixStyle: mostly nearly all of one of the two."""
@@ -27,8 +27,8 @@ def mix_statistics(maps: Tensor, share: float) -> Tensor:
     """
     count = len(maps)
     own = torch.distributions.Beta(CONCENTRATION, CONCENTRATION).sample((count,))
-    own = send(torch.where(torch.rand(count) < share, own, 1.0), maps.device).view(-1, 1, 1, 1)
-    other = send(torch.randperm(count), maps.device)
+    own = to_device(torch.where(torch.rand(count) < share, own, 1.0), maps.device).view(-1, 1, 1, 1)
+    other = to_device(torch.randperm(count), maps.device)
     with torch.no_grad():
         variance, mean = torch.var_mean(maps.float(), dim=(2, 3), keepdim=True, correction=0)  # (B, C, 1, 1)
         deviation = (variance + FLOOR).sqrt()

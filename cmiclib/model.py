@@ -163,20 +163,20 @@ class CMIC(nn.Module):
         return self.view_encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
     def forward(
-        self, photos: Tensor, views: Tensor, photos_begun: bool = False, views_begun: bool = False
+        self, photos: Tensor, views: Tensor, photos_are_features: bool = False, views_are_features: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Embed what a training step compares; returns (B, d) and (C, V, d).
 
         Args:
             photos: (B, 4, H, W), or what the frozen stages returned for them.
             views: (C, V, 1, H, W), or what the frozen stages returned for them, (C, V, …).
-            photos_begun: the frozen stages have seen the photos.
-            views_begun: the frozen stages have seen the views.
+            photos_are_features: the frozen stages have seen the photos.
+            views_are_features: the frozen stages have seen the views.
         """
-        query = self.query_encoder.finish(photos) if photos_begun else self.embed_queries(photos)
-        if not views_begun:
+        query = self.query_encoder.head_forward(photos) if photos_are_features else self.embed_queries(photos)
+        if not views_are_features:
             return query, self.embed_views(views)
-        return query, self.view_encoder.finish(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        return query, self.view_encoder.head_forward(views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
     def score(self, query: Tensor, views: Tensor) -> Tensor:
         """Embeddings (Q, d) and (N, V, d) → scores (Q, N)."""

@@ -227,7 +227,7 @@ def packed_model() -> bytes:
 def read_packed(path: Path) -> object:
     found, origin = unpack(path, gallery())
     answer = found.answer(found.stored(int(found.rows[0])))
-    return found.atlas.place(answer.vector), origin["trained"]["date"]
+    return found.atlas.locate(answer.vector), origin["trained"]["date"]
 
 
 @cache

@@ -280,9 +280,9 @@ def test_begin_and_finish_are_the_encoder_in_two_steps(frozen):
     torch.manual_seed(0)
     images = torch.randn(2, 3, 64, 64)
     encoder = make("resnet18", 3, dim=8, frozen=frozen, grid=2).eval()
-    maps = encoder.begin(images)
+    maps = encoder.frozen_forward(images)
     assert maps.shape == {0: images.shape, 3: (2, 128, 8, 8), 5: (2, 512 * 5)}[frozen]
-    torch.testing.assert_close(encoder.finish(maps), encoder(images), rtol=0, atol=0)
+    torch.testing.assert_close(encoder.head_forward(maps), encoder(images), rtol=0, atol=0)
 
 
 def test_freezing_does_not_change_what_an_untrained_encoder_returns():

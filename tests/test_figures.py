@@ -148,7 +148,7 @@ def test_solid_turns_points_and_voxels_the_same_way(monkeypatch: pytest.MonkeyPa
     drawn: list[np.ndarray] = []
     original = Axes3D.voxels
     monkeypatch.setattr(Axes3D, "voxels", lambda ax, cells, **how: (drawn.append(cells), original(ax, cells, **how)))
-    figure = draw(figures.solid(pictures(), points, voxels, cells=4))
+    figure = draw(figures.voxel_plot(pictures(), points, voxels, cells=4))
     _, cloud, grid = figure.axes
     assert "400" in cloud.get_title() and "4³ of 16³" in grid.get_title()
     np.testing.assert_array_equal(np.argwhere(drawn[0]), [[3, 0, 3]])

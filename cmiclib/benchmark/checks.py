@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import BenchmarkError
-from ..io.files import give_back, usable_path
+from ..io.files import release_pages, usable_path
 
 SPLITS = ("train", "val", "test")
 FIX = "prepare the benchmark again"
@@ -38,7 +38,7 @@ def check_gallery(views: np.ndarray, shape_ids: Iterable[str], path: Path) -> No
     for row, (own, shape_id) in enumerate(zip(views, shape_ids, strict=True), 1):
         check_views(own, shape_id, path)
         if row % AT_ONCE == 0:
-            give_back(views)
+            release_pages(views)
 
 
 def usable_id(shape_id: str) -> bool:

@@ -2,8 +2,8 @@
 
 ``book/<chapter>.py`` (percent format) is the source; ``book/<chapter>.ipynb`` is derived from it. In git a notebook
 has no outputs, no execution counts, and cell ids that follow from the cells' text: the clean filter that
-``make setup`` installs sees to it, whatever JupyterLab saved. Only the filter runs often, so this module imports
-jupytext where it needs it.
+``make setup`` installs sees to it, whatever JupyterLab saved. Git runs the filter often, and before anything
+is installed, so this file is run as a script and imports jupytext where it needs it.
 """
 
 import hashlib
@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> int:
             if problems:
                 print("  How to fix: make notebooks, then git add book", file=sys.stderr)
             return 1 if problems else 0
-    print("usage: python -m cmiclib.book.notebooks clean|sync|check", file=sys.stderr)
+    print("usage: python cmiclib/book/notebooks.py clean|sync|check", file=sys.stderr)
     return 2
 
 

@@ -130,7 +130,7 @@ def _atlas(places: np.ndarray, rows: np.ndarray, photos: Tensor, views: Tensor, 
     """Put a map together again: its points are among the vectors that are kept anyway."""
     category = gallery.queries.category.to_numpy()[gallery.rows("test")]
     shapes = gallery.shapes.category.to_numpy()
-    known = int(np.isin(shapes, category).sum()) if len(photos) else len(shapes)  # as `lay_out` chose them
+    known = int(np.isin(shapes, category).sum()) if len(photos) else len(shapes)  # as `build_map` chose them
     some, known_rows = rows[: len(rows) - known], rows[len(rows) - known :]
     return Atlas(
         points=torch.cat([photos[some], shape_points(views)[known_rows]]),

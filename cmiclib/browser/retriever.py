@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..benchmark import Benchmark
 from ..errors import BenchmarkError, ImageError
-from ..evaluation.projection import Atlas, lay_out
+from ..evaluation.projection import Atlas, build_map
 from ..evaluation.report import Scored, check_protocols
 from ..index import ShapeIndex
 from ..index.query import Box, Query, cut_query, stored_query
@@ -245,7 +245,7 @@ class Retriever:
         if self._atlas is None:
             category = self.photos.queries.category.to_numpy()[self.rows]
             shapes = self.gallery.shapes.category.to_numpy()
-            self._atlas = lay_out(self.embed_photos(), category, self.index.views.float(), shapes)
+            self._atlas = build_map(self.embed_photos(), category, self.index.views.float(), shapes)
         return self._atlas
 
     @property

@@ -24,7 +24,7 @@ def static_page(retriever: Retriever, rows: Iterable[int], top: int = 5) -> str:
     answers = [retriever.answer(question, Choice(best_mask(question), top=top)) for question in questions]
     pictures, card = Shared(retriever.gallery), MapPicture.draw(retriever.atlas)
     body = "".join(_answer(answer, pictures, retriever) for answer in answers)
-    places = {a.question.name: [round(p, 2) for p in card.percent(retriever.atlas.place(a.vector))] for a in answers}
+    places = {a.question.name: [round(p, 2) for p in card.percent(retriever.atlas.locate(a.vector))] for a in answers}
     shapes = {each.row: each.shape_id for answer in answers for each in answer.found}
     data = {
         "pictures": pictures.kept,

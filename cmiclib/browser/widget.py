@@ -278,7 +278,7 @@ class QueryBrowser(widgets.VBox):
         self._map = self._map or MapPicture.draw(atlas)
         self.map_button.layout.display = "none"
         if self.answer is not None:
-            self.map_html.value = map_part(self._map.uri, *self._map.percent(atlas.place(self.answer.vector)))
+            self.map_html.value = map_part(self._map.uri, *self._map.percent(atlas.locate(self.answer.vector)))
 
     def _export(self) -> None:
         with self._guarded("Drawing"):

@@ -11,7 +11,7 @@ T = TypeVar("T")
 Made = TypeVar("Made", bound=tuple[Tensor, ...])
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor of the CPU to a device; the host doesn't wait for a GPU to be ready for it.
 
     Args:
@@ -23,7 +23,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)  # from pageable memory the copy would wait
 
 
-def ahead(
+def prefetch(
     make: Callable[[T], Made], items: Iterable[T], device: torch.device, overlap: bool | None = None
 ) -> Generator[Made, None, None]:
     """Give ``make(item)`` for each item in order, each made while the caller works with the one before.

@@ -33,7 +33,7 @@ class Processes:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
-    def share(self, rows: int) -> slice:
+    def shard(self, rows: int) -> slice:
         """Return this process's part of so many rows: contiguous, and as large as the others' but for one row."""
         return slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
 
@@ -52,7 +52,7 @@ class Processes:
         parts: Tensor = _Gather.apply(part, self, rows)
         return parts
 
-    def largest(self, number: int, device: torch.device | str) -> int:
+    def all_reduce_max(self, number: int, device: torch.device | str) -> int:
         """Return the largest of all processes' numbers; on a GPU the host waits for it."""
         if self.count == 1:
             return number
@@ -60,7 +60,7 @@ class Processes:
         distributed.all_reduce(shared, distributed.ReduceOp.MAX)
         return int(shared)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:
             distributed.barrier()
@@ -102,8 +102,8 @@ def own_device() -> torch.device:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor, processes: Processes, rows: int) -> Tensor:
-        ctx.own = processes.share(rows)
-        shares = [Processes(rank, processes.count).share(rows) for rank in range(processes.count)]
+        ctx.own = processes.shard(rows)
+        shares = [Processes(rank, processes.count).shard(rows) for rank in range(processes.count)]
         most = max(share.stop - share.start for share in shares)
         padded = F.pad(part, (0, 0) * (part.ndim - 1) + (0, most - len(part))).contiguous()  # all send equally much
         received = [torch.empty_like(padded) for _ in shares]

@@ -24,7 +24,7 @@ def shape_points(views: Tensor) -> Tensor:
     return F.normalize(views.mean(dim=1), dim=1)
 
 
-def plane(points: Tensor, seed: int = 0, perplexity: float = 30) -> np.ndarray:
+def tsne(points: Tensor, seed: int = 0, perplexity: float = 30) -> np.ndarray:
     """Lay points out in the plane by t-SNE, started from their principal components.
 
     Args:
@@ -49,7 +49,7 @@ class Atlas:
     is_photo: np.ndarray  # (n,) bool
     rows: np.ndarray  # (n,) rows of the photos, then of the shapes, that the map was made from
 
-    def place(self, vector: Tensor, k: int = 5) -> np.ndarray:
+    def locate(self, vector: Tensor, k: int = 5) -> np.ndarray:
         """Return where a vector (d,) of length 1 belongs: (2,).
 
         t-SNE gives no place to points that it has not laid out. So this is the mean place of the k nearest points,
@@ -60,7 +60,7 @@ class Atlas:
         return np.average(self.places[nearest.numpy()], axis=0, weights=weights.numpy())
 
 
-def lay_out(
+def build_map(
     photos: Tensor,
     photo_category: np.ndarray,
     views: Tensor,
@@ -83,7 +83,7 @@ def lay_out(
     points = torch.cat([photos[some], shape_points(views)[known]])
     return Atlas(
         points=points,
-        places=plane(points, seed=seed),
+        places=tsne(points, seed=seed),
         category=np.concatenate([photo_category[some], shape_category[known]]),
         is_photo=np.arange(len(points)) < len(some),
         rows=np.concatenate([some, known]),

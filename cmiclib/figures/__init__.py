@@ -1,7 +1,7 @@
 """Every figure of the book, in one style. Functions take arrays and tables and return a matplotlib figure."""
 
 from .ablations import Scale, accuracy_along, forest, wrong_without
-from .data import cameras, counts, samples, solid, views
+from .data import cameras, counts, samples, views, voxel_plot
 from .embedding import embedding_map
 from .method import attention, color_transfer, loss_matrix, training_curves
 from .results import category_bars, confusion, effects, margins, rank_curves, result_points
@@ -32,9 +32,9 @@ __all__ = [
     "roofline",
     "samples",
     "search_scaling",
-    "solid",
     "training_curves",
     "use_style",
     "views",
+    "voxel_plot",
     "wrong_without",
 ]

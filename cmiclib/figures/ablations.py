@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import BLUE, FAINT, GRID, ORANGE, RIGHT, SEEN, UNSEEN, WIDTH, WRONG, clean, frame, new_figure, show_image
+from .style import BLUE, FAINT, GRID, ORANGE, RIGHT, SEEN, UNSEEN, WIDTH, WRONG, despine, frame, new_figure, show_image
 
 
 def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: float) -> Figure:
@@ -34,7 +34,7 @@ def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: floa
                 _effect(ax, place[row["name"]], row)
             ax.set(title=title, xlabel="points of Top-1 that the choice is worth")
             ax.grid(True, axis="x")
-            clean(ax)
+            despine(ax)
         axes[0].set_yticks(np.arange(len(names)), names)
         axes[0].set_ylim(len(names) - 0.4, -0.6)
     return figure

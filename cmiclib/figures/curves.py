@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import BLUE, CYCLE, FAINT, GREEN, INK, ORANGE, PINK, RIGHT, clean, new_figure
+from .style import BLUE, CYCLE, FAINT, GREEN, INK, ORANGE, PINK, RIGHT, despine, new_figure
 
 
 def temperatures(
@@ -89,5 +89,5 @@ def distributions(values: Mapping[str, np.ndarray], label: str, title: str, limi
         ax.set(xlim=limits, xlabel=label, ylabel="share", title=title)
         ax.grid(True, axis="y")
         ax.legend()
-        clean(ax)
+        despine(ax)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .style import BLUE, DISTRACTOR, GREEN, ORANGE, SEEN, SKY, UNSEEN, WIDTH, clean, new_figure, show_image
+from .style import BLUE, DISTRACTOR, GREEN, ORANGE, SEEN, SKY, UNSEEN, WIDTH, despine, new_figure, show_image
 
 PHOTO_PARTS = {
     ("train", True): ("train", BLUE),
@@ -81,7 +81,7 @@ def _stack(ax: Axes, names: list[str], parts: list[pd.Series], labels: list[str]
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(True, axis="x")
     ax.legend(loc="lower right", frameon=True, edgecolor="white", framealpha=0.9)
-    clean(ax)
+    despine(ax)
 
 
 def cameras(azimuth: np.ndarray, elevation: np.ndarray, view_azimuth: Sequence[float], view_elevation: float) -> Figure:
@@ -129,7 +129,7 @@ def views(pictures: np.ndarray, azimuths: Sequence[float], title: str = "") -> F
     return figure
 
 
-def solid(view: np.ndarray, points: np.ndarray, voxels: np.ndarray, cells: int = 32) -> Figure:
+def voxel_plot(view: np.ndarray, points: np.ndarray, voxels: np.ndarray, cells: int = 32) -> Figure:
     """Show one shape three times: rendered, as surface points, as solid voxels.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import WIDTH, bare, new_figure, show_image
+from .style import WIDTH, hide_axes, new_figure, show_image
 
 
 def grid(
@@ -52,7 +52,7 @@ def compare_views(stored: np.ndarray, fresh: np.ndarray, azimuths: Sequence[floa
             show_image(axes[0, column], stored[column])
             show_image(axes[1, column], fresh[column])
             image = axes[2, column].imshow(difference[column], cmap="magma", vmin=0, vmax=128)
-            bare(axes[2, column])
+            hide_axes(axes[2, column])
             axes[0, column].set_title(f"{azimuth:.0f}°", loc="center", fontsize=9, fontweight="normal", pad=3)
         for ax, label in zip(axes[:, 0], ("stored", "live", "difference"), strict=True):
             ax.set_ylabel(label, fontsize=9)

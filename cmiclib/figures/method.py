@@ -10,7 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from .style import BLUE, GREEN, HALO, HEAT, INK, ORANGE, PINK, RIGHT, WIDTH, bare, new_figure, percent_axis, show_image
+from .style import (
+    BLUE,
+    GREEN,
+    HALO,
+    HEAT,
+    INK,
+    ORANGE,
+    PINK,
+    RIGHT,
+    WIDTH,
+    hide_axes,
+    new_figure,
+    percent_axis,
+    show_image,
+)
 
 
 def color_transfer(content: np.ndarray, style: np.ndarray, lab: np.ndarray, reference: np.ndarray) -> Figure:
@@ -32,7 +46,7 @@ def color_transfer(content: np.ndarray, style: np.ndarray, lab: np.ndarray, refe
                 show_image(ax, np.clip(picture, 0, 1))
         for ax, gap in zip(axes[:, 4], difference, strict=True):
             image = ax.imshow(gap, cmap="magma", vmin=0, vmax=max(difference.max(), 1e-6))
-            bare(ax)
+            hide_axes(ax)
         for ax, title in zip(axes[0], titles, strict=True):
             ax.set_title(title)
         figure.colorbar(image, ax=axes[:, 4], label="mean over RGB, of 255", fraction=0.06, pad=0.03)
@@ -90,7 +104,7 @@ def attended_strip(ax: Axes, views: np.ndarray, weights: np.ndarray) -> None:
             )
         )  # fmt: skip
     ax.set(xlim=(-0.55, len(views) - 0.45), ylim=(-0.55, 0.55), aspect="equal")
-    bare(ax)
+    hide_axes(ax)
 
 
 def _numbers(ax: Axes, values: np.ndarray, label: str, limits: tuple[float, float]) -> None:

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import BLUE, CYCLE, FAINT, HALO, HEAT, INK, OTHERS, RIGHT, WRONG, clean, new_figure, percent_axis
+from .style import BLUE, CYCLE, FAINT, HALO, HEAT, INK, OTHERS, RIGHT, WRONG, despine, new_figure, percent_axis
 
 METRICS = {"top1": "Top-1", "top10": "Top-10", "category": "Category"}
 
@@ -29,7 +29,7 @@ def result_points(table: pd.DataFrame, metrics: Sequence[str] = ("top1", "top10"
                 _point(ax, y, row, metric)
             percent_axis(ax)
             ax.set(title=METRICS.get(metric, metric), xlabel="per cent", xlim=(-0.02, 1.02))
-            clean(ax)
+            despine(ax)
         axes[0].set_yticks(at, table.method)
         axes[0].set_ylim(len(table) - 0.5, -0.5)
     return figure
@@ -76,7 +76,7 @@ def effects(table: pd.DataFrame, label: str) -> Figure:
             ax.plot(row["difference"], y, "o", color=color, markersize=7, gid="point")
         ax.set_yticks(np.arange(len(table)), table.name)
         ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=label)
-        clean(ax)
+        despine(ax)
     return figure
 
 
@@ -100,7 +100,7 @@ def category_bars(table: pd.DataFrame) -> Figure:
         ax.set(xlim=(0, 1.03), ylim=(len(table) - 0.4, -0.6), xlabel="per cent of the photos (their number)")
         ax.set_title("Accuracy by category")
         ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-        clean(ax)
+        despine(ax)
     return figure
 
 

@@ -74,7 +74,7 @@ def show_image(ax: Axes, image: np.ndarray, mask: bool = False) -> None:
     if mask and image.ndim == 3 and len(image) == 4 and image[3].any() and not image[3].all():
         for color, width in (("white", 2.4), (RED, 1.2)):
             ax.contour(image[3] / image[3].max(), levels=[0.5], colors=color, linewidths=width)
-    bare(ax)
+    hide_axes(ax)
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     return image[:3].transpose(1, 2, 0) if len(image) in (3, 4) else image
 
 
-def bare(ax: Axes) -> None:
+def hide_axes(ax: Axes) -> None:
     """Take away ticks and spines."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
@@ -111,7 +111,7 @@ def percent_axis(ax: Axes, axis: str = "x", step: float = 0.25) -> None:
     ax.grid(True, axis=axis)  # type: ignore[arg-type]
 
 
-def clean(ax: Axes) -> None:
+def despine(ax: Axes) -> None:
     """Take away the axis line on the left where horizontal bars begin."""
     sns.despine(ax=ax, left=True)
     ax.tick_params(axis="y", length=0)

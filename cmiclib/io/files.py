@@ -251,7 +251,7 @@ def shown(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def give_back(array: np.ndarray) -> None:
+def release_pages(array: np.ndarray) -> None:
     """Let go of the memory that holds what was read of a memory-mapped array; nothing where it is not mapped.
 
     The system would take it back, too, once memory is short; until then it counts as the process's.

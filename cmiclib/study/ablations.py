@@ -21,7 +21,7 @@ from joblib import Parallel, delayed
 
 from ..benchmark import Benchmark
 from ..config import AugmentConfig, Config, ModelConfig, TrainConfig
-from ..embed import default_device, finish
+from ..embed import default_device, head_vectors
 from ..errors import BookError, CheckpointError, ConfigError
 from ..evaluation.report import Scored, score_run
 from ..index import ShapeIndex
@@ -198,8 +198,8 @@ def run_variant(
 def _score(run: Run, benchmark: Benchmark, maps: Maps) -> Scored:
     """Do what `score_run` does with the validation photos, without running the frozen stages once more."""
     model, rows = run.model(default_device()), benchmark.rows("val")
-    query = finish(model.query_encoder, maps.still.queries, run.config)  # (Q, d)
-    views = finish(model.view_encoder, maps.still.views, run.config).unflatten(0, benchmark.views.shape[:2])
+    query = head_vectors(model.query_encoder, maps.still.queries, run.config)  # (Q, d)
+    views = head_vectors(model.view_encoder, maps.still.views, run.config).unflatten(0, benchmark.views.shape[:2])
     index = ShapeIndex(
         views, model.attention_weight.detach().cpu(), benchmark.shapes.shape_id.tolist(), model, run.config
     )

@@ -149,9 +149,9 @@ def step_cost(config: Config) -> dict[str, float]:
     photos = torch.empty(settings.batch, 4, size, size, device="meta")
     views = torch.empty(columns, settings.views, 1, size, size, device="meta")
     if settings.copies:  # the step begins behind the frozen stages
-        photos = model.query_encoder.begin(model.photo_input(photos))
+        photos = model.query_encoder.frozen_forward(model.photo_input(photos))
     if settings.view_copies:
-        views = model.view_encoder.begin(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        views = model.view_encoder.frozen_forward(views.flatten(0, 1)).unflatten(0, views.shape[:2])
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -165,7 +165,9 @@ def step_cost(config: Config) -> dict[str, float]:
         FlopCounterMode(display=False) as counter,
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        query, gallery = model(photos, views, photos_begun=settings.copies > 0, views_begun=settings.view_copies > 0)
+        query, gallery = model(
+            photos, views, photos_are_features=settings.copies > 0, views_are_features=settings.view_copies > 0
+        )
         model.score(query, gallery).sum().backward()
     return {
         "operations": float(counter.get_total_flops()),

@@ -19,7 +19,7 @@ from ..batches import step_generator
 from ..config import Config
 from ..embed import autocast, query_maps, view_maps
 from ..encoders import Encoder
-from ..engine.device import send
+from ..engine.device import to_device
 from ..model import CMIC
 
 BATCH = 96
@@ -27,8 +27,8 @@ BATCH = 96
 
 
 @dataclass(frozen=True)
-class Copies:
-    """Maps, or features where all stages are frozen, as :meth:`cmiclib.encoders.Encoder.begin` returns them."""
+class AugmentedFeatures:
+    """What :meth:`.Encoder.frozen_forward` returns: maps, or features where all stages are frozen."""
 
     photos: Tensor | None  # (K, P, …)
     views: Tensor | None  # (L, N, V, …)
@@ -45,24 +45,24 @@ def draw_views(copies: Tensor, shapes: Tensor, chosen: Tensor, generator: torch.
 
 
 @dataclass(frozen=True)
-class StillMaps:
+class ValidationFeatures:
     """Maps of the validation photos and of the gallery, batch by batch, without randomness."""
 
     queries: list[Tensor]
     views: list[Tensor]
 
     @classmethod
-    def make(cls, model: CMIC, photos: np.ndarray, views: np.ndarray, config: Config) -> "StillMaps":
+    def make(cls, model: CMIC, photos: np.ndarray, views: np.ndarray, config: Config) -> "ValidationFeatures":
         """Run the frozen stages on photos (Q, 4, S, S) and views (N, V, S, S)."""
         return cls(list(query_maps(model, photos, config)), list(view_maps(model, views, config)))
 
 
 def _draw(copies: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    return send(torch.randint(copies, like.shape, generator=generator), like.device)
+    return to_device(torch.randint(copies, like.shape, generator=generator), like.device)
 
 
 @torch.no_grad()
-def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, progress: bool = True) -> Copies:
+def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, progress: bool = True) -> AugmentedFeatures:
     """Augment every training picture as often as the configuration says, and run the frozen stages.
 
     Args:
@@ -79,7 +79,7 @@ def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, prog
     def run(encoder: Encoder, pictures: Tensor) -> Tensor:
         bar.update(len(pictures))
         with autocast(config, device):
-            return encoder.begin(pictures)
+            return encoder.frozen_forward(pictures)
 
     photo_copies, view_copies = [], []
     for copy in range(settings.copies):
@@ -87,9 +87,9 @@ def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, prog
         maps = []
         for rows in order.split(BATCH):
             generator = step_generator(settings.seed, copy, f"photos from {rows[0]}")
-            pictures = augment_queries(photos[send(rows, device)], config.augment, size, generator)
+            pictures = augment_queries(photos[to_device(rows, device)], config.augment, size, generator)
             maps.append(run(model.query_encoder, model.photo_input(pictures)))
-        photo_copies.append(torch.cat(maps)[send(order.argsort(), device)])
+        photo_copies.append(torch.cat(maps)[to_device(order.argsort(), device)])
     shapes = max(1, BATCH // views.shape[1])
     for copy in range(settings.view_copies):
         maps = []
@@ -99,4 +99,4 @@ def make_copies(model: CMIC, photos: Tensor, views: Tensor, config: Config, prog
             maps.append(run(model.view_encoder, pictures.flatten(0, 1)))
         view_copies.append(torch.cat(maps).unflatten(0, views.shape[:2]))
     bar.close()
-    return Copies(*(torch.stack(maps) if maps else None for maps in (photo_copies, view_copies)))
+    return AugmentedFeatures(*(torch.stack(maps) if maps else None for maps in (photo_copies, view_copies)))

@@ -34,7 +34,7 @@ LEAST_VARIANCE = 1e-3
 DIVERGED = "lower train.lr or set train.precision=fp32, and train in another folder"
 
 
-class Pace:
+class CheckpointTimer:
     """Says when a state is due, and lets a process that is told to stop write one more.
 
     The first SIGTERM or Ctrl-C waits for the end of the step, a second one does not. Only a program's main thread
@@ -52,7 +52,7 @@ class Pace:
         self.saved, self.caught, self.leaving, self.began = time.monotonic(), 0, 0, False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Pace":
+    def __enter__(self) -> "CheckpointTimer":
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
@@ -75,14 +75,14 @@ class Pace:
         """
         self.began = True
         if asks or self.processes.count == 1:
-            self.leaving = self.processes.largest(self.caught, self.device)
+            self.leaving = self.processes.all_reduce_max(self.caught, self.device)
         return bool(self.leaving) or time.monotonic() - self.saved >= self.seconds
 
     def written(self, step: int) -> None:
         """Take note of a written state; where the process was told to stop, it does now."""
         self.saved = time.monotonic()
         if self.leaving:
-            self.processes.wait()  # the first one's state is on the disk; torchrun ends the others once one is gone
+            self.processes.barrier()  # the first one's state is on the disk; torchrun ends the others once one is gone
             if self.processes.first:
                 name = signal.Signals(self.leaving).name
                 print(f"{name}: stopped after step {step}, from which --resume goes on", file=sys.stderr, flush=True)

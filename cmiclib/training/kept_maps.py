@@ -26,7 +26,7 @@ from ..io.atomic import write_atomically
 from ..io.lock import in_turn
 from ..io.provenance import code_digest
 from ..model import CMIC, build_model
-from .copies import Copies, StillMaps, make_copies
+from .copies import AugmentedFeatures, ValidationFeatures, make_copies
 from .loop import TrainingData
 
 CODE = ("augment", "batches", "color", "damage", "embed", "encoders", "engine", "model", "training", "weights")
@@ -43,8 +43,8 @@ OF_PHOTOS = {
 class Maps(NamedTuple):
     """All that a run needs of the frozen stages."""
 
-    copies: Copies
-    still: StillMaps
+    copies: AugmentedFeatures
+    still: ValidationFeatures
 
 
 def kept_maps(config: Config, benchmark: Benchmark, folder: Path) -> Maps:
@@ -106,8 +106,8 @@ def kept_maps(config: Config, benchmark: Benchmark, folder: Path) -> Maps:
 
     (photo_copies,) = kept("photos", copied_photos, photos, of_photos, seed, copies[0])
     (view_copies,) = kept("views", copied_views, views, of_views, seed, copies[1], pool)
-    still = StillMaps(kept("still photos", still_photos, photos), kept("still views", still_views, views))
-    return Maps(Copies(photo_copies, view_copies), still)
+    still = ValidationFeatures(kept("still photos", still_photos, photos), kept("still views", still_views, views))
+    return Maps(AugmentedFeatures(photo_copies, view_copies), still)
 
 
 def _numbered(maps: Iterable[Tensor]) -> dict[str, Tensor]:

@@ -23,8 +23,8 @@ from ..augment import augment_queries, augment_views
 from ..batches import draw_batch, step_generator
 from ..benchmark import Benchmark
 from ..config import Config
-from ..embed import autocast, default_device, embed_in_shares, embed_queries, finish
-from ..engine.device import ahead, send
+from ..embed import autocast, default_device, embed_in_shares, embed_queries, head_vectors
+from ..engine.device import prefetch, to_device
 from ..engine.distributed import ALONE, Processes, share_statistics
 from ..errors import CheckpointError, ConfigError, StorageError, TrainingError
 from ..io.atomic import write_json
@@ -32,8 +32,8 @@ from ..io.provenance import code_digest, environment
 from ..losses import cmic_loss
 from ..metrics import retrieval_metrics
 from ..model import CMIC, build_model
-from .copies import Copies, StillMaps, draw_photos, draw_views, make_copies
-from .guard import DIVERGED, SAVE_SECONDS, Pace, check_loss, check_weights, warn_if_collapsed
+from .copies import AugmentedFeatures, ValidationFeatures, draw_photos, draw_views, make_copies
+from .guard import DIVERGED, SAVE_SECONDS, CheckpointTimer, check_loss, check_weights, warn_if_collapsed
 from .jittor_optim import keep_biased_variance
 from .optimizer import fuse_operations, learning_rate, make_optimizer, set_learning_rate
 from .run import Run, clear, has_state, load_state, save_state, save_weights
@@ -44,7 +44,7 @@ METHOD = (
 )  # fmt: skip
 """The rooms and modules that a run's weights depend on; a change of one of them makes a new run."""
 
-NO_COPIES = Copies(photos=None, views=None)
+NO_FEATURES = AugmentedFeatures(photos=None, views=None)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TrainingData:
     photo_shape: Tensor  # (P,) row of views, on the CPU
     views: Tensor  # (N, V, S, S) uint8
     category: Tensor  # (N,) code of each shape
-    copies: Copies = NO_COPIES
+    copies: AugmentedFeatures = NO_FEATURES
 
     @classmethod
     def load(cls, benchmark: Benchmark, device: torch.device, distractors: bool = True) -> "TrainingData":
@@ -105,7 +105,7 @@ def train(
     until: int | None = None,
     progress: bool = True,
     device: torch.device | None = None,
-    maps: tuple[Copies, StillMaps] | None = None,
+    maps: tuple[AugmentedFeatures, ValidationFeatures] | None = None,
     processes: Processes = ALONE,
     fuse: bool = False,
     save_seconds: float = SAVE_SECONDS,
@@ -155,7 +155,7 @@ def train(
                 path=state_file,
                 fix="give the same ones again, another run folder, or start anew without --resume",
             )
-    processes.wait()  # nobody clears what another one still has to read
+    processes.barrier()  # nobody clears what another one still has to read
     if processes.first:
         if state["step"] == 0:
             clear(path)
@@ -184,7 +184,7 @@ def train(
     if maps is None:
         data = data.with_copies(model, config, progress)
         keep = config.train.copies or config.train.view_copies
-        still = StillMaps.make(model, benchmark.images[val], benchmark.views, config) if keep else None
+        still = ValidationFeatures.make(model, benchmark.images[val], benchmark.views, config) if keep else None
     else:
         data, still = replace(data, copies=maps[0]), maps[1]
     step_model = DistributedDataParallel(model) if processes.count > 1 else model
@@ -192,8 +192,8 @@ def train(
         fuse_operations(step_model)
     steps = range(state["step"], min(until or config.train.steps, config.train.steps))
     bar = tqdm(steps, desc="training", initial=state["step"], total=config.train.steps, disable=not progress)
-    inputs_ahead = closing(ahead(partial(step_input, data, config), steps, device))
-    with Pace(save_seconds, processes, device) as pace, inputs_ahead as inputs:
+    inputs_ahead = closing(prefetch(partial(step_input, data, config), steps, device))
+    with CheckpointTimer(save_seconds, processes, device) as pace, inputs_ahead as inputs:
         for step, given in zip(bar, inputs, strict=True):
             set_learning_rate(optimizer, learning_rate(step, config.train))
             total, instance, category = training_loss(step_model, given, config, step, processes)
@@ -202,8 +202,8 @@ def train(
             optimizer.step()
 
             done = step + 1
-            look = done % config.train.eval_every == 0 or done == config.train.steps
-            note = look or done % config.train.log_every == 0
+            evaluate = done % config.train.eval_every == 0 or done == config.train.steps
+            note = evaluate or done % config.train.log_every == 0
             reads = note or device.type == "cpu"  # to read a number makes the host wait for a GPU
             if reads:
                 rows = data.photo_shape, len(data.views)
@@ -212,14 +212,14 @@ def train(
                 line = {"step": done, "loss": total.item(), "instance": instance.item(), "category": category.item()}
                 seconds = time.perf_counter() - started
                 append_log(log, line | {"lr": learning_rate(step, config.train), "seconds": seconds})
-            if look:
+            if evaluate:
                 scores = validate(model, benchmark, val, config, still, processes)
                 if processes.first:
                     append_log(log, {"step": done, "val": scores, "seconds": time.perf_counter() - started})
                 if processes.first and scores["mrr"] > state["best"]:
                     state["best"] = scores["mrr"]
                     save_weights(path / "model.safetensors", model)
-            if pace.due(reads) or look:
+            if pace.due(reads) or evaluate:
                 check_weights(model, done, path)
                 state |= {"step": done, "seconds": time.perf_counter() - started}
                 if processes.first:
@@ -228,7 +228,7 @@ def train(
                 pace.written(done)
     if processes.first and state["step"] == config.train.steps:
         write_json(path / "environment.json", environment() | {"seconds": round(state["seconds"], 1)})
-    processes.wait()
+    processes.barrier()
     return Run.open(path)
 
 
@@ -246,9 +246,9 @@ def step_input(data: TrainingData, config: Config, step: int) -> StepInput:
     device, size, settings = data.photos.device, config.model.image_size, config.train
     batch = draw_batch(data.photo_shape, len(data.views), settings.batch, settings.seed, step, settings.shapes)
     generator = step_generator(settings.seed, step, "augment")
-    rows, shapes, target = (send(tensor, device) for tensor in (batch.photos, batch.shapes, batch.target))
+    rows, shapes, target = (to_device(tensor, device) for tensor in (batch.photos, batch.shapes, batch.target))
     chosen = torch.rand(len(shapes), data.views.shape[1], generator=generator).argsort(1)[:, : settings.views]
-    chosen = send(chosen, device)  # (C, V)
+    chosen = to_device(chosen, device)  # (C, V)
     with autocast(config, device):
         photos = (
             augment_queries(data.photos[rows], config.augment, size, generator)  # (B, 4, size, size)
@@ -275,8 +275,8 @@ def training_loss(
     torch.manual_seed(step_generator(config.train.seed, step, purpose).initial_seed())
     with autocast(config, photos.device):
         query, gallery = model(
-            photos[processes.share(len(photos))], views[processes.share(len(views))],
-            photos_begun=config.train.copies > 0, views_begun=config.train.view_copies > 0,
+            photos[processes.shard(len(photos))], views[processes.shard(len(views))],
+            photos_are_features=config.train.copies > 0, views_are_features=config.train.view_copies > 0,
         )  # fmt: skip
     query, gallery = processes.gather(query, len(photos)), processes.gather(gallery, len(views))  # (B, d), (C, V, d)
     whole: CMIC = model.module if isinstance(model, DistributedDataParallel) else model
@@ -291,7 +291,7 @@ def validate(
     benchmark: Benchmark,
     rows: np.ndarray,
     config: Config,
-    still: StillMaps | None = None,
+    still: ValidationFeatures | None = None,
     processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Retrieval metrics of photos ``rows`` over the whole gallery; leaves the model in training mode."""
@@ -300,8 +300,8 @@ def validate(
         query = embed_queries(model, benchmark.images[rows], config)
         views = embed_in_shares(model, benchmark.views, config, processes)
     else:
-        query = finish(model.query_encoder, still.queries, config)
-        views = finish(model.view_encoder, still.views, config).unflatten(0, benchmark.views.shape[:2])
+        query = head_vectors(model.query_encoder, still.queries, config)
+        views = head_vectors(model.view_encoder, still.views, config).unflatten(0, benchmark.views.shape[:2])
     warn_if_collapsed(query, views)
     device = model.attention_weight.device
     scores = model.score(query.to(device), views.to(device)).cpu()

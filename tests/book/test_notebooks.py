@@ -78,7 +78,7 @@ def test_git_never_gets_outputs(book: Path) -> None:
     root = book.parent
     git(root, "init", "-q")
     (root / ".gitattributes").write_text((REPOSITORY / ".gitattributes").read_text())
-    git(root, "config", "filter.notebook.clean", f"'{sys.executable}' -m cmiclib.book.notebooks clean")
+    git(root, "config", "filter.notebook.clean", f"'{sys.executable}' '{REPOSITORY}/cmiclib/book/notebooks.py' clean")
     notebook = notebooks.derive(book / "first.py")
     (book / "first.ipynb").write_text(json.dumps(executed(notebook)))
     git(root, "add", ".")

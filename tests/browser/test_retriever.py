@@ -139,7 +139,7 @@ def test_another_gallery_has_no_right_shape_and_a_wrong_index_is_refused(index, 
 def test_a_place_on_the_map_is_that_of_the_nearest(retriever):
     atlas = retriever.atlas
     for i in (0, len(atlas.points) - 1):
-        np.testing.assert_allclose(atlas.place(atlas.points[i]), atlas.places[i], atol=1e-2 * np.ptp(atlas.places))
+        np.testing.assert_allclose(atlas.locate(atlas.points[i]), atlas.places[i], atol=1e-2 * np.ptp(atlas.places))
     picture = MapPicture.draw(atlas)
     percent = np.array([picture.percent(place) for place in atlas.places])
     assert (percent > 0).all() and (percent < 100).all()

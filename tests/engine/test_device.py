@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from cmiclib.engine.device import ahead, send
+from cmiclib.engine.device import prefetch, to_device
 
 CPU = torch.device("cpu")
 
@@ -18,7 +18,7 @@ def numbered(item):
 @pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_all_come_in_order(overlap, count):
-    assert [int(made) for (made,) in ahead(numbered, range(count), CPU, overlap)] == list(range(count))
+    assert [int(made) for (made,) in prefetch(numbered, range(count), CPU, overlap)] == list(range(count))
 
 
 def test_the_next_one_is_made_while_the_caller_works():
@@ -28,7 +28,7 @@ def test_the_next_one_is_made_while_the_caller_works():
         begun[item].set()
         return numbered(item)
 
-    inputs = ahead(make, range(3), CPU, overlap=True)
+    inputs = prefetch(make, range(3), CPU, overlap=True)
     next(inputs)
     assert begun[1].wait(timeout=10)
     time.sleep(0.05)
@@ -38,7 +38,7 @@ def test_the_next_one_is_made_while_the_caller_works():
 
 def test_a_cpu_makes_each_when_it_is_asked_for():
     made = []
-    inputs = ahead(lambda item: made.append(item) or numbered(item), range(3), CPU)
+    inputs = prefetch(lambda item: made.append(item) or numbered(item), range(3), CPU)
     next(inputs)
     assert made == [0]
 
@@ -49,7 +49,7 @@ def test_an_error_comes_in_its_turn_and_ends_the_thread():
             raise ValueError("batch 1")
         return numbered(item)
 
-    inputs = ahead(make, range(5), CPU, overlap=True)
+    inputs = prefetch(make, range(5), CPU, overlap=True)
     assert int(next(inputs)[0]) == 0
     with pytest.raises(ValueError, match="batch 1"):
         next(inputs)
@@ -57,7 +57,7 @@ def test_an_error_comes_in_its_turn_and_ends_the_thread():
 
 
 def test_a_caller_that_leaves_early_leaves_no_thread():
-    inputs = ahead(numbered, range(100), CPU, overlap=True)
+    inputs = prefetch(numbered, range(100), CPU, overlap=True)
     next(inputs)
     inputs.close()
     assert not any(thread.name.startswith("input") for thread in threading.enumerate())
@@ -65,7 +65,7 @@ def test_a_caller_that_leaves_early_leaves_no_thread():
 
 def test_to_the_cpu_nothing_is_copied():
     tensor = torch.arange(3)
-    assert send(tensor, CPU) is tensor
+    assert to_device(tensor, CPU) is tensor
 
 
 @pytest.mark.gpu
@@ -76,7 +76,7 @@ def test_a_gpu_gets_the_same_values_by_either_way():
 
     def make(item):
         generator = torch.Generator().manual_seed(item)
-        return (send(torch.rand(512, 512, generator=generator), device) @ torch.ones(512, 64, device=device),)
+        return (to_device(torch.rand(512, 512, generator=generator), device) @ torch.ones(512, 64, device=device),)
 
-    found = [[made.sum().item() for (made,) in ahead(make, range(20), device, overlap)] for overlap in (True, False)]
+    found = [[made.sum().item() for (made,) in prefetch(make, range(20), device, overlap)] for overlap in (True, False)]
     assert found[0] == found[1]

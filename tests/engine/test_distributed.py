@@ -19,7 +19,7 @@ from cmiclib.engine.distributed import ALONE, Processes, SharedBatchNorm, Shared
 from cmiclib.errors import TrainingError
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
-from cmiclib.training.guard import Pace, check_loss
+from cmiclib.training.guard import CheckpointTimer, check_loss
 from cmiclib.training.loop import TrainingData, step_input, train, training_loss
 
 CPU = torch.device("cpu")
@@ -49,13 +49,13 @@ def in_processes(function, *arguments, count=2):
 @pytest.mark.parametrize("rows", [0, 1, 7, 12])
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_shares_are_all_rows_once_and_of_nearly_one_size(rows, count):
-    parts = [list(range(rows))[Processes(rank, count).share(rows)] for rank in range(count)]
+    parts = [list(range(rows))[Processes(rank, count).shard(rows)] for rank in range(count)]
     assert [row for part in parts for row in part] == list(range(rows))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def gathered(processes, rows, weights):
-    mine = rows[processes.share(len(rows))].clone().requires_grad_()
+    mine = rows[processes.shard(len(rows))].clone().requires_grad_()
     whole = processes.gather(mine, len(rows))
     (whole * weights).square().sum().backward()
     return whole.detach(), mine.grad
@@ -73,9 +73,9 @@ def normalised(processes, pictures, state):
     norm = nn.BatchNorm2d(3) if pictures.ndim == 4 else nn.BatchNorm1d(3)
     norm.load_state_dict(state)
     norm = norm if processes.count == 1 else share_statistics(norm, CPU)
-    mine = pictures[processes.share(len(pictures))].clone().requires_grad_()
+    mine = pictures[processes.shard(len(pictures))].clone().requires_grad_()
     result = norm.train()(mine)
-    weights = torch.arange(pictures.numel(), dtype=torch.float32).view_as(pictures)[processes.share(len(pictures))]
+    weights = torch.arange(pictures.numel(), dtype=torch.float32).view_as(pictures)[processes.shard(len(pictures))]
     (result * weights.sin()).sum().backward()
     return result.detach(), mine.grad, norm.weight.grad, norm.state_dict()
 
@@ -218,7 +218,7 @@ def stopped_after(processes, folder):
 
     signal.signal(signal.SIGTERM, stop)
     (folder / str(processes.rank)).touch()
-    with Pace(processes=processes) as pace:
+    with CheckpointTimer(processes=processes) as pace:
         for done in range(1, 20):
             if processes.rank == 1 and done == 3:
                 os.kill(os.getpid(), signal.SIGTERM)

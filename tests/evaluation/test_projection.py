@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cmiclib.evaluation.projection import neighbour_purity, plane, shape_points
+from cmiclib.evaluation.projection import neighbour_purity, shape_points, tsne
 
 
 def unit(*degrees: float) -> torch.Tensor:
@@ -45,7 +45,7 @@ def test_the_map_is_the_same_for_the_same_seed_and_keeps_clusters_apart(count):
     rng = np.random.default_rng(1)
     middle = torch.eye(8)[torch.arange(count) % 2]
     points = F.normalize(middle + 0.05 * torch.from_numpy(rng.normal(size=(count, 8))).float(), dim=1)
-    first, again = plane(points), plane(points)
+    first, again = tsne(points), tsne(points)
     np.testing.assert_array_equal(first, again)
     assert first.shape == (count, 2) and np.isfinite(first).all()
     if count == 40:

@@ -11,7 +11,6 @@ from cmiclib.errors import SourceError
 from cmiclib.io.files import (
     check_inside,
     check_stored,
-    give_back,
     leads_inside,
     map_array,
     read_array,
@@ -19,6 +18,7 @@ from cmiclib.io.files import (
     read_limited,
     read_member,
     read_table,
+    release_pages,
     shown,
     usable_path,
 )
@@ -178,7 +178,7 @@ def test_what_was_read_of_a_mapped_array_is_given_back(tmp_path: Path) -> None:
     before, mapped = in_memory(), map_array(tmp_path / "a.npy", SourceError, "fix")
     total = mapped.sum()
     assert in_memory() - before > 60e6
-    give_back(mapped[10:20])
+    release_pages(mapped[10:20])
     assert in_memory() - before < 10e6
     assert mapped.sum() == total  # read again when it is asked for
 
@@ -188,5 +188,5 @@ def test_changes_of_an_array_are_not_given_back(tmp_path: Path) -> None:
     changed = np.load(tmp_path / "a.npy", mmap_mode="c")
     changed[:] = 7
     for array in (changed, np.full(3, 7)):
-        give_back(array)
+        release_pages(array)
         assert (array == 7).all()

@@ -7,7 +7,7 @@ from cmiclib.augment import prepare_queries, prepare_views
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.model import build_model
 from cmiclib.training import copies as module
-from cmiclib.training.copies import Copies, StillMaps, draw_photos, draw_views, make_copies
+from cmiclib.training.copies import AugmentedFeatures, ValidationFeatures, draw_photos, draw_views, make_copies
 from cmiclib.training.loop import TrainingData, step_input, train, training_loss, validate
 
 CPU = torch.device("cpu")
@@ -42,10 +42,12 @@ def pictures(copies, model, data, config):
 def test_without_augmentation_a_copy_is_what_evaluation_sees(model, data, monkeypatch):
     monkeypatch.setattr(module, "BATCH", 7)
     photos, views = pictures(2, model, data, CONFIG.override(PLAIN))
-    expected = model.query_encoder.begin(prepare_queries(data.photos, 32))
+    expected = model.query_encoder.frozen_forward(prepare_queries(data.photos, 32))
     for copy in photos:
         torch.testing.assert_close(copy, expected, rtol=1e-4, atol=1e-5)
-    expected = model.view_encoder.begin(prepare_views(data.views, 32).flatten(0, 1)).unflatten(0, data.views.shape[:2])
+    expected = model.view_encoder.frozen_forward(prepare_views(data.views, 32).flatten(0, 1)).unflatten(
+        0, data.views.shape[:2]
+    )
     for copy in views:
         torch.testing.assert_close(copy, expected, rtol=1e-4, atol=1e-5)
 
@@ -65,7 +67,7 @@ def test_photos_and_views_have_as_many_copies_as_each_asks_for(model, data):
 
 def test_validation_from_kept_maps_is_validation(model, tiny_benchmark):
     rows = tiny_benchmark.rows("val")
-    still = StillMaps.make(model, tiny_benchmark.images[rows], tiny_benchmark.views, CONFIG)
+    still = ValidationFeatures.make(model, tiny_benchmark.images[rows], tiny_benchmark.views, CONFIG)
     kept, fresh = (validate(model, tiny_benchmark, rows, CONFIG, maps) for maps in (still, None))
     assert kept == pytest.approx(fresh)
 
@@ -95,7 +97,7 @@ def test_a_step_with_copies_is_the_step_without_where_nothing_is_augmented(model
     for of_photos, of_views in ((False, False), (True, False), (False, True), (True, True)):
         model.load_state_dict(state)
         own = config.override([f"train.copies={int(of_photos)}", f"train.view_copies={int(of_views)}"])
-        copies = Copies(kept.copies.photos if of_photos else None, kept.copies.views if of_views else None)
+        copies = AugmentedFeatures(kept.copies.photos if of_photos else None, kept.copies.views if of_views else None)
         given = step_input(replace(data, copies=copies), own, 1)
         losses.append(torch.stack(training_loss(model, given, own, 1)))
     for each in losses[1:]:

@@ -16,7 +16,7 @@ from cmiclib.errors import BenchmarkError, CheckpointError, TrainingError
 from cmiclib.evaluation.report import score_run
 from cmiclib.io.atomic import write_json
 from cmiclib.training import loop as training
-from cmiclib.training.guard import Pace, check_unchanged, warn_if_collapsed
+from cmiclib.training.guard import CheckpointTimer, check_unchanged, warn_if_collapsed
 from cmiclib.training.loop import TrainingData, train
 from cmiclib.training.run import Run, load_state, save_state
 
@@ -76,12 +76,12 @@ def test_a_signal_lets_the_step_end_writes_a_state_and_stops(
 def test_a_second_signal_does_not_wait():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), Pace() as pace:
+        with pytest.raises(KeyboardInterrupt), CheckpointTimer() as pace:
             assert not pace.due()
             signal.raise_signal(signal.SIGINT)
             assert pace.due()
             signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt), Pace():  # before the first step there is nothing to wait for
+        with pytest.raises(KeyboardInterrupt), CheckpointTimer():  # before the first step there is nothing to wait for
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)

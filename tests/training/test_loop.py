@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from cmiclib.config import Config, ModelConfig, TrainConfig
-from cmiclib.engine.device import ahead
+from cmiclib.engine.device import prefetch
 from cmiclib.errors import CheckpointError, ConfigError, TrainingError
 from cmiclib.io import provenance
 from cmiclib.model import build_model
@@ -329,7 +329,7 @@ def test_a_loss_that_is_not_a_number_stops_before_anything_is_kept(spoil, tiny_b
 
 
 def test_a_run_whose_inputs_are_made_ahead_is_the_same_to_the_bit(finished, tiny_benchmark, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "ahead", lambda make, steps, device: ahead(make, steps, device, overlap=True))
+    monkeypatch.setattr(training, "prefetch", lambda make, steps, device: prefetch(make, steps, device, overlap=True))
     other = train(CONFIG, tiny_benchmark, tmp_path, progress=False, device=CPU)
     assert steps_and_losses(other) == steps_and_losses(finished) and same_weights(other, finished)
 

@@ -1,8 +1,9 @@
 """Ask PyPI, by pip-audit, whether weaknesses of the pinned packages are known, and say so in one line.
 
-Run by ``make audit``: ``python tools/check/audit.py PIP-AUDIT``. pip-audit itself finds nothing wrong with packages
-of which the service knows nothing, as where a mirror without such data stands in for PyPI. Here that is no verdict. The exit
-status is 0 where every package was looked up and none is known to be weak, 1 where one is, 3 where there is no verdict.
+Run by ``make audit``: ``python tools/check/audit.py PIP-AUDIT``. pip-audit itself finds nothing wrong with packages of
+which the service knows nothing, as where a mirror without such data stands in for PyPI. Here that is no verdict. The
+exit status is 0 where every package was looked up and none is known to be weak, 1 where one is, 3 where there is no
+verdict.
 """
 
 import json

@@ -1,13 +1,13 @@
 """Damage files in thousands of ways and read them: every failure must be one message of `cmiclib.errors`.
 
-Run from the repository's root: ``python tools/check/fuzz.py [--short] [--case NAME]``. Cases, seeds and files made
-to harm are in ``tests/fuzz_cases.py``. Reading happens in a child process with a limit on memory. A child that works at one
-file for ten seconds, of the processor's time and not by the clock, is killed, the file counts as a hang, and another
-child goes on. While a file is read, nothing may start a program, open a connection, write outside the case's folder, or
-open the file that lies beside it; Python's audit hooks tell. The last line is JSON.
+Run from the repository's root: ``python tools/check/fuzz.py [--short] [--case NAME]``. Cases, seeds and files made to
+harm are in ``tests/fuzz_cases.py``. Reading happens in a child process with a limit on memory. A child that works at
+one file for ten seconds, of the processor's time and not by the clock, is killed, the file counts as a hang, and
+another child goes on. While a file is read, nothing may start a program, open a connection, write outside the case's
+folder, or open the file that lies beside it; Python's audit hooks tell. The last line is JSON.
 
-The same call damages the same files; ``--seed`` gives others. A file that goes wrong is kept in ``tests/data/fuzz``,
-by the name of its case, and read again at each call from then on, and by the quick tests: commit it with its cure.
+The same call damages the same files; ``--seed`` gives others. A file that goes wrong is kept in ``tests/data/fuzz``, by
+the name of its case, and read again at each call from then on, and by the quick tests: commit it with its cure.
 """
 
 import argparse

@@ -23,7 +23,7 @@ from cmiclib.config import profile as profile_config
 from cmiclib.engine.distributed import ALONE, Processes, joined, own_device, share_statistics
 from cmiclib.model import CMIC
 from cmiclib.study.speed import median
-from cmiclib.training.copies import Copies
+from cmiclib.training.copies import AugmentedFeatures
 from cmiclib.training.loop import TrainingData, step_input, training_loss
 from cmiclib.training.optimizer import make_optimizer
 
@@ -46,7 +46,7 @@ def noise_data(config: Config, model: CMIC, device: torch.device) -> TrainingDat
     def maps(copies: int, encoder: torch.nn.Module, channels: int, *shape: int) -> Tensor | None:
         if not copies:
             return None
-        one = encoder.begin(torch.rand(1, channels, size, size, device=device))  # type: ignore[operator]
+        one = encoder.frozen_forward(torch.rand(1, channels, size, size, device=device))  # type: ignore[operator]
         return torch.rand(copies, *shape, *one.shape[1:], device=device)
 
     channels = 4 if config.model.mask == "channel" else 3
@@ -55,7 +55,7 @@ def noise_data(config: Config, model: CMIC, device: torch.device) -> TrainingDat
         photo_shape=torch.arange(photos),
         views=pictures(shapes, 12, STORED, STORED),
         category=torch.arange(shapes, device=device) % 4,
-        copies=Copies(
+        copies=AugmentedFeatures(
             maps(config.train.copies, model.query_encoder, channels, photos),
             maps(config.train.view_copies, model.view_encoder, 1, shapes, 12),
         ),
