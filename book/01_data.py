@@ -11,25 +11,25 @@
 # %% [markdown]
 # # Data: shapes, photos, splits
 #
-# Single-image shape retrieval needs three things: a **gallery** of CAD models, **photos** that each show one of
-# them, and rules that say which photo may be used for what. This chapter shows all three as this project stores
-# them, and then looks for leaks between training and test.
+# Single-image shape retrieval needs three things: a **gallery** of CAD models, **photos** that each show one of these
+# models, and rules that say which photo may be used for what. This chapter shows all three as this project stores them,
+# and then checks for leaks between training and test.
 #
-# **What it needs:** only the benchmark. The default, `sweethome`, lies in the repository and is unpacked on first
+# **What it needs:** only the benchmark. The default, `sweethome`, is part of the repository and is unpacked on first
 # use.
 #
 # ```{admonition} Synthetic photos
 # :class: important
-# The photos of `sweethome` are path-traced, not taken with a camera, and they show the very meshes of the gallery.
-# In Pix3D {cite:p}`sun2018pix3d` photos are real and the CAD model only resembles the object. So numbers on
-# `sweethome` are higher than the same method reaches on Pix3D, and the two must not be compared.
+# The photos of `sweethome` are path-traced, not taken with a camera, and they show exactly the meshes of the gallery.
+# In Pix3D {cite:p}`sun2018pix3d` the photos are real and the CAD model only resembles the object. So expect higher
+# numbers on `sweethome` than the same method reaches on Pix3D, and do not compare the two.
 # ```
 
 # %% tags=["parameters"]
 PROFILE = "demo"
 BENCHMARK = "sweethome"
 OUTPUTS = "outputs"
-PHOTOS = 4  # photos of each category in the first figure
+PHOTOS = 4  # photos per category in the first figure
 
 # %%
 import hashlib
@@ -52,22 +52,23 @@ shapes, queries = benchmark.shapes, benchmark.queries
 # %% [markdown]
 # ## What is in it
 #
-# Row *i* of `queries` belongs to row *i* of the photos, row *j* of `shapes` to row *j* of the views. `own` is the
-# gallery row of each photo's shape. Where several shapes would count as right, it is the first of them.
+# Row *i* of `queries` describes row *i* of the photos; row *j* of `shapes` describes row *j* of the views. `own` is the
+# gallery row of each photo's shape. Where several shapes count as right, `own` is the first of them.
 
 # %%
 own = benchmark.relevant(benchmark.rows()).argmax(axis=1)  # (Q,)
 photographed = np.isin(np.arange(len(shapes)), own)  # (N,)
 Markdown(
     f"`{benchmark.name}` at {benchmark.size} px: **{len(shapes)} shapes** in {shapes.category.nunique()} categories, "
-    f"and **{len(queries)} photos** of {photographed.sum()} of them. The other {(~photographed).sum()} shapes are "
-    f"distractors. Source: {benchmark.meta['source']}. Licence: {benchmark.meta['licence']}."
+    f"and **{len(queries)} photos**, which show {photographed.sum()} of them. The other {(~photographed).sum()} shapes "
+    f"are distractors. Source: {benchmark.meta['source']}. Licence: {benchmark.meta['licence']}."
 )
 
 # %% [markdown]
-# For each category, one shape as a gray view, then photos of it. The red line is the outline of the mask, which tells
-# the photo encoder where the object is: as a fourth channel in the paper, in the `demo` by cutting the object out on
-# white. Photos are cropped to a square around the mask, which is shifted where it would leave the picture.
+# For each category, the figure shows one shape as a gray view, and then photos of it. The orange line is the outline of
+# the mask, which tells the photo encoder where the object is: the paper adds the mask as a fourth channel, the `demo`
+# cuts the object out and puts it on white. Each photo is cropped to a square around the mask; where the square would
+# leave the picture, it is shifted inwards.
 
 # %%
 most = pd.Series(own).groupby([queries.category, own]).size()  # photos of each shape
@@ -78,10 +79,10 @@ for category, shape in most.groupby(level=0).idxmax():
 figures.samples(examples, across=2)
 
 # %% [markdown]
-# ## How much of it
+# ## How many shapes and photos
 #
-# The categories are unequal, as they are in Pix3D. That is why the evaluation reports both the mean over photos
-# (micro) and the mean over categories (macro). Which of the two the published figures are is not known.
+# The categories differ in size, as they do in Pix3D. That is why the evaluation reports both the mean over photos
+# (micro) and the mean over categories (macro). We do not know which of the two the published figures are.
 
 # %%
 figures.counts(shapes, queries)
@@ -89,29 +90,30 @@ figures.counts(shapes, queries)
 # %% [markdown]
 # ## Distractors
 #
-# A distractor is in the gallery but on no photo. It is never right, so it can only make retrieval harder. Real
-# repositories are like that: most of what they hold is not what you are looking for.
+# A distractor is a gallery shape that no photo shows. It is never the right answer, so it can only make retrieval
+# harder. Real repositories are like that: most of what they hold is not what you are looking for. In brackets: the
+# number of distractors in the category.
 
 # %%
 distractors = shapes[~photographed]
 picked = distractors.drop_duplicates("category").index[:12]
 counts = distractors.category.value_counts()
 titles = [f"{category} ({counts[category]})" for category in shapes.category[picked]]
-grid(list(benchmark.views[picked][:, 1]), titles) if len(picked) else Markdown("This benchmark has none.")
+grid(list(benchmark.views[picked][:, 1]), titles) if len(picked) else Markdown("This benchmark has no distractors.")
 
 # %% [markdown]
 # ## A benchmark is one folder
 #
-# Every data set of this book is brought into the same format once. After that, nobody asks where it came from.
-# Arrays are plain `.npy` files that are memory-mapped, so that opening a benchmark takes no time and no memory.
+# Every data set in this book is converted to the same format once. After that, no code needs to know where it came
+# from. Arrays are plain `.npy` files that are memory-mapped, so opening a benchmark takes almost no time or memory.
 
 # %%
 MEANING = {
     "views.npy": "gray views (shapes, views, S, S)",
     "queries.npy": "photos: RGB and mask (photos, 4, S, S)",
-    "amodal.npy": "masks of whole objects, hidden parts too (photos, S, S)",
+    "amodal.npy": "masks of whole objects, hidden parts included (photos, S, S)",
     "points.npy": "points on the surface (shapes, points, 3)",
-    "voxels.npy": "solid 128³ grids, eight cells a byte (shapes, bytes)",
+    "voxels.npy": "solid 128³ grids, eight cells per byte (shapes, bytes)",
 }
 sizes = {name: (benchmark.path / name).stat().st_size / 1e6 for name in benchmark.arrays}
 pd.DataFrame(
@@ -120,14 +122,15 @@ pd.DataFrame(
 ).style.format({"MB": "{:.1f}"}).hide()
 
 # %% [markdown]
-# Beside the arrays lie two tables, the simplified meshes that the viewer shows (`meshes/<shape_id>.glb`), and
-# `benchmark.json` with the view protocol, the counts, and a sha256 of each array and table. `shapes.csv`:
+# The folder also holds two tables, the simplified meshes that the viewer shows (`meshes/<shape_id>.glb`), and
+# `benchmark.json` with the view protocol, the counts, and a sha256 of each array and table. The first table is
+# `shapes.csv`:
 
 # %%
 shapes.groupby("category").head(1).head(4).style.hide()
 
 # %% [markdown]
-# And `queries.csv`, one photo of each part of the split:
+# The second is `queries.csv`; here is one photo from each part of the split:
 
 # %%
 queries.groupby(["split", "seen"]).head(1).style.hide()
@@ -135,15 +138,15 @@ queries.groupby(["split", "seen"]).head(1).style.hide()
 # %% [markdown]
 # ## Splits: two questions, not one
 #
-# The paper splits **photos**: a test photo is new, but its shape was seen in training on other photos. To that,
-# this project adds **unseen shapes**, of which no training photo exists. They answer the question that a growing
-# repository asks: does the model work for a shape that was added yesterday, without training again? Their `val` and
-# `test` photos show the same shapes, so settings and weights are chosen with these shapes in view.
+# The paper splits **photos**: a test photo is new, but training saw its shape on other photos. This project adds
+# **unseen shapes**, of which there is no training photo. They answer the question that a growing repository asks: does
+# the model work, without retraining, for a shape that was added yesterday? The `val` and `test` photos of unseen shapes
+# show the same shapes, so the settings and weights were chosen with these shapes in view.
 #
 # - `train`: photos that the model learns from.
-# - `val`: photos by which the checkpoint and every setting is chosen. The released code has none: it keeps the
+# - `val`: photos on which the checkpoint and every setting are chosen. The released code has no such part: it keeps the
 #   checkpoint that is best on the test photos.
-# - `test`: for the figures at the end; nothing is chosen by them.
+# - `test`: photos for the final figures; nothing is chosen on them.
 
 # %%
 parts = queries.assign(own=own).groupby(["seen", "split"]).agg(photos=("query_id", "size"), shapes=("own", "nunique"))
@@ -152,50 +155,50 @@ parts.rename(index={True: "seen shapes", False: "unseen shapes"})
 # %% [markdown]
 # ## Variants
 #
-# Some models differ only in colour, in size, or in one part. Such variants share a `group`. Retrieving a variant
-# instead of the shape itself counts as wrong; the evaluation reports the accuracy by group beside it. The first
-# shapes that have variants, group after group:
+# Some models differ only in colour, in size, or in one part. Such variants share a `group`. A variant retrieved instead
+# of the shape itself counts as wrong; the evaluation reports the accuracy by group beside it. The figure shows the
+# first shapes that have variants, ordered by group:
 
 # %%
 members = shapes.group.map(shapes.group.value_counts())  # (N,)
 variants = shapes[members > 1].sort_values("group", kind="stable")
 first = list(benchmark.views[variants.index[:12], 1])
-grid(first, variants.name[:12].tolist()) if first else Markdown("This benchmark has none.")
+grid(first, variants.name[:12].tolist()) if first else Markdown("This benchmark has no variants.")
 
 # %%
 Markdown(
-    f"{variants.group.nunique()} groups hold more than one shape; {len(variants)} of the {len(shapes)} shapes have a "
+    f"{variants.group.nunique()} groups contain more than one shape; {len(variants)} of the {len(shapes)} shapes have a "
     f"variant. The largest group has {members.max()} members."
 )
 
 # %% [markdown]
-# ## Cut off and hidden
+# ## Truncated and occluded objects
 #
-# As in Pix3D, flags say whether the object is cut off by the border of the photo (`truncated`) or hidden in part
-# behind something (`occluded`, or `slightly_occluded`). The mask shows what is visible. `amodal.npy` holds the mask
-# of the whole object, which no encoder of this book is given.
+# As in Pix3D, flags say whether the border of the photo cuts the object off (`truncated`) or something hides a part of
+# it (`occluded`, or `slightly_occluded`). The mask covers what is visible. `amodal.npy` holds the mask of the whole
+# object; no encoder in this book receives it.
 
 # %%
 flags = ["truncated", "occluded", "slightly_occluded"]
 pd.DataFrame({"photos": queries[flags].sum(), "share": queries[flags].mean()}).style.format({"share": "{:.1%}"})
 
 # %% [markdown]
-# Some photos with something in front of the object: the photo with the mask of what is visible (above), and the
-# mask of the whole object (below).
+# Some photos with something in front of the object. Above: the photo with the mask of what is visible. Below: the mask
+# of the whole object.
 
 # %%
 hidden = queries[queries.occluded].drop_duplicates("category").index[:4]
 whole = [benchmark.amodal[i] for i in hidden] if "amodal.npy" in benchmark.arrays else []
 titles = queries.category[hidden].tolist()
-grid([*benchmark.images[hidden], *whole], titles, len(titles), mask=True) if titles else Markdown("None is marked so.")
+grid([*benchmark.images[hidden], *whole], titles, len(titles), mask=True) if titles else Markdown("No photo is marked as occluded.")
 
 # %% [markdown]
-# ## From where the photos look
+# ## Camera positions
 #
-# The views of a shape are taken from twelve places on a circle, always the same. Photos are not so orderly: they
-# look from all round and from different heights, with lenses from wide to long. No photo's camera has to agree with
-# a view's; that is why the model must weigh the views, as the chapter on the model shows. Training is told nothing
-# of cameras.
+# The views of every shape are taken from the same twelve positions on a circle. The photos are less orderly: they are
+# taken from all sides, from different heights, and with lenses from wide to long. A photo's camera need not coincide
+# with that of any view; that is why the model must weigh the views, as the chapter on the model shows. Training
+# receives no information about the cameras.
 
 # %%
 facts = queries.join(photo_facts(), on="query_id").dropna(subset="azimuth")
@@ -204,35 +207,35 @@ figures.cameras(facts.azimuth, facts.elevation, protocol.azimuths, protocol.elev
 
 # %%
 Markdown(
-    f"The camera is known of {len(facts)} photos; focal lengths run from {facts.focal.min():.0f} to "
+    f"The camera is known for {len(facts)} photos; focal lengths range from {facts.focal.min():.0f} to "
     f"{facts.focal.max():.0f} mm. On {facts.restyled.mean():.0%} of these photos the object's colours were drawn "
-    "anew: there, colour says nothing about which shape it is."
+    "anew, so colour says nothing about which shape they show."
 ) if len(facts) else Markdown("The cameras of these photos are not known.")
 
 # %% [markdown]
 # ## Leak checks
 #
-# A leak makes a number look good without anybody noticing. Four checks follow, written out so that you can judge
-# them. Where one says `assert`, the report stops if it fails; the others count.
+# A leak makes a number look good without anybody noticing. Four checks follow, written out so that you can judge them.
+# A failed `assert` stops the build; the other checks report a count.
 #
-# **The files are the ones that were prepared.** Each array and table has the sha256 that `benchmark.json` states.
+# **The files are the ones that were prepared.** Each array and table has the sha256 that `benchmark.json` records.
 
 # %%
 for name, digest in benchmark.meta["sha256"].items():
     assert file_sha256(benchmark.path / name) == digest, f"{name} is damaged or was edited"
 
 # %% [markdown]
-# **No photo is on two sides.** Neither by its file name, nor (a file can be copied) by its pixels.
+# **No photo is on both sides.** The check compares file names and, because a file can be copied, pixels.
 
 # %%
 trained = queries.split == "train"
 assert not set(queries.photo[trained]) & set(queries.photo[~trained]) - {""}
 pixels = np.array([hashlib.sha256(image[:3].tobytes()).hexdigest() for image in benchmark.images])
 twins = np.isin(pixels[~trained], pixels[trained]).sum()
-Markdown(f"{twins} of the {(~trained).sum()} photos of `val` and `test` equal a training photo pixel for pixel.")
+Markdown(f"{twins} of the {(~trained).sum()} photos in `val` and `test` equal a training photo pixel for pixel.")
 
 # %% [markdown]
-# **No variant straddles seen and unseen.** If a chair is unseen, then so is the same chair in another colour.
+# **No group of variants straddles seen and unseen.** If a chair is unseen, then so is the same chair in another colour.
 
 # %%
 group = shapes.group.to_numpy()[own]  # (Q,)
@@ -240,21 +243,22 @@ assert not set(group[trained]) & set(group[~queries.seen]), "a training photo sh
 assert queries.seen[trained].all(), "a training photo shows an unseen shape"
 
 # %% [markdown]
-# **No two shapes look alike.** If two gallery entries had the same views, no method could tell them apart, and the
-# best possible Top-1 would be below 100 %.
+# **Do any two shapes have identical views?** If two gallery entries had the same views, no method could tell them
+# apart, and the best possible Top-1 would be below 100 %. The check compares the views byte by byte, so it does not
+# find shapes that merely look almost alike.
 
 # %%
 looks = pd.Series([hashlib.sha256(views.tobytes()).hexdigest() for views in benchmark.views])
 alike = looks.duplicated(keep=False)
 ambiguous = alike.to_numpy()[own].mean()
-Markdown(f"{alike.sum()} shapes share all views with another one; {ambiguous:.1%} of the photos show such a shape.")
+Markdown(f"{alike.sum()} shapes share all views with another shape; {ambiguous:.1%} of the photos show such a shape.")
 
 # %% [markdown]
 # ## Where the shapes come from
 #
-# Every model keeps its creator, its licence and the place where it was found. For `sweethome` the same is written
-# in `data/sweethome/ATTRIBUTION.csv`. Models under CC BY may be used by anybody who names the creator; the table
-# below does so in this report.
+# The benchmark records every model's creator, licence and source. For `sweethome` the file
+# `data/sweethome/ATTRIBUTION.csv` holds the same facts. Anybody may use the models under CC BY, but must name the
+# creators; the table below names them for this report.
 
 # %%
 shapes.groupby("licence").agg(shapes=("shape_id", "size"), creators=("creator", "nunique")).style
@@ -266,7 +270,6 @@ HTML(searchable(credits, f"All {len(shapes)} shapes with creator, licence and so
 # %% [markdown]
 # ## Try it
 #
-# Break something and see what happens: copy the prepared folder (`benchmark.path`), change one letter in its
-# `queries.csv`, and call `Benchmark.open` of
-# `cmiclib.benchmark` on the copy. The error says which file is wrong and what to do about it.
-# Then open it with `verify=False`: which changes are still noticed, and which are not?
+# Break something and see what happens: copy the prepared folder (`benchmark.path`), change one letter in the copy's
+# `queries.csv`, and call `Benchmark.open` of `cmiclib.benchmark` on the copy. The error says which file is wrong and
+# what to do about it. Then open it with `verify=False`: which changes are still noticed, and which are not?
