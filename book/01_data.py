@@ -167,7 +167,7 @@ grid(first, variants.name[:12].tolist()) if first else Markdown("This benchmark 
 
 # %%
 Markdown(
-    f"{variants.group.nunique()} groups contain more than one shape; {len(variants)} of the {len(shapes)} shapes have a "
+    f"{variants.group.nunique()} groups hold more than one shape; {len(variants)} of the {len(shapes)} shapes have a "
     f"variant. The largest group has {members.max()} members."
 )
 
@@ -190,7 +190,9 @@ pd.DataFrame({"photos": queries[flags].sum(), "share": queries[flags].mean()}).s
 hidden = queries[queries.occluded].drop_duplicates("category").index[:4]
 whole = [benchmark.amodal[i] for i in hidden] if "amodal.npy" in benchmark.arrays else []
 titles = queries.category[hidden].tolist()
-grid([*benchmark.images[hidden], *whole], titles, len(titles), mask=True) if titles else Markdown("No photo is marked as occluded.")
+grid([*benchmark.images[hidden], *whole], titles, len(titles), mask=True) if titles else Markdown(
+    "No photo is occluded."
+)
 
 # %% [markdown]
 # ## Camera positions

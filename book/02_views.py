@@ -11,18 +11,19 @@
 # %% [markdown]
 # # Views: how a shape becomes something to compare a photo with
 #
-# A photo is a picture and a CAD model is a list of triangles. CMIC {cite:p}`lin2021cmic` brings them together by
-# rendering: each shape becomes twelve gray pictures, taken from a circle around it. This chapter makes these
-# pictures live from a mesh, compares them with the stored ones, and then shows the two other forms in which a shape
-# is stored, points and voxels, with the two distances that they serve.
+# A photo is a picture and a CAD model is a list of triangles. CMIC {cite:p}`lin2021cmic` makes them comparable by
+# rendering: each shape becomes twelve gray pictures, taken from a circle around it. This chapter renders these pictures
+# from a mesh, compares them with the stored ones, and then shows the two other forms in which a shape is stored, points
+# and voxels, with the two distances that are computed from them.
 #
-# **What it needs:** a benchmark that has meshes, points and voxels, as `sweethome` has. No GPU, no display.
+# **What it needs:** a benchmark that has meshes, points and voxels, as `sweethome` has. It needs neither a GPU nor a
+# display.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
 BENCHMARK = "sweethome"
 OUTPUTS = "outputs"
-CATEGORY = "chair"  # of the shape to look at; the first category where the benchmark has no such one
+CATEGORY = "chair"  # category of the shape shown; the first category if the benchmark lacks this one
 
 # %%
 import time
@@ -46,8 +47,8 @@ shapes = benchmark.shapes
 # %% [markdown]
 # ## A mesh
 #
-# This is the simplified mesh that the benchmark keeps for the viewer. `load_mesh` joins the parts of the file, and
-# refuses a mesh without faces or with coordinates that are not numbers.
+# This is the simplified mesh that the benchmark keeps for the viewer. `load_mesh` joins the parts of the file. It
+# refuses a mesh without faces and a mesh with NaN or Inf among its coordinates.
 
 # %%
 category = CATEGORY if CATEGORY in set(shapes.category) else shapes.category[0]
@@ -55,29 +56,35 @@ row = int(np.argmax(shapes.category == category))
 mesh = geometry.load_mesh(benchmark.mesh_path(shapes.shape_id[row]))
 Markdown(
     f"**{shapes.name[row]}** (`{shapes.shape_id[row]}`, by {shapes.creator[row]}): {len(mesh.vertices):,} vertices, "
-    f"{len(mesh.faces):,} triangles, bounding box {' × '.join(f'{side:.2f}' for side in mesh.extents)}."
+    f"{len(mesh.faces):,} triangles, bounding box {' × '.join(f'{side:.2f}' for side in mesh.extents)} in the "
+    "file's own unit."
 )
 
 # %% [markdown]
 # ## Normalise
 #
-# CAD models come in millimetres, inches or no unit at all, anywhere in space. `normalise` moves the centre of the
-# bounding box to the origin and scales the farthest vertex to distance 1. To see that unit and place leave no
-# trace, the mesh is first enlarged and moved away.
+# CAD models come in millimetres, in inches or without a unit, and anywhere in space. `normalise` moves the centre of
+# the bounding box to the origin and scales the mesh so that its farthest vertex is at distance 1. From here on all
+# lengths are in this unit. To show that the original unit and place leave no trace, a copy of the mesh is first
+# enlarged and moved away.
 
 # %%
 elsewhere = mesh.copy()
 elsewhere.apply_scale(1000)
 elsewhere.apply_translation((500, -200, 30))
 mesh, moved = geometry.normalise(mesh), geometry.normalise(elsewhere)
-Markdown(f"Largest difference of a coordinate: {np.abs(mesh.vertices - moved.vertices).max():.0e}.")
+Markdown(
+    f"Largest difference of a coordinate: {np.abs(mesh.vertices - moved.vertices).max():.0e}. The farthest vertex is "
+    "at distance 1."
+)
 
 # %% [markdown]
 # ## Twelve cameras
 #
-# The protocol is part of the benchmark (`benchmark.json`): scores of a photo against views of another protocol mean
-# nothing. The authors released twelve gray views of 224 × 224 pixels for each shape, but no renderer. Their number
-# is kept here; elevation, field of view and shading are this project's own.
+# The protocol is part of the benchmark (`benchmark.json`): scores against views of another protocol mean nothing. The
+# authors released twelve gray views of 224 × 224 pixels for each shape, but no renderer. This project keeps their
+# number of views; elevation, field of view and shading are its own. Azimuths, elevation and field of view are in
+# degrees; the distance is in units of the farthest vertex's distance from the centre.
 
 # %%
 protocol = benchmark.protocol
@@ -86,7 +93,8 @@ pd.Series(settings, name="value").to_frame().style.format(precision=3)
 
 # %% [markdown]
 # Azimuth 0° looks at the front (+z), 90° at the side that faces +x. The unit sphere just touches the borders of the
-# picture, so no shape is ever cut off, however it is turned.
+# picture, so the picture shows the whole shape, however it is turned. The table gives the camera's position in the unit
+# of the normalised shape:
 
 # %%
 pd.DataFrame([camera(azimuth, protocol)[0].round(2) for azimuth in protocol.azimuths[:4]],
@@ -95,9 +103,9 @@ pd.DataFrame([camera(azimuth, protocol)[0].round(2) for azimuth in protocol.azim
 # %% [markdown]
 # ## Render
 #
-# Four rays a pixel ask the mesh which triangle they meet first. Its gray depends only on the angle between it and a
-# light that moves with the camera: no colours, no textures, no shadows. So the colours of a photo cannot help to find
-# its shape; the next chapter comes back to that.
+# Each pixel casts four rays, which return the first triangle hit. The gray of a triangle depends only on the angle
+# between it and a light that moves with the camera: there are no colours, textures or shadows. So the colours of a
+# photo cannot help to find its shape; the next chapter returns to this.
 
 # %%
 started = time.perf_counter()
@@ -108,16 +116,16 @@ figures.views(fresh, protocol.azimuths, shapes.name[row])
 # %%
 assert (render_views(mesh, benchmark.size, protocol) == fresh).all()
 Markdown(
-    f"Twelve views of {benchmark.size} px took {seconds:.2f} s on one core, and a second call gave the same bytes. For "
-    f"the {len(shapes)} shapes of this gallery that would be {seconds * len(shapes) / 60:.1f} minutes."
+    f"Twelve views of {benchmark.size} px took {seconds:.2f} s on one core, and a second call gave the same bytes. The "
+    f"{len(shapes)} shapes of this gallery would take {seconds * len(shapes) / 60:.1f} minutes."
 )
 
 # %% [markdown]
-# ## Stored and live
+# ## Stored and live views
 #
-# The stored views were rendered by the same function, but from the original model. The mesh that is shipped is a
-# simplified one, with small parts merged and coordinates rounded, so the two cannot be equal. The third row shows
-# what that costs: look at thin parts, at edges, and at the shading of curved surfaces.
+# The same function rendered the stored views, but from the original model. The shipped mesh is a simplified one, with
+# small parts merged and coordinates rounded, so the two cannot be equal. The third row shows the difference; check thin
+# parts, edges, and the shading of curved surfaces.
 
 # %%
 stored = benchmark.views[row]
@@ -134,9 +142,9 @@ Markdown(
 # %% [markdown]
 # ## What the encoder sees
 #
-# The image size is no part of the protocol: a model resizes what it is given, in the demo to a larger picture. Here is
-# one view as it is stored, at the size that this profile's encoder sees, and at half of that. In smaller pictures legs
-# and slats go first.
+# The image size is not part of the protocol: a model resizes its input, in the demo to a larger picture. The figure
+# shows one view as it is stored, at the size that this profile's encoder sees, and at half of that size. Legs and slats
+# vanish first as pictures get smaller.
 
 # %%
 seen = chapter.config.model.image_size
@@ -147,22 +155,22 @@ grid([resample(view, side)[0, 0].clip(0, 255).numpy() / 255 for side in sides], 
 # %% [markdown]
 # ## Points and voxels
 #
-# Two more forms of the same shape are stored: 10,000 points spread evenly over the surface, and a solid grid of
-# 128³ cells. A cell is solid if the surface passes through it or if the outside cannot reach it. No encoder sees
-# them. They are there to measure how wrong a wrong answer is.
+# The benchmark stores two more forms of the same shape: 10,000 points spread evenly over the surface, and a solid grid
+# of 128³ cells. A cell is solid if the surface passes through it or if the outside cannot reach it. No encoder sees
+# points or voxels. They measure how wrong a wrong answer is.
 
 # %%
 points, voxels = benchmark.points[row].astype(np.float32), geometry.unpack_voxels(benchmark.voxels[row])
 figures.voxel_plot(stored[1], points, voxels)
 
 # %% [markdown]
-# All forms must agree with each other. Projected into the views, the points have to land on the silhouette.
+# All forms must agree with each other. Projected into the views, the points have to fall on the silhouette.
 
 # %%
 pixel = [project(points, azimuth, benchmark.size, protocol).astype(int) for azimuth in protocol.azimuths]
 inside = [(view[y, x] < 255).mean() for view, (x, y) in zip(stored, (p.T for p in pixel), strict=True)]
 Markdown(
-    f"{np.mean(inside):.1%} of the points land on the silhouette, {min(inside):.1%} in the worst view; "
+    f"{np.mean(inside):.1%} of the points fall on the silhouette, {min(inside):.1%} in the worst view; "
     f"{voxels.mean():.1%} of the cells are solid."
 )
 
@@ -171,14 +179,15 @@ Markdown(
 #
 # The released code measures the distance between the retrieved and the true shape in two ways:
 #
-# - $d_{IoU}$, the intersection over union of the solid grids: 1 is equal, 0 is apart.
-# - $d_{HAU}$, a modified Hausdorff distance {cite:p}`dubuisson1994hausdorff`: the mean distance of each point of
-#   either shape to the nearest point of the other, with coordinates halved before. For point sets $A$ and $B$,
+# - $d_{IoU}$, the intersection over union of the solid grids, without a unit: 1 means equal, 0 means no overlap.
+# - $d_{HAU}$, a modified Hausdorff distance {cite:p}`dubuisson1994hausdorff`: the mean distance from each point of
+#   either shape to the nearest point of the other. Coordinates are halved first, so the unit is twice the distance from
+#   the centre to the farthest vertex. For point sets $A$ and $B$,
 #
 # $$ d_{HAU} = \frac{\sum_a d(a, B) + \sum_b d(b, A)}{|A| + |B|}, \quad d(a, B) = \min_{b \in B} \lVert a - b \rVert. $$
 #
-# To have something to compare, take the shapes of the same category that overlap most and least with this one, and
-# some shape of another category.
+# For comparison, take the shapes of the same category that overlap most and least with this one, and one shape of
+# another category.
 
 # %%
 same = np.setdiff1d(np.flatnonzero(shapes.category == category), row)
@@ -192,10 +201,11 @@ names = [f"{title}:\n{shapes.name[i]}" for title, i in others.items()]
 grid([benchmark.views[i][1] for i in (row, *others.values())], [f"the shape:\n{shapes.name[row]}", *names], across=4)
 
 # %% [markdown]
-# The second row of the table is the shape's own simplified mesh, sampled and voxelised again. Its $d_{HAU}$ is not
-# 0: even two samples of one surface are apart. This is the noise floor, below which differences mean nothing. Its
-# $d_{IoU}$ can be far below 1. A mesh is filled only where its surface is closed, and simplification may open a
-# gap; what was solid is then a thin shell. The column `solid` shows whether that happened.
+# The second row of the table is the shape's own simplified mesh, sampled and voxelised again. Its $d_{HAU}$ is not 0,
+# because even two samples of one surface differ. This is the noise floor, below which differences mean nothing. Its
+# $d_{IoU}$ can be far below 1: a mesh is filled only where its surface is closed, and simplification may open a gap,
+# which turns a solid into a thin shell. The column `solid`, the share of cells that are solid, shows whether that
+# happened.
 
 # %%
 again = geometry.sample_points(mesh, len(points), seed=1)
@@ -210,13 +220,13 @@ distances["solid"] = [f"{candidate.mean():.2%}" for candidate in solids]
 distances.style.format("{:.4f}", subset=["d_HAU", "d_IoU"]).set_caption(f"Distances from {shapes.name[row]}")
 
 # %% [markdown]
-# $d_{IoU}$ is strict with thin things: shift a chair leg by its own width, and nothing of it overlaps any more. So
-# a low $d_{IoU}$ between two chairs does not mean that they look different. Read the two distances together.
+# $d_{IoU}$ is strict with thin parts: shift a chair leg by its own width, and it no longer overlaps with itself. So a
+# low $d_{IoU}$ between two chairs does not mean that they look different. Read the two distances together.
 #
 # ## Try it
 #
-# Raise the cameras. From an elevation of 60° seats and table tops become clear, and legs vanish. Which elevation
-# would you choose for photos that were taken from standing height?
+# Raise the cameras. From an elevation of 60° seats and table tops are easy to tell apart, and legs vanish. Which
+# elevation would you choose for photos taken from standing height?
 
 # %%
 figures.views(render_views(mesh, benchmark.size, ViewProtocol(elevation=60)), protocol.azimuths, "Elevation 60°")

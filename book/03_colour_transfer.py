@@ -11,11 +11,11 @@
 # %% [markdown]
 # # Colour transfer
 #
-# The views of a shape are gray, so colour cannot help to find it. Yet a photo encoder that is free to look at
-# colour will use it wherever it separates the training shapes. CMIC {cite:p}`lin2021cmic` takes this shortcut away:
-# in training, every photo is given the colours of another photo of the batch, by the method of Reinhard et al.
-# {cite:p}`reinhard2001color`. This chapter shows the method, measures how the released code's variant of it
-# differs, and looks for the shortcut in the data.
+# The views of a shape are gray, so colour cannot help to find it. Yet a photo encoder that is free to use colour will
+# use it wherever it separates the training shapes. CMIC {cite:p}`lin2021cmic` blocks this shortcut: in training, every
+# photo receives the colours of another photo of the batch, by the method of Reinhard et al.
+# {cite:p}`reinhard2001color`. This chapter shows the method, measures how the released code's variant of it differs,
+# and tests whether the data contain the shortcut.
 #
 # **What it needs:** only the benchmark.
 
@@ -44,7 +44,7 @@ chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
 benchmark = chapter.benchmark
 
 # %% [markdown]
-# Some training photos, and for each another one that will lend its colours:
+# The code draws some training photos and, for each of them, another photo that provides the colours:
 
 # %%
 generator = np.random.default_rng(SEED)
@@ -57,8 +57,8 @@ style = content.roll(1, dims=0)
 # ## Source, style, result
 #
 # Both photos are converted to CIELAB, whose axes are close to independent: lightness, green to red, blue to yellow.
-# (Reinhard et al. used a relative of it; the released code uses CIELAB.) There each channel of the content is
-# shifted and scaled to the mean and the standard deviation of the style,
+# (Reinhard et al. used a related space; the released code uses CIELAB.) There each channel of the content is shifted
+# and scaled to the mean and the standard deviation of the style,
 #
 # $$ x' = \frac{\sigma_{style}}{\sigma_{content}} \, (x - \mu_{content}) + \mu_{style}, $$
 #
@@ -70,8 +70,8 @@ released = transfer_color(style, content, "reference")
 figures.color_transfer(*(x[:PAIRS].numpy() for x in (content, style, lab, released)))
 
 # %% [markdown]
-# The statistics of the first pair, before and after. The result has the style's numbers, except for what clipping
-# to the range of RGB takes away.
+# The statistics of the first pair, before and after. The result has the style's statistics, except for what clipping to
+# the range of RGB removes.
 
 
 # %%
@@ -85,30 +85,30 @@ pd.DataFrame({"photo": moments(content[0]), "source of colours": moments(style[0
 # %% [markdown]
 # ## What changes, and what does not
 #
-# The map is affine in each channel with a positive slope. So wherever one pixel of the photo was lighter than
-# another, it still is: edges and shading survive, and with them the shape.
+# The map is affine in each channel and has a positive slope. So if one pixel of the photo was lighter than another, it
+# still is: edges and shading survive, and with them the shape.
 
 # %%
 before, after = (rgb_to_lab(x)[:, 0].flatten(1) for x in (content, lab))  # (B, S·S) lightness
 correlation = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(before, after, strict=True)])
 change = 255 * (lab - content).abs().mean()
 Markdown(
-    f"On {len(rows)} training photos, a colour value changes by {change:.0f} of 255 levels on average, while lightness "
-    f"before and after correlates at {correlation.median():.3f} in the median photo (lowest: {correlation.min():.3f}). "
-    f"It is not exactly 1 because results are clipped: {((lab <= 0) | (lab >= 1)).float().mean():.1%} of the values "
-    "lie at a border of the range."
+    f"On {len(rows)} training photos, a colour value changes by {change:.0f} of 255 levels on average, while the "
+    f"correlation of lightness before and after is {correlation.median():.3f} in the median photo (lowest: "
+    f"{correlation.min():.3f}). It is not exactly 1 because results are clipped: "
+    f"{((lab <= 0) | (lab >= 1)).float().mean():.1%} of the values lie at a border of the range."
 )
 
 # %% [markdown]
-# The statistics are taken over the **whole** picture, background included, as the released code does it. So the
-# object does not get the colours of the other object, but whatever the two backgrounds leave over.
+# The statistics are computed over the **whole** picture, background included, as in the released code. So the object
+# does not receive the colours of the other object: its new colours depend on both backgrounds.
 #
-# There is a weak spot. Where a photo has next to no colour and its source has much, the slope is large, and what is
-# stretched is the noise of the picture or of the JPEG file.
+# There is a weak spot. Where a photo has almost no colour and its source has much, the slope is large, and the transfer
+# amplifies the noise of the picture or of the JPEG file.
 
 # %%
 deviation = rgb_to_lab(content).std(dim=(2, 3))  # (B, 3)
-slope = (deviation.roll(1, dims=0) / deviation)[:, 1:].amax(dim=1)  # of a and b, whichever is larger
+slope = (deviation.roll(1, dims=0) / deviation)[:, 1:].amax(dim=1)  # the larger of a and b
 steep = int(slope.argmax())
 titles = ["photo", "source of colours", f"result (slope {slope[steep]:.0f})"]
 grid([x[steep].numpy() for x in (content, style, lab)], titles)
@@ -120,11 +120,11 @@ Markdown(f"In {(slope > 10).float().mean():.0%} of these pairs a colour channel 
 #
 # ## The textbook and the released code
 #
-# The released code multiplies RGB by 255 before a formula for RGB to Lab that is written for the range 0 to 1. That
-# looks like a grave bug, and does little. All Lab values come out too large by a common factor, but a transfer of
-# mean and deviation does not feel a factor, and the way back divides by 255 again. What remains is a slightly
-# different curve: the offset and the straight piece by which sRGB departs from a power law vanish at that scale.
-# Measured on the same photos:
+# The released code multiplies RGB by 255 and then applies a conversion from RGB to Lab that expects the range 0 to 1.
+# That looks like a grave bug, but it has little effect. All Lab values come out too large by a common factor, but
+# matching mean and deviation is unaffected by a common scale, and the conversion back divides by 255 again. What
+# remains is a slightly different curve: the offset and the straight piece by which sRGB departs from a power law vanish
+# at that scale. Measured on the same photos:
 
 # %%
 gap = 255 * (lab - released).abs()  # (B, 3, S, S) in levels
@@ -137,13 +137,13 @@ pd.Series({
 # %%
 apart = gap.flatten(1).mean(1)  # (B,)
 Markdown(
-    f"The choice of variant moves a value by {gap.mean():.2f} levels on average, the transfer itself by {change:.0f}. "
-    f"In the photo where the variants are farthest apart, the mean difference is {apart.max():.1f} levels. The "
+    f"The choice of variant changes a value by {gap.mean():.2f} levels on average, the transfer itself by "
+    f"{change:.0f}. In the photo where the variants differ most, the mean difference is {apart.max():.1f} levels. The "
     f"library has both; this profile trains with `augment.color={chapter.config.augment.color}`."
 )
 
 # %% [markdown]
-# Here is that photo, in which the variants differ most.
+# This is the photo in which the variants differ most.
 
 # %%
 worst = int(apart.argmax())
@@ -154,11 +154,12 @@ grid([x[worst].numpy() for x in (content, style, lab, released)], titles, across
 # ## Why it should help
 #
 # To know whether the augmentation helps, one must train with and without it, with several seeds;
-# [Ablations](08_ablations.ipynb) does. What can be checked here is its premise.
+# [Ablations](08_ablations.ipynb) does so. This chapter checks its premise.
 #
-# **Hypothesis: colour gives training shapes away.** Test: describe each object by six numbers, the mean and the
-# standard deviation of its Lab channels inside the mask. No form, no position. Then look up, for each validation
-# photo of a seen shape, the training photo with the nearest six numbers. How often does it show the same shape?
+# **Hypothesis: colour alone identifies training shapes.** Test: describe each object by six numbers, the mean and the
+# standard deviation of its Lab channels inside the mask. These numbers contain neither form nor position. Then find,
+# for each validation photo of a seen shape, the training photo with the nearest six numbers. How often does it show the
+# same shape?
 
 
 # %%
@@ -191,16 +192,16 @@ shares = hit | {"a training photo at random": chance}
 pd.Series(shares, name="same shape").to_frame().style.format("{:.1%}").set_caption("Nearest colours")
 
 # %% [markdown]
-# What the first row has above the last is the shortcut: what an encoder could gain in training by looking at
-# nothing but colour. The second row is what the transfer leaves of it; something remains, because it recolours the
-# object and its surroundings together. On `sweethome` many photos have redrawn colours, so its shortcut is weaker
-# than in a catalogue, where a chair has one colour.
+# The difference between the first row and the last is the shortcut: what an encoder could gain in training from colour
+# alone. The second row is what the transfer leaves of it; something remains, because the transfer recolours the object
+# and its surroundings together. On `sweethome` many photos have redrawn colours, so the shortcut is weaker than in a
+# catalogue, where a chair has one colour.
 #
 # ## In a training batch
 #
-# Colour transfer is the last of four steps. Crop, shift and mirror come first, and photo and mask share one draw of
-# them. The upper row shows photos as a training batch holds them, the lower one the same photos as an evaluation
-# does. Where the mask cuts the object out, the encoder sees only what is inside it.
+# Colour transfer is the last of four steps. Crop, shift and mirror come first, and the photo and its mask are cropped,
+# shifted and mirrored alike. The upper row shows photos as a training batch contains them, the lower row the same
+# photos as an evaluation uses them. Where the mask cuts the object out, the encoder sees only what is inside the mask.
 
 # %%
 config, shown = chapter.config, 6
@@ -211,7 +212,6 @@ grid([*upright.numpy(), *photos[:shown].numpy()], across=shown, mask=True)
 # %% [markdown]
 # ## Try it
 #
-# Train without it: run the chapter on training with `OVERRIDES = ["augment.color=none"]`, or with `jitter` for the
-# random changes of brightness, contrast, saturation and hue that are usual elsewhere. Compare the validation
-# curves, with a second seed each (`train.seed=1`), so that you see how large a difference has to be to mean
-# anything.
+# Train without colour transfer: run the chapter on training with `OVERRIDES = ["augment.color=none"]`, or with `jitter`
+# for the usual random changes of brightness, contrast, saturation and hue. Compare the validation curves, each with a
+# second seed (`train.seed=1`), so that you see how large a difference has to be to mean anything.
