@@ -11,20 +11,19 @@
 # %% [markdown]
 # # The model: two encoders, and attention over views
 #
-# CMIC {cite:p}`lin2021cmic` puts photos and gray views into one space of vectors, and lets each photo decide which
-# views of a shape count. This chapter follows one photo and one shape through the network, checks the formula of
-# the score, and then looks at what the trained attention does: which views it picks, and whether they are the right
-# ones.
+# CMIC {cite:p}`lin2021cmic` embeds photos and gray views as vectors in one space, and lets each photo decide how much
+# each view of a shape counts. This chapter follows one photo and one shape through the network, checks the formula of
+# the score, and then examines the trained attention: which views it picks, and whether they are the right ones.
 #
-# **What it needs:** the trained run of the chapter on training. If there is none yet, it is trained now. All photos
-# in this chapter are validation photos.
+# **What it needs:** the trained run of the chapter on training. If there is none yet, the chapter trains it now. All
+# photos in this chapter are validation photos.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
 BENCHMARK = "sweethome"
 OUTPUTS = "outputs"
 OVERRIDES = []
-EXAMPLES = 3  # photos to look at
+EXAMPLES = 3  # photos to show
 
 # %%
 import numpy as np
@@ -52,15 +51,15 @@ index = gallery_index(chapter.run, benchmark)
 # %% [markdown]
 # ## Two encoders
 #
-# Both are convolutional networks with the same head: batch normalisation, one linear layer, and division by the
+# Both are convolutional networks with the same kind of head: batch normalisation, one linear layer, and division by the
 # length, so that every vector lies on the unit sphere. The released code uses a ResNet-50 {cite:p}`he2016resnet` with
-# four channels, colour and mask, for photos, and a ResNet-18 with one channel for views. They share no weights, and all
-# of them are trained.
+# four channels, colour and mask, for photos, and a ResNet-18 with one channel for views. The two share no weights, and
+# training changes all of them.
 #
-# A run on two CPU cores can afford less. The `demo` starts both sides from the same EfficientNet with ImageNet
-# weights and keeps its convolutions as they are (`model.frozen`). It looks at the photo cut out on white
-# (`model.mask`), pools the last maps in cells, too (`model.grid`), and trains what comes after: the heads, which
-# share their linear layer (`model.shared_head`), and the attention. The table sets this run beside the paper's.
+# A run on two CPU cores can afford less. The `demo` uses the same EfficientNet with ImageNet weights on both sides and
+# keeps its convolutions fixed (`model.frozen`). It receives the photo cut out on white (`model.mask`), pools the last
+# feature maps in a grid of cells as well (`model.grid`), and trains what follows: the heads, which share their linear
+# layer (`model.shared_head`), and the attention. The table compares this run with the paper's network.
 
 
 # %%
@@ -74,8 +73,8 @@ sizes.style.format("{:,}").set_caption("Parameters")
 # %% [markdown]
 # ## One photo and one shape, step by step
 #
-# Take a validation photo and its own shape. Each line of the table is one tensor on the way from pixels to the
-# score.
+# The code takes a validation photo and its own shape. Each line of the table is one tensor on the way from pixels to
+# the score.
 
 # %%
 rows = benchmark.rows("val")
@@ -114,16 +113,16 @@ Markdown(f"The vectors have length 1, the weights sum to 1, and the score of thi
 #
 # $$ w_v = \frac{\exp(W q \cdot r_v)}{\sum_u \exp(W q \cdot r_u)}, \qquad s = q \cdot \sum_v w_v r_v. $$
 #
-# The sum is the shape's descriptor **for this query**: another photo gets another one. There is no temperature and
-# no division by $\sqrt d$, $W$ has no bias, and the sum is not brought to length 1 again (all read in the released
-# code).
+# The sum is the shape's descriptor **for this query**: another photo gives another descriptor. As the released code
+# shows, there is no temperature and no division by $\sqrt d$, $W$ has no bias, and the sum is not normalised to length
+# 1 again.
 #
-# Built literally, this needs a vector for every pair of photo and shape. But a product with a sum is a sum of
-# products:
+# Computed literally, this needs a vector for every pair of photo and shape. But the product with a sum is the sum of
+# the products:
 #
 # $$ q \cdot \sum_v w_v r_v = \sum_v w_v \, (q \cdot r_v). $$
 #
-# The right side needs two matrix products and never builds the descriptors. Both sides, computed:
+# The right side needs two matrix products and never builds the descriptors. The code computes both sides:
 
 # %%
 query = index.embed(benchmark.images[rows])  # (Q, d)
@@ -138,16 +137,16 @@ assert torch.allclose(literal, factorised, atol=1e-5)
 bytes_of_all = len(query) * descriptors[0].numel() * 4
 Markdown(
     f"Largest difference over {factorised.numel():,} pairs: {(literal - factorised).abs().max():.0e}. For all "
-    f"{len(query)} validation photos the descriptors would take {bytes_of_all / 1e3:,.0f} kB, the scores take "
+    f"{len(query)} validation photos the descriptors would take {bytes_of_all / 1e3:,.0f} kB; the scores take "
     f"{len(query) * len(index) * 4 / 1e3:,.0f} kB."
 )
 
 # %% [markdown]
 # ## A descriptor that is not normalised
 #
-# The mean of unit vectors is shorter than 1, and the more the views disagree, the shorter it is. So a shape that
-# looks the same from all sides has an advantage in length. Whether that is meant is not said; the score of the
-# released code works like this in training and in evaluation.
+# The mean of unit vectors is shorter than 1, and the more the views disagree, the shorter it is. So a shape that looks
+# the same from all sides has an advantage in length. We do not know whether this is intended; the released code
+# computes the score this way in training and in evaluation.
 
 # %%
 mine = torch.zeros(literal.shape, dtype=torch.bool).scatter(1, own[:16, None], True)  # (16, N)
@@ -155,11 +154,19 @@ length = descriptors.norm(dim=-1)  # (16, N)
 sets = {"own shape": length[mine].numpy(), "other shapes": length[~mine].numpy()}
 distributions(sets, "length of the descriptor", "How long is the weighted mean of the views?", (0, 1))
 
+# %%
+middle = {name: float(np.median(values)) for name, values in sets.items()}
+Markdown(
+    f"The median length is {middle['own shape']:.2f} for the own shape and {middle['other shapes']:.2f} for other "
+    f"shapes, so the length {'favours' if middle['own shape'] > middle['other shapes'] else 'does not favour'} the "
+    "own shape."
+)
+
 # %% [markdown]
-# ## Which views does it look at?
+# ## Which views count?
 #
-# For each validation photo, the weights of its own shape's views, and their products with the query. The score is
-# the sum of weight times product.
+# The code computes, for each validation photo, the weights of its own shape's views and their products with the query.
+# The score is the sum of weight times product.
 
 # %%
 views = index.views[own]  # (Q, V, d)
@@ -168,9 +175,9 @@ products = torch.einsum("qd,qvd->qv", query, views)  # (Q, V)
 scored = Scored(index.scores(query), rows, benchmark)
 
 # %% [markdown]
-# The figure shows one photo for each of the most photographed categories: the one whose margin (the own shape's
-# score less the best other score) is the median of its category, so neither the best nor the worst. After the few steps
-# of the `smoke` profile it shows little more than where the attention started.
+# The figure shows one photo for each of the most photographed categories: the one with the category's median margin
+# (the own shape's score minus the best other score), so neither the best nor the worst. After the few steps of the
+# `smoke` profile the figure shows little more than where the attention started.
 
 # %%
 picked = typical(scored.table(), EXAMPLES)
@@ -183,9 +190,9 @@ figures.attention(*pictures, weights[at].numpy(), products[at].numpy(), titles)
 # %% [markdown]
 # ## How sharp is it?
 #
-# The entropy of the weights says how many views really count: its exponential is 1 if one view has all the weight,
-# and the number of views if all count the same. Query and views have length 1, and without a temperature it takes a
-# large $W$ to make the softmax sharp.
+# The entropy of the weights says how many views effectively count: its exponential is 1 if one view has all the weight,
+# and the number of views if all have the same weight. Query and views have length 1, so without a temperature the
+# softmax becomes sharp only if $W$ is large.
 
 # %%
 effective, count = torch.special.entr(weights).sum(dim=1).exp(), weights.shape[1]
@@ -196,15 +203,20 @@ distributions(sets, "views that count", "Sharpness of the attention to the own s
 # %%
 Markdown(
     f"In the median photo {effective.median():.1f} of {count} views count. The strongest view has a weight of "
-    f"{weights.amax(1).median():.2f}; if all counted the same, it would be {1 / count:.2f}."
+    f"{weights.amax(1).median():.2f}; with equal weights it would be {1 / count:.2f}. "
+    + (
+        "So the attention spreads over most of the views, and the descriptor is close to their mean."
+        if effective.median() > 0.75 * count
+        else "So the attention selects some of the views, and the descriptor differs from their mean."
+    )
 )
 
 # %% [markdown]
 # ## Does it find the camera?
 #
-# For the photos of `sweethome` the renderer noted where the camera stood. Training is not told. If the attention
-# understands views, then the view on the camera's side must weigh most, and its product with the query must be the
-# largest. Symmetric objects look alike from opposite sides, so some weight at ±180° is no error.
+# For the photos of `sweethome` the renderer recorded where the camera stood. Training does not know this. If the
+# attention finds the camera, then the view on the camera's side must have the largest weight and the largest product
+# with the query. Symmetric objects look alike from opposite sides, so some weight at ±180° is not an error.
 
 # %%
 camera = benchmark.queries.iloc[rows].join(photo_facts(), on="query_id").azimuth.to_numpy(float)  # (Q,)
@@ -215,18 +227,20 @@ attention_by_angle(offset, weights[known], products[known]) if known.any() else 
 # %%
 near = np.abs(offset) <= 30
 held = (weights[known].numpy() * near).sum(1).mean()
+lift, hits = held / near.mean(), near[np.arange(len(near)), products[known].argmax(1).numpy()].mean()
 Markdown(
-    f"The views within 30° of the camera hold {held:.0%} of the weight; they are {near.mean():.0%} of the views, so "
-    f"they get {held / near.mean():.2f} times an even share. The view with the largest product lies within 30° for "
-    f"{near[np.arange(len(near)), products[known].argmax(1).numpy()].mean():.0%} of the photos."
+    f"The views within 30° of the camera hold {held:.0%} of the weight. They are {near.mean():.0%} of the views, so "
+    f"they have {lift:.2f} times an even share. The view with the largest product lies within 30° for {hits:.0%} of "
+    f"the photos. So the products point to the camera for {'most' if hits > 0.5 else 'less than half'} of the photos, "
+    f"and the weights favour the views near it {'clearly' if lift > 1.5 else 'only a little' if lift > 1 else 'not'}."
 ) if known.any() else None
 
 # %% [markdown]
 # ## What if all views counted the same?
 #
-# The same weights of the network, scored in three ways on the validation photos: by attention, by the mean over
-# views, and by the best view; in per cent, with 95 % intervals. This is no ablation. The network was trained with
-# attention, and would be another one had it been trained with the mean.
+# The same network, scored in three ways on the validation photos: by attention, by the mean over views, and by the best
+# view; in per cent, with 95 % intervals. This is not an ablation: the network was trained with attention, and training
+# with the mean would have produced another network.
 
 # %%
 scores = {fusion: fused_scores(query, index.views, W, fusion) for fusion in ("attention", "mean", "max")}
@@ -234,9 +248,23 @@ reports = {fusion: report(Scored(s, rows, benchmark), distances=False) for fusio
 table = pd.DataFrame(reports).T
 percent(table, ["top1", "top10", "category", "mrr"])
 
+# %%
+columns = ["top1", "top10", "category", "mrr"]
+won = (table[columns].astype(float).idxmax() == "attention").sum()
+others = [100 * (table.top1["attention"] - table.top1[fusion]) for fusion in ("mean", "max")]
+inside = all(table.top1_low["attention"] <= table.top1[f] <= table.top1_high["attention"] for f in ("mean", "max"))
+Markdown(
+    f"Attention has the highest value in {won} of {len(columns)} columns. Its Top-1 differs by {others[0]:+.1f} points "
+    f"from that of the mean and by {others[1]:+.1f} points from that of the best view. "
+    + (
+        "Both lie within its interval: for this network, these photos do not show that attention is the better score."
+        if inside
+        else "At least one of them lies outside its interval: for this network, the way of scoring matters."
+    )
+)
+
 # %% [markdown]
 # ## Try it
 #
-# Train the mean instead of taking it afterwards: set `OVERRIDES = ["model.fusion=mean"]` above. It is another
-# configuration and so becomes another run beside this one. Does Top-1 of the row `mean` come up to that of
-# `attention`?
+# Train with the mean instead of taking it afterwards: set `OVERRIDES = ["model.fusion=mean"]` above. This is another
+# configuration and so becomes another run beside this one. Does the Top-1 of the row `mean` reach that of `attention`?
