@@ -11,12 +11,12 @@
 # %% [markdown]
 # # Two losses on a matrix that fits on the page
 #
-# CMIC {cite:p}`lin2021cmic` trains with two contrastive losses. The instance loss wants the photo's own shape in
-# front of all others; the category loss wants all shapes of the photo's category in front of the rest. Both read
-# the same matrix of scores. This chapter works them out by hand for four photos and six shapes, checks the library
-# against that, and shows what the temperature does.
+# CMIC {cite:p}`lin2021cmic` trains with two contrastive losses. The instance loss ranks the photo's own shape before
+# all others; the category loss ranks all shapes of the photo's category before the rest. Both use the same matrix of
+# scores. This chapter computes them by hand for four photos and six shapes, checks the library against the result, and
+# shows what the temperature does.
 #
-# **What it needs:** nothing, no data and no training. It takes seconds.
+# **What it needs:** nothing, neither data nor training. It takes seconds.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
@@ -43,9 +43,9 @@ chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
 # %% [markdown]
 # ## Four photos, six shapes
 #
-# The scores are made up. Photos 1 and 2 show two different chairs, photo 3 a sofa, photo 4 a table. The first is
-# solved, the second confuses two chairs, the third takes the sofa for a chair, and to the fourth all shapes look
-# much the same. The batch holds six distinct shapes: the four that the photos show, and two more to make it full.
+# The scores are made up. Photos 1 and 2 show two different chairs, photo 3 a sofa, photo 4 a table. Photo 1 is solved.
+# Photo 2 confuses two chairs. Photo 3 takes the sofa for a chair. Photo 4 scores all shapes almost alike. The batch
+# holds six distinct shapes: the four that the photos show, and two more that fill it up.
 
 # %%
 shapes = ["chair A", "chair B", "chair C", "sofa D", "table E", "table F"]
@@ -63,12 +63,12 @@ same_category = torch.from_numpy(kind[target.numpy()][:, None] == kind[None, :])
 # %% [markdown]
 # ## The instance loss, by hand
 #
-# Divide the scores by the temperature $\tau$ and let a softmax make shares of them. The loss of a photo is minus
-# the logarithm of the share that its own shape gets {cite:p}`oord2018cpc`:
+# Divide the scores by the temperature $\tau$ and turn them into shares with a softmax. The loss of a photo is minus the
+# logarithm of its own shape's share {cite:p}`oord2018cpc`:
 #
 # $$ L_{ins}(q) = -\log \frac{\exp(s_+ / \tau)}{\sum_j \exp(s_j / \tau)}. $$
 #
-# The first photo, with plain arithmetic:
+# For the first photo, in plain arithmetic:
 
 # %%
 powers = [math.exp(score / TAU) for score in scores[0].tolist()]
@@ -80,7 +80,7 @@ Markdown(
 )
 
 # %% [markdown]
-# All four photos, and the library's mean over them:
+# For all four photos; the library returns their mean:
 
 # %%
 rows = range(len(photos))
@@ -92,8 +92,8 @@ assert math.isclose(np.mean(instance), instance_loss(scores, target, TAU).item()
 # %% [markdown]
 # ## The category loss, by hand
 #
-# The same shares, but now every shape of the category is a positive. Their losses are averaged
-# {cite:p}`khosla2020supcon`; $C$ is the set of the batch's shapes that have the photo's category:
+# The category loss uses the same shares, but every shape of the category is a positive. The loss is the mean over the
+# positives {cite:p}`khosla2020supcon`; $C$ is the set of the batch's shapes that have the photo's category:
 #
 # $$ L_{cat}(q) = -\frac{1}{|C|} \sum_{c \in C} \log \frac{\exp(s_c / \tau)}{\sum_j \exp(s_j / \tau)}. $$
 
@@ -104,14 +104,14 @@ matrices = (scores.numpy(), target.numpy(), same_category.numpy())
 figures.loss_matrix(*matrices, np.array(instance), np.array(category), photos, shapes)
 
 # %% [markdown]
-# Look at the first photo: it is solved, its instance loss is near 0, and yet its category loss is large. The other
-# two chairs get next to nothing of the softmax. The two losses pull apart here. The sofa is the only one of its
-# kind, so both losses are equal.
+# Look at the first photo: it is solved and its instance loss is near 0, yet its category loss is large, because the
+# other two chairs receive almost none of the softmax. Here the two losses pull in different directions. The sofa is the
+# only shape of its category, so its two losses are equal.
 #
 # ## The total
 #
-# The category term has a small weight (`loss.category_weight`). So the instance decides, and the category orders what
-# is left.
+# The category term has a small weight (`loss.category_weight`). So the instance loss dominates; the category loss
+# mainly orders the rest.
 
 # %%
 config = LossConfig(tau=TAU)
@@ -122,9 +122,9 @@ Markdown(f"{ins:.4f} + {config.category_weight:g} · {cat:.4f} = **{total:.4f}**
 # %% [markdown]
 # ## Where the gradient pulls
 #
-# The gradient of a softmax cross-entropy is what the shares are, less what they should be, over $\tau$. For the
-# instance loss they should be 1 for the own shape; for the category loss $1 / |C|$ for each of its shapes.
-# Automatic differentiation agrees:
+# The gradient of a softmax cross-entropy is (predicted − target share) / $\tau$. For the instance loss the target share
+# of the own shape is 1; for the category loss that of each shape of the category is $1 / |C|$. Automatic
+# differentiation agrees:
 
 # %%
 variable = scores.clone().requires_grad_()
@@ -139,15 +139,15 @@ table = pd.DataFrame(-variable.grad.numpy(), photos, shapes)
 table.style.format("{:+.2f}").background_gradient("PiYG", vmin=-2, vmax=2).set_caption("How each score is pushed")
 
 # %% [markdown]
-# Green scores are pushed up, red ones down. The push goes where the mistake is: to the wrong chair that leads in
-# the second row, and to the chair in the third. The solved first row is pushed by the category loss almost alone,
-# which would raise the two other chairs at the cost of the own one.
+# Green scores are pushed up, red ones down. The push goes where the mistake is: to the wrong chair that leads in the
+# second row, and to the chair in the third. In the solved first row the push comes almost entirely from the category
+# loss, which would raise the other two chairs at the cost of the own one.
 #
 # ## Temperature
 #
-# Scores lie between -1 and 1. Divided by a small $\tau$, small differences become large ratios: the loss looks at
-# the hardest wrong shape. With a large $\tau$ it looks at all shapes alike, and even perfect scores cannot make it
-# small. On the right, the second photo, which confuses two chairs.
+# Scores lie between -1 and 1. A small $\tau$ turns small differences into large ratios, so the hardest wrong shape
+# dominates the loss. With a large $\tau$ all shapes contribute about equally, and even perfect scores cannot make the
+# loss small. The right panel shows the second photo, which confuses two chairs.
 
 # %%
 taus = np.geomspace(0.02, 2, 60)
@@ -156,9 +156,9 @@ sharpness = {t: torch.softmax(scores[1] / t, dim=0).numpy() for t in (TAU / 4, T
 temperatures(taus, *curves.T, TAU, sharpness, shapes, own=int(target[1]))
 
 # %% [markdown]
-# How small can the losses get? Scores lie between -1 and 1, so the best matrix has 1 at the own shape and -1
-# everywhere else. For the instance loss this leaves $\log(1 + (N - 1)\, e^{-2/\tau})$; for the category loss with
-# $k$ positives the best that any scores can do is $\log k$, when all positives share the softmax evenly. Then the
+# How small can the losses become? Scores lie between -1 and 1, so the best matrix has 1 at the own shape and -1
+# everywhere else. Then the instance loss is $\log(1 + (N - 1)\, e^{-2/\tau})$. The category loss with $k$ positives is
+# at least $\log k$ for any scores; it reaches this value when all positives share the softmax evenly, and then the
 # instance loss is $\log k$ as well.
 
 # %%
@@ -171,8 +171,8 @@ pd.Series(floor, name="smallest possible instance loss").rename_axis("τ").to_fr
 # %% [markdown]
 # ## Is the instance among the positives of its category?
 #
-# In the released code it is. So the category loss asks for the own shape once more. `include_instance=False` leaves
-# it out; then the sofa, which is alone in its category, has no positives and does not count.
+# In the released code it is, so the category loss also raises the score of the own shape. `include_instance=False`
+# leaves the own shape out; then the sofa, which is alone in its category, has no positives and does not count.
 
 # %%
 without = category_loss(scores, same_category, TAU, include_instance=False, target=target)
@@ -182,23 +182,23 @@ assert math.isclose(np.mean(means), without.item(), abs_tol=1e-6)
 
 # %%
 Markdown(
-    f"Category loss with the own shape among the positives: {cat:.4f}, mean over {len(photos)} photos. Without: "
+    f"Category loss with the own shape among the positives: {cat:.4f}, mean over {len(photos)} photos. Without it: "
     f"{without:.4f}, mean over {len(means)} photos."
 )
 
 # %% [markdown]
 # ## Batches of one category
 #
-# Where all shapes are of one category, the category loss would push all scores of a photo to be equal, and could
-# not say anything else. The released code leaves the term out then. So on the two car benchmarks it never acts:
-# there, CMIC is trained by the instance loss alone.
+# If all shapes of a batch belong to one category, the category loss only pushes all scores of a photo to be equal. The
+# released code then leaves the term out. So on the two car benchmarks the category loss never acts: there, the instance
+# loss alone trains CMIC.
 
 # %%
 cars = torch.ones_like(same_category)
 with_cars = cmic_loss(scores, target, cars, config)
 assert with_cars[0] == with_cars[1] and with_cars[2] == 0
 Markdown(
-    f"Total {with_cars[0]:.4f}, of which category {with_cars[2]:.4f}. Taken literally, the category loss would be "
+    f"Total {with_cars[0]:.4f}, of which category {with_cars[2]:.4f}. Computed literally, the category loss would be "
     f"{category_loss(scores, cars, TAU):.4f}. It is lowest when all six scores are equal: log 6 = {math.log(6):.4f}."
 )
 

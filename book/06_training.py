@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Training
 #
-# This chapter trains the model that all later chapters look at, or loads it if it was trained before with the same
-# settings, data and code. You will see the settings beside the paper's, the course of the losses, what a step costs,
-# and which weights were kept and why.
+# This chapter trains the model that all later chapters use, or loads it if it was trained before with the same
+# settings, data and code. It shows the settings beside the paper's, the curves of the losses, the cost of a step, and
+# which weights were kept and why.
 #
 # It needs the benchmark, which is unpacked on first use, and time: in a first run of the `demo` profile it is the
 # longest chapter ([Provenance](15_provenance.ipynb) has the times).
@@ -31,14 +31,13 @@ chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 config, benchmark = chapter.config, chapter.benchmark
 
 # %% [markdown]
-# ## What it learns from
+# ## What the model learns from
 #
-# Training sees the `train` photos of the seen shapes, and the views of those shapes. A batch that holds too few
-# distinct shapes is topped up with random others, and as in a repository that is known beforehand, these can be
-# distractors (`train.distractors`). So a distractor is a known wrong answer, which makes it an easier one than a new
-# one would be. Unseen shapes take no part, not even their views. The `val`
-# photos, those of unseen shapes among them, choose the weights. The `test`
-# photos are not opened here.
+# Training uses the `train` photos of the seen shapes, and the views of those shapes. A batch with too few distinct
+# shapes is topped up with random others, which can be distractors (`train.distractors`), because in a known repository
+# their views are known as well. So training also sees the distractors as negatives, which makes them easier to reject
+# than new ones would be. Unseen shapes take no part in training, not even with their views. The `val` photos, which
+# include photos of unseen shapes, choose the weights. This chapter does not read the `test` photos.
 
 # %%
 import pandas as pd
@@ -48,10 +47,10 @@ photos = benchmark.queries.groupby(["split", "seen"]).agg(photos=("query_id", "s
 photos
 
 # %% [markdown]
-# ## The settings, beside the paper's
+# ## The settings beside the paper's
 #
 # A configuration is typed and frozen; an unknown key is an error. The `paper` profile is the recipe of the released
-# code {cite:p}`lin2021cmic`. The table lists where this run differs from it.
+# code {cite:p}`lin2021cmic`. The table lists the settings in which this run differs from it.
 
 # %%
 from cmiclib.config import profile
@@ -62,30 +61,32 @@ differs = settings.here.map(str) != settings.paper.map(str)
 settings[differs]
 
 # %% [markdown]
-# The differences of the `demo` have five causes.
+# The `demo` differs for five reasons.
 #
-# - **Time.** The paper trains a ResNet-50 and a ResNet-18, whole, with twelve views of each shape in every step; that
-#   needs a GPU ([Speed and scale](12_scale.ipynb) estimates the hours). Here the convolutions keep their ImageNet
-#   weights (`model.frozen`); the heads and the attention learn. What never changes is computed once: a few augmented
-#   copies of each picture pass the frozen stages before training (`train.copies`), and each step draws from them.
-# - **Frozen features.** A fourth channel would be new to a frozen network, so the mask cuts the photo out on white,
-#   which also makes it look more like a view (`model.mask`). A grid of cells keeps some layout that the mean over the
-#   picture loses (`model.grid`); dropout stands against the many features and few photos. Both sides have the same
-#   convolutions, so they can share the linear layer (`model.shared_head`): the best of the candidates below, on unseen
-#   shapes, do. The attention starts with views that resemble the photo
+# - **Time.** The paper trains a whole ResNet-50 and a whole ResNet-18, with twelve views of each shape in every step;
+#   that needs a GPU ([Speed and scale](12_scale.ipynb) estimates the hours). Here the convolutions keep their ImageNet
+#   weights (`model.frozen`); the heads and the attention learn. What never changes is computed once: before training, a
+#   few augmented copies of each picture pass through the frozen stages (`train.copies`), and each step draws from these
+#   copies.
+# - **Frozen features.** A frozen network cannot use a fourth channel that it has never seen, so the mask cuts the photo
+#   out on white, which also makes it look more like a view (`model.mask`). A grid of cells keeps some of the layout
+#   that the mean over the picture loses (`model.grid`); dropout counters overfitting to few photos with many features.
+#   Both sides have the same convolutions, so they can share the linear layer (`model.shared_head`): the candidates
+#   below that do best on unseen shapes share it. At the start the attention prefers views that resemble the photo
 #   (`model.attention_start`). The paper has none of these.
 # - **No downloads.** Like the released code, this run starts from ImageNet weights, but from those of a network whose
-#   weights come as a package. Where weights are missing, training stops with a message and never starts from others.
-# - **A short run.** A thousand steps need AdamW with weight decay, a larger learning rate that warms up and falls to
-#   zero, larger batches and, for views, milder crops, which keep training and evaluation at nearly one scale.
-# - **A GPU, if there is one.** It computes the encoders in bfloat16 (`train.precision`). A CPU computes in fp32, as the
-#   released code does, whatever is set: most have no instructions for bfloat16 and would be many times slower, and
-#   figures should not depend on which have them.
+#   weights are installed as a package. Where weights are missing, training stops with a message and never starts from
+#   other weights.
+# - **A short run.** A run this short needs AdamW with weight decay, a larger learning rate that warms up and falls to
+#   zero, larger batches and, for views, milder crops, which keep training and evaluation at nearly the same scale.
+# - **A GPU, if there is one.** A GPU computes the encoders in bfloat16 (`train.precision`). A CPU always computes in
+#   fp32, as the released code does: most CPUs have no instructions for bfloat16 and would be many times slower, and
+#   results should not depend on which CPUs have them.
 #
-# These were choices, made on validation photos. [Ablations](08_ablations.ipynb) measures the paper's own choices one by
+# These choices were made on validation photos. [Ablations](08_ablations.ipynb) measures the paper's own choices one by
 # one, not these.
 #
-# Everything else is the same:
+# All other settings are equal:
 
 # %%
 settings[~differs].drop(columns="paper")
@@ -93,16 +94,18 @@ settings[~differs].drop(columns="paper")
 # %% [markdown]
 # ## What was tried
 #
-# Candidates for the demo, measured on the validation photos and stored in `data/results/candidates.json`. Only runs
-# that went through their whole schedule are listed. Read it with care: each is one seed, the schedules differ in
-# length, and many rows differ in more than one setting, so a difference between two rows is no measured effect of one
-# of them. All were seen before the settings above were fixed; the test photos were not. The demo is the candidate with
-# the best Top-1 on unseen shapes, with six copies instead of four.
+# The table lists candidates for the demo, measured on the validation photos and stored in
+# `data/results/candidates.json`. It contains only runs that completed their schedule. Read it with care: each row is
+# one seed, the schedules differ in length, and many rows differ in more than one setting, so the difference between two
+# rows does not measure the effect of one setting. The settings above were fixed after all these results were known, and
+# before any test photo was read. The demo is the candidate with the best Top-1 on unseen shapes, with six copies
+# instead of four.
 #
 # `W` is how the attention starts: `5 I` is five times the identity, `Linear` the random start of a linear layer. `head`
-# is what follows the convolutions: `two` is one for photos and one for views, `equal start` two that begin alike. Cells
-# are parts of the picture with features of their own; `widest` are the maps with most channels. When these ran, the
-# library computed in bfloat16 on CPUs that can; it computes in fp32 on all of them now.
+# is what follows the convolutions: `two` means one head for photos and one for views, `equal start` two heads with the
+# same initial weights. Cells are parts of the picture with features of their own; `widest` stands for the feature maps
+# with the most channels. When these candidates ran, the library computed in bfloat16 on CPUs that support it; now it
+# computes in fp32 on all CPUs.
 
 # %%
 from cmiclib.book.results import read_results
@@ -123,7 +126,7 @@ narrow = frozen[figures_of].assign(settings=settings_of).style.hide(axis="index"
 display(Markdown(candidates["frozen"]["about"]), narrow.set_properties(subset=["settings"], **{"text-align": "left"}))
 
 # %% [markdown]
-# Before them, small networks were trained whole, from random weights:
+# Before these candidates, small networks were trained as a whole, from random weights:
 
 # %%
 scratch = pd.DataFrame(candidates["scratch"]["rows"])
@@ -132,9 +135,9 @@ display(Markdown(candidates["scratch"]["about"]), scratch.fillna("–"))
 # %% [markdown]
 # ## Train, or load
 #
-# A run's folder is named after a hash of its configuration, of the benchmark and of the code that decides its weights.
-# If that folder holds a finished run, it is loaded; if it holds an unfinished one, the training goes on where it
-# stopped; else it begins.
+# A run's folder is named after a hash of its configuration, of the benchmark and of the code that determines its
+# weights. If the folder holds a finished run, it is loaded; if it holds an unfinished one, training continues where it
+# stopped; otherwise training starts.
 
 # %%
 from cmiclib.training.loop import run_name
@@ -154,10 +157,10 @@ Markdown(
 # %% [markdown]
 # ## Curves
 #
-# Left: the instance loss, which asks for the photo's own shape among the shapes of the batch, and the category loss,
-# which asks for any shape of its category; the total is their weighted sum. Right: retrieval of the validation photos
-# over the whole gallery, which is the task itself. The batch is smaller than the gallery, so a low training loss is
-# necessary for a good ranking, not sufficient.
+# Left: the instance loss, which ranks the photo's own shape before the other shapes of the batch, and the category
+# loss, which ranks all shapes of its category before the rest; the total is their weighted sum. Right: retrieval of the
+# validation photos over the whole gallery, which is the actual task. The batch is smaller than the gallery, so a low
+# training loss is necessary for a good ranking, but not sufficient.
 
 # %%
 from cmiclib import figures
@@ -168,8 +171,9 @@ figures.training_curves(log)
 # %% [markdown]
 # ## What a step costs
 #
-# The log holds the seconds since the start. Between two lines either steps were trained, or the validation photos and
-# the whole gallery were embedded. Before the first step, the copies passed the frozen stages.
+# The log records the seconds since the start. Between two lines of the log, either steps were trained, or the
+# validation photos and the whole gallery were embedded. Before the first step, the copies passed through the frozen
+# stages.
 
 # %%
 spent, looked = log.seconds.diff(), log["val.mrr"].notna()
@@ -178,15 +182,15 @@ before = log.seconds[0] - log.step[0] * step
 parts = [f"{before / 60:.1f} minutes before the first step", f"{spent[looked].sum() / 60:.1f} minutes of validation"]
 Markdown(
     f"{log.step.max()} steps of {config.train.batch} photos and {config.train.batch} × {config.train.views} views, "
-    f"{step:.2f} s each in the median; {' and '.join(parts)}."
+    f"{step:.2f} s each (median); {' and '.join(parts)}."
 )
 
 # %% [markdown]
 # ## The weights that were kept
 #
-# The weights with the best mean reciprocal rank (MRR) on the validation photos are kept. MRR looks at every photo's
-# rank, so it is less noisy than Top-1, which only counts first places. The released code chose by the accuracy on the
-# test photos; a number chosen that way is too good, and it is not done here.
+# The run keeps the weights with the best mean reciprocal rank (MRR) on the validation photos. MRR uses every photo's
+# rank, so it is less noisy than Top-1, which only counts first places. The released code chooses by the accuracy on the
+# test photos; a number chosen that way is too good, and this library does not do it.
 
 # %%
 from cmiclib.book.result_tables import percent
@@ -205,9 +209,9 @@ Markdown(
 # %% [markdown]
 # ## What is random, and how a stopped run goes on
 #
-# The seed sets the initial weights. Each step draws its photos, its shapes, the views and the crops from generators
-# that are made of the seed and of the step's number, on the CPU. So a step can be repeated without those before it,
-# and a run that was stopped goes on as if nothing had happened: run this chapter again, or `cmic train … --resume`.
+# The seed determines the initial weights. Each step draws its photos, shapes, views and crops from CPU generators that
+# are seeded with the seed and the step's number. So a step can be repeated without those before it, and a run that was
+# stopped continues as if nothing had happened: run this chapter again, or `cmic train … --resume`.
 
 # %%
 from cmiclib.batches import draw_batch
@@ -220,7 +224,7 @@ first, again = (draw_batch(data.photo_shape, *size, settings.seed, step=100) for
 print("step 100 draws the photos", first.photos[:8].tolist(), "… and again", again.photos[:8].tolist())
 
 # %% [markdown]
-# The run's folder is all that later chapters need:
+# Later chapters need only the run's folder:
 
 # %%
 files = sorted(path for path in run.path.rglob("*") if path.is_file())
@@ -229,7 +233,7 @@ pd.DataFrame([{"file": str(path.relative_to(run.path)), "KB": path.stat().st_siz
 # %% [markdown]
 # ## Try it
 #
-# Take the category loss away: set `OVERRIDES = ["loss.category_weight=0"]` above and run the chapter again. It is
+# Remove the category loss: set `OVERRIDES = ["loss.category_weight=0"]` above and run the chapter again. This is
 # another configuration, so it becomes another run beside this one. Compare the column `category` of the validation
 # table. Nearly all the time goes into the frozen stages, not into the steps: if you want the answer sooner, from a
 # smaller model, add `"model.image_size=128"`, `"train.copies=1"` and `"train.view_copies=1"` to both runs.
