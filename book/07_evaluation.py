@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Evaluation
 #
-# Here the test photos are read, after everything is decided: settings and weights were chosen on the validation
-# photos. You will see the main table with its baselines and intervals, the published figures beside it, and then where
-# the errors are: by category, by what hides the object, by rank.
+# This chapter reads the test photos, after everything is decided: settings and weights were chosen on the validation
+# photos. It shows the main table with its baselines and intervals, the published figures beside it, and then where the
+# errors are: by category, by what hides the object, by rank.
 #
 # It needs the run of the chapter [Training](06_training.ipynb) and writes `metrics.json`, from which the first page,
 # the README and `make verify` take their numbers.
@@ -34,8 +34,9 @@ benchmark, run = chapter.benchmark, chapter.run
 # %% [markdown]
 # ## Scores
 #
-# Every shape's twelve views are embedded once and kept as an index. Every photo is scored against the whole gallery,
-# shapes without photos included, with the very function that was trained. All that follows judges this one matrix.
+# Every shape's twelve views are embedded once and kept as an index. Every photo, with its exact mask, is scored against
+# the whole gallery, shapes without photos included, by the same function that training used. Everything below evaluates
+# this one matrix.
 
 # %%
 import numpy as np
@@ -51,21 +52,22 @@ print(f"{scored.scores.shape[0]} photos × {scored.scores.shape[1]} shapes")
 # %% [markdown]
 # ## Baselines
 #
-# - **Chance** orders the gallery at random, the **category prior** lists the most photographed category first. Both are
+# - **Chance** orders the gallery at random; the **category prior** lists the most photographed category first. Both are
 #   expectations in closed form.
-# - The **untrained network** is EfficientNet-Lite0 with ImageNet weights that saw neither a view nor this task. The
-#   photo is cut out by its mask, put on white and compared with every view; the nearest view counts. Two kinds of its
-#   features are compared: the usual ones, averaged over the whole picture, and those averaged in 3 × 3 cells, which
-#   keep the layout and find more. Both are strong: with exact masks, much of the task is matching of outlines.
+# - The **untrained network** is EfficientNet-Lite0 with ImageNet weights; it was never trained on views or on this
+#   task. The photo is cut out by its mask, put on white and compared with every view; the nearest view counts. Two
+#   kinds of its features are compared: the usual ones, averaged over the whole picture, and features averaged in 3 × 3
+#   cells, which keep the layout and find more. Both are strong: with exact masks, much of the task is matching
+#   outlines.
 
 # %%
 untrained = kept_untrained_scores(benchmark, SPLIT, chapter.outputs)
 metrics = evaluate_scored(scored, run.config, SPLIT, untrained)
 
 # %% [markdown]
-# The numbers of the test photos go into the run's folder, and into the profile's folder unless a setting was
-# overridden. Those of another `SPLIT` are not written: what you try out here does not change the report. The file holds
-# no date, so that equal runs have equal files.
+# The results on the test photos are written to the run's folder, and to the profile's folder unless a setting was
+# overridden. Results on another `SPLIT` are not written, so experiments do not change the report. The file holds no
+# date, so equal runs have equal files.
 
 # %%
 from cmiclib.training.run import write_json
@@ -78,13 +80,14 @@ if SPLIT == "test" and not OVERRIDES:
 # %% [markdown]
 # ## The main table
 #
-# - **Top-1, Top-10**: the photo's own shape is the first, or among the first ten. Another variant of it is wrong here.
-# - **Category**: the first shape is of the right category.
-# - **mAP@10, MRR**: mean average precision of the first ten; mean of one over the rank of the own shape.
+# - **Top-1, Top-10**: share of photos whose own shape is the first, or among the first ten. A variant of the own shape
+#   counts as wrong here.
+# - **Category**: share of photos whose first shape has the right category.
+# - **mAP@10, MRR**: mean average precision of the first ten; mean reciprocal rank of the own shape.
 #
-# In brackets: 95 % bootstrap intervals, in which whole shapes are drawn, not single photos. Photos of one shape succeed
-# and fail together, so drawing photos would make the intervals too narrow. They say how much the result depends on
-# which shapes were photographed; they do not cover another training run.
+# Brackets hold 95 % bootstrap intervals that resample whole shapes, not single photos. Photos of one shape succeed and
+# fail together, so resampling photos would make the intervals too narrow. The intervals say how much the result depends
+# on which shapes were photographed; they do not cover the variation between training runs.
 
 # %%
 from cmiclib.book.result_tables import measured_table, percent, published_table
@@ -98,8 +101,7 @@ from cmiclib import figures
 figures.result_points(table)
 
 # %% [markdown]
-# The trained model and the untrained network answered the same photos, so their difference can be judged photo by
-# photo.
+# The trained model and the untrained network answered the same photos, so the table compares them photo by photo.
 
 # %%
 from IPython.display import Markdown
@@ -126,16 +128,21 @@ columns = ["points of Top-1", "from", "to"]
 # %%
 Markdown(
     f"Benchmark `{metrics['benchmark']}`, profile `{metrics['profile']}`, {metrics['gallery_size']} shapes in the "
-    f"gallery; 95 % intervals of the paired difference. Training on few shapes can cost what ImageNet's features know "
-    f"about others: look at the unseen ones."
+    "gallery; 95 % intervals of the paired difference. "
+    + " ".join(
+        f"Compared with *{name}*, training brings {'no measurable gain' if low <= 0 <= high else 'a clear change'}: "
+        f"{100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})."
+        for name, (gain, low, high) in gains.items()
+        if "unseen" in name
+    )
 )
 
 # %% [markdown]
 # ## Published figures: other data, not comparable
 #
-# What the literature reports on Pix3D and the car benchmarks. Real photos, other galleries, other splits: these figures
-# say what the task is like elsewhere, they are no yardstick for the table above. The photos of `sweethome` are
-# synthetic and show the very meshes of the gallery, which is easier.
+# This table shows what the literature reports on Pix3D and the car benchmarks. The photos there are real, and galleries
+# and splits differ: these figures show what the task is like elsewhere; they are not a yardstick for the table above.
+# The photos of `sweethome` are synthetic and show exactly the meshes of the gallery, which is easier.
 
 # %%
 published = published_table(chapter.root / "data/results/published.json")
@@ -152,9 +159,10 @@ Markdown(" ".join(f"Mark {mark}: {stored['marks'][mark]}." for mark in used) + f
 # %% [markdown]
 # ## The same answer, counted in other ways
 #
-# **Macro** is the mean over categories, so that a category with few photos counts as much as one with many. With the
-# **category given** only its shapes are searched, which leaves the fine question: which chair? **Variants count** also
-# accepts other shapes of the own group, such as the same sofa with another number of seats.
+# **Macro** is the mean over categories, so a category with few photos counts as much as one with many. With the
+# **category given**, only the shapes of that category are searched, which leaves the fine question: which chair?
+# **Variants count** also accepts other shapes of the own shape's group, such as the same sofa with another number of
+# seats.
 
 # %%
 ways = {"": "micro", "macro_": "macro", "given_": "category given", "group_": "variants count"}
@@ -166,9 +174,10 @@ tops = {label: values.set_axis(["Top-1", "Top-10"], axis=1) for label, values in
 # %% [markdown]
 # ## How wrong is a wrong shape?
 #
-# A wrong shape can be almost right. **d_HAU** is the modified Hausdorff distance between 10,000 surface points of the
-# first and of the own shape, coordinates halved as in the released protocol {cite:p}`dubuisson1994hausdorff`; smaller
-# is better, 0 is the same shape. **d_IoU** is the overlap of their solid 128³ grids; larger is better, 1 is the same.
+# A wrong shape can be almost right. **d_HAU** is the modified Hausdorff distance between the first shape and the own
+# shape, each given by 10,000 surface points, with coordinates halved as in the released protocol
+# {cite:p}`dubuisson1994hausdorff`; smaller is better, 0 means the same shape. **d_IoU** is the overlap of their solid
+# 128³ grids; larger is better, 1 means the same shape.
 
 # %%
 lines.filter(["d_hau", "d_iou"]).round(4)
@@ -176,7 +185,8 @@ lines.filter(["d_hau", "d_iou"]).round(4)
 # %% [markdown]
 # ## By category
 #
-# Seen shapes only. Few shapes make wide intervals: a category whose interval is wide cannot be called good or bad yet.
+# These figures cover seen shapes only. Few shapes make wide intervals: do not call a category good or bad if its
+# interval is wide.
 
 # %%
 on_seen = scored.part(seen)
@@ -187,10 +197,10 @@ figures.category_bars(categories)
 categories[["of", "queries"]].join(percent(categories)).sort_values("of").set_index("of")
 
 # %% [markdown]
-# ## Whole, truncated, hidden
+# ## Whole, truncated and occluded objects
 #
-# The benchmark flags photos whose object leaves the picture or stands behind another object. The mask shows only what
-# is visible, so both change the outline.
+# The benchmark flags photos whose object leaves the picture or stands behind another object. The mask covers only what
+# is visible, so both change the outline. Seen shapes only.
 
 # %%
 flags = {name: judged[name].to_numpy() for name in ("truncated", "occluded", "slightly_occluded")}
@@ -201,7 +211,8 @@ flagged[["of", "queries"]].join(percent(flagged)).set_index("of")
 # %% [markdown]
 # ## How far down is the own shape?
 #
-# For every k, the share of photos whose own shape is among the first k. The line at 1 is Top-1, at 10 Top-10.
+# The figure shows, for every k, the share of photos whose own shape is among the first k. The line at 1 is Top-1, the
+# line at 10 is Top-10. The curve of the untrained network covers seen shapes only.
 
 # %%
 curves = {
@@ -215,8 +226,8 @@ figures.rank_curves(curves, metrics["gallery_size"])
 # %% [markdown]
 # ## Which categories are taken for which?
 #
-# A row is what the photos show, a column what the first shape is. The last column collects categories that no photo
-# has.
+# Rows are the photos' categories, columns the categories of the first shape. The last column collects categories that
+# no photo has. Photos of seen and of unseen shapes are counted together.
 
 # %%
 figures.confusion(judged.category, judged.found)
@@ -224,8 +235,8 @@ figures.confusion(judged.category, judged.found)
 # %% [markdown]
 # ## Margins
 #
-# The score of the own shape minus the best other score. A photo right of zero is answered right; how far right says how
-# safely. Photos close to zero are the ones that another seed would answer differently.
+# The margin is the score of the own shape minus the best other score. A photo right of zero is answered correctly; the
+# farther right, the more safely. Another seed could change the answers to photos close to zero.
 
 # %%
 margins = {"seen shapes": judged.margin[seen].to_numpy(), "unseen shapes": judged.margin[~seen].to_numpy()}
@@ -234,6 +245,6 @@ figures.margins({name: values for name, values in margins.items() if len(values)
 # %% [markdown]
 # ## Try it
 #
-# Set `SPLIT = "val"` before you compare two ideas: as often as you like, without using up the test photos. Then ask
-# whether seen and unseen shapes differ because of the shapes or because of the training: run it with `SPLIT = "train"`
-# and see what is left of the errors.
+# Set `SPLIT = "val"` before you compare two ideas: you may do so as often as you like without using up the test photos.
+# Then ask whether seen and unseen shapes differ because of the shapes or because of the training: run the chapter with
+# `SPLIT = "train"` and see which errors remain.
