@@ -48,8 +48,6 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
     if config.crops == "clock":
         boxes, flips = _of_one_second(boxes, len(photos)), _of_one_second(flips, len(photos))
     rgb, mask = _split(resample(photos, size, boxes, flips))
-    if config.background:
-        rgb = replace_background(rgb, mask, config.background, generator)
     if config.occlusion:
         chosen = to_device(_draw_share(len(rgb), config.occlusion, generator), rgb.device)
         other = to_device(_another(len(rgb), generator), rgb.device)
@@ -194,25 +192,6 @@ def _triangle_filter(start: Tensor, length: Tensor, pixels: int, size: int) -> T
 def _split(photos: Tensor) -> tuple[Tensor, Tensor]:
     """Split resampled photos in [0, 255] into RGB in [0, 1] and a mask of 0 and 1."""
     return (photos[:, :3] / 255).clamp(0, 1), (photos[:, 3:] >= 127.5).float()
-
-
-def replace_background(rgb: Tensor, mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Put some objects in front of another photo of the batch, so that surroundings say nothing about a shape.
-
-    A photo without a known mask (1 everywhere) stays as it is.
-
-    Args:
-        rgb: (B, 3, H, W).
-        mask: (B, 1, H, W), 1 on the object.
-        share: probability of each photo to be changed.
-        generator: of the CPU.
-
-    Returns:
-        (B, 3, H, W).
-    """
-    other = to_device(_another(len(rgb), generator), rgb.device)
-    changed = to_device(_draw_share(len(rgb), share, generator), rgb.device)
-    return torch.where((mask == 0) & changed.view(-1, 1, 1, 1), rgb[other], rgb)
 
 
 def _recolor(rgb: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:

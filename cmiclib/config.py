@@ -54,9 +54,6 @@ class ModelConfig(_Frozen):
         "unbiased", description="what batch normalisations remember; 'biased': as Jittor's do"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the features that a training step leaves out")
-    mix_style: float = Field(
-        0.0, ge=0, le=1, description="share of pictures whose maps after the frozen stages get mixed statistics"
-    )
 
     @property
     def frozen_of_views(self) -> int:
@@ -82,9 +79,6 @@ class AugmentConfig(_Frozen):
     )
     crops: Literal["own", "clock"] = Field(
         "own", description="each sample draws its own crop and flip; 'clock': samples of one second share theirs"
-    )
-    background: float = Field(
-        0.0, ge=0, le=1, description="share of photos whose surroundings another photo replaces; not in the paper"
     )
     occlusion: float = Field(
         0.0, ge=0, le=1, description="share of photos with another photo's object in front; not in the paper"
@@ -183,8 +177,6 @@ class Config(_Frozen):
             raise ValueError(
                 "train.view_copies keeps what frozen stages return: set model.view_frozen, too, or it to 0"
             )
-        if self.model.mix_style and not self.model.frozen:
-            raise ValueError("model.mix_style mixes the maps of frozen stages: set model.frozen, too, or it to 0")
         if 0 < self.train.shapes < self.train.batch:
             raise ValueError("train.shapes counts the photos' own shapes, too: set it to train.batch or more, or to 0")
         return self
@@ -223,14 +215,36 @@ def _assign(values: dict[str, Any], key: str, text: str) -> None:
         target[name] = text
 
 
+_RETIRED: dict[str, dict[str, Any]] = {
+    "model": {"mix_style": 0.0},
+    "augment": {"background": 0.0},
+    "data": {"views": 12, "shading": "gray", "mask_error": 0.0},
+}
+"""Options that earlier versions wrote into run folders and index files, each with the value that changed nothing."""
+
+
+def _without_retired(values: Any) -> Any:
+    """Drop retired options that changed nothing; others stay, and are refused as unknown."""
+    if not isinstance(values, dict):
+        return values
+    kept = {}
+    for section, options in values.items():
+        retired = _RETIRED.get(section, {})
+        if isinstance(options, dict) and retired:
+            options = {name: value for name, value in options.items() if retired.get(name, ...) != value}
+        if options or section != "data":
+            kept[section] = options
+    return kept
+
+
 def parse_config(values: dict[str, Any], path: str | None = None) -> Config:
-    """Validate a nested dictionary.
+    """Validate a nested dictionary, such as the ``config.json`` of a run, also one of an earlier version.
 
     Raises:
         ConfigError: with every key that is unknown or out of range.
     """
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(_without_retired(values))
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg']}" for e in error.errors()]
         raise ConfigError("; ".join(lines), path=path, fix="correct the named keys") from None

@@ -8,8 +8,7 @@ Some options are not in the paper; they let two CPU cores train from ImageNet we
 backbone keep their initial weights, so their maps can be computed before training. With ``fixed_filters`` so do all
 depthwise filters, whose gradient takes a CPU longer than everything else together. ``grid`` adds, to the features
 pooled over the whole image, the last stage's maps pooled in each cell of a grid. ``dropout`` thins the features while
-training, ``mix_style`` exchanges their statistics between photos (:mod:`cmiclib.mixing`). With ``shared_head`` (see
-:class:`cmiclib.model.CMIC`) photos and views have one linear layer.
+training. With ``shared_head`` (see :class:`cmiclib.model.CMIC`) photos and views have one linear layer.
 """
 
 from pathlib import Path
@@ -24,7 +23,6 @@ from torch.nn import functional as F
 from .config import ModelConfig
 from .engine.folded import Folded, Parts
 from .errors import CheckpointError, ConfigError
-from .mixing import mix_statistics
 from .weights import PACKAGED, imagenet_weights, read_weights
 
 CPU_BLOCK = 16
@@ -37,7 +35,7 @@ class Encoder(nn.Module):
     Args:
         backbone: a torchvision ResNet or any timm classification model, by name.
         channels: 4 for photos with mask, 3 without, 1 for views.
-        config: ``dim``, ``frozen``, ``fixed_filters``, ``grid``, ``dropout`` and ``mix_style``.
+        config: ``dim``, ``frozen``, ``fixed_filters``, ``grid`` and ``dropout``.
 
     Raises:
         ConfigError: neither library knows the backbone, or it cannot be frozen or pooled in cells.
@@ -48,9 +46,7 @@ class Encoder(nn.Module):
         self.backbone, features = make_backbone(backbone, channels)
         if config.fixed_filters:
             fix_filters(self.backbone)
-        self.frozen, self.grid, self.dropout, self.mix_style = (
-            config.frozen, config.grid, config.dropout, config.mix_style
-        )  # fmt: skip
+        self.frozen, self.grid, self.dropout = config.frozen, config.grid, config.dropout
         # Plain lists of the backbone's own parts: nothing is registered twice.
         self.stages, self.top = split(self.backbone, backbone) if config.frozen or config.grid > 1 else ([], [])
         if config.frozen > len(self.stages):
@@ -88,8 +84,6 @@ class Encoder(nn.Module):
         """Turn what :meth:`frozen_forward` returned into the head's features, (B, F)."""
         if maps.ndim == 2:
             return maps
-        if self.training and self.mix_style and self.frozen:
-            maps = mix_statistics(maps, self.mix_style)
         if not self.stages:
             return self.backbone(maps)
         for stage in self.stages[self.frozen :]:

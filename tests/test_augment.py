@@ -15,7 +15,6 @@ from cmiclib.augment import (
     draw_crops,
     prepare_queries,
     prepare_views,
-    replace_background,
     resample,
 )
 from cmiclib.color import transfer_color
@@ -253,22 +252,3 @@ def test_devices_agree(photos, color):
     result = augment_queries(photos.cuda(), config, 24, seeded(16))
     assert result.is_cuda
     torch.testing.assert_close(result.cpu(), expected, atol=1e-4, rtol=0)
-
-
-def test_a_replaced_background_leaves_the_object_and_shows_another_photo():
-    """Photo i is of gray i / 10 all over, with its object in the left half."""
-    rgb = (torch.arange(8) / 10).view(8, 1, 1, 1).expand(8, 3, 4, 4)
-    mask = torch.zeros(8, 1, 4, 4)
-    mask[..., :2] = 1
-    result = replace_background(rgb, mask, 1.0, seeded(1))
-    assert torch.equal(result[..., :2], rgb[..., :2])
-    right = result[:, 0, 0, 2:]
-    assert (right[:, :1] == right).all() and torch.isin(right, rgb).all()
-    assert (right[:, 0] != rgb[:, 0, 0, 0]).all(), "its own surroundings"
-
-
-def test_backgrounds_are_replaced_at_the_given_share_and_only_where_a_mask_is_known():
-    rgb, mask = torch.rand(4000, 3, 2, 2, generator=seeded(2)), torch.zeros(4000, 1, 2, 2)
-    changed = (replace_background(rgb, mask, 0.3, seeded(3)) != rgb).flatten(1).any(1)
-    assert changed.float().mean() == pytest.approx(0.3, abs=0.03)
-    assert torch.equal(replace_background(rgb, mask + 1, 1.0, seeded(4)), rgb)

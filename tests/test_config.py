@@ -87,6 +87,17 @@ def test_unknown_keys_of_a_file_are_named_with_the_file():
     assert all(part in message for part in ("run/config.json", "optimiser", "train.epochs"))
 
 
+def test_files_of_earlier_versions_are_read_where_their_retired_options_changed_nothing():
+    """The packed browser model, and each run folder written before, hold such options."""
+    earlier = Config().model_dump(mode="json") | {"data": {"views": 12, "shading": "gray", "mask_error": 0.0}}
+    earlier["model"]["mix_style"], earlier["augment"]["background"] = 0.0, 0.0
+    assert parse_config(earlier) == Config()
+    for section, option, value in [("model", "mix_style", 0.5), ("augment", "background", 0.5), ("data", "views", 3)]:
+        changed = earlier | {section: earlier[section] | {option: value}}
+        with pytest.raises(ConfigError, match=rf"{section}(\.{option})?: "):
+            parse_config(changed)
+
+
 def test_digest_depends_on_every_value_and_on_nothing_else():
     base = profile("demo")
     changed = [base.override([text]) for text in ("loss.tau=0.2", "train.seed=1", "model.init=random", "profile=x")]

@@ -326,7 +326,7 @@ def test_packaged_weights_fill_the_whole_backbone(channels):
         images = gray.expand(-1, min(channels, 3), -1, -1)
         if channels == 4:
             images = torch.cat([images, torch.randn(2, 1, 64, 64)], dim=1)  # a mask is ignored at first
-        torch.testing.assert_close(encoder.eval().begin(images), theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(encoder.eval().frozen_forward(images), theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_a_first_convolution_fits_gray_images_and_a_mask():

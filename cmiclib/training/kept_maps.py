@@ -31,11 +31,11 @@ from .loop import TrainingData
 
 CODE = ("augment", "batches", "color", "damage", "embed", "encoders", "engine", "model", "training", "weights")
 AFTERWARDS = {
-    "dim", "fusion", "attention_start", "shared_head", "running_variance", "dropout", "mix_style", "mirror",
+    "dim", "fusion", "attention_start", "shared_head", "running_variance", "dropout", "mirror",
 }  # fmt: skip
 """Options of the model that change nothing before the head."""
 OF_PHOTOS = {
-    "translate", "query_scale", "color", "style", "background", "occlusion", "mask_damage", "mask_drop", "mask_range",
+    "translate", "query_scale", "color", "style", "occlusion", "mask_damage", "mask_drop", "mask_range",
 }  # fmt: skip
 """Options of the augmentation that leave views alone."""
 

@@ -39,8 +39,8 @@ from .optimizer import fuse_operations, learning_rate, make_optimizer, set_learn
 from .run import Run, clear, has_state, load_state, save_state, save_weights
 
 METHOD = (
-    "engine", "augment", "batches", "color", "damage", "embed", "encoders", "losses", "metrics", "mixing", "model",
-    "scan", "training", "weights",
+    "engine", "augment", "batches", "color", "damage", "embed", "encoders", "losses", "metrics", "model", "scan",
+    "training", "weights",
 )  # fmt: skip
 """The rooms and modules that a run's weights depend on; a change of one of them makes a new run."""
 

@@ -4,7 +4,7 @@ The test photos take no part. Each candidate is a line of overrides of the demo 
 come, and a finished candidate is loaded, not trained again:
 
     python tools/measure/compare_demos.py --benchmark DIR --runs outputs/candidates --result candidates.json \
-        "model.query_backbone=resnet10t model.view_backbone=resnet10t" "augment.background=0.5"
+        "model.query_backbone=resnet10t model.view_backbone=resnet10t" "augment.occlusion=0.5"
 """
 
 import argparse
