@@ -88,14 +88,14 @@ readme: $(STAMP) ## write README's result table from data/results/demo.json
 	@$(BIN)/cmic readme
 
 test: $(STAMP) ## the tests, a few minutes  [TESTERS=2]
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TESTERS) --dist loadfile -m "not slow and not browser and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TESTERS) --dist worksteal -m "not slow and not browser and not gpu"
 
 test-browser: $(STAMP) ## the tests that need Chromium; fetches one where there is none
 	@command -v chromium chromium-browser google-chrome > /dev/null || $(BIN)/playwright install chromium
 	@$(BIN)/pytest -q -m browser
 
 test-all: $(STAMP) ## every test: slow ones, browser, GPU; more than half an hour  [TESTERS=2]
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TESTERS) --dist loadfile -m "not browser"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TESTERS) --dist worksteal -m "not browser"
 	@$(BIN)/pytest -q -m browser
 
 bench: $(STAMP) ## measure search, training, preparation and memory into outputs/bench.json; forty minutes, an idle machine

@@ -2,15 +2,19 @@
 
 import json
 import os
+import pickle
 import signal
-import socket
 import subprocess
 import sys
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import wait
 
 import pytest
 import torch
+from live import free_port
 from timm.layers import BatchNormAct2d, SyncBatchNormAct
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cmiclib.benchmark import Benchmark
@@ -25,25 +29,66 @@ from cmiclib.training.loop import TrainingData, step_input, train, training_loss
 CPU = torch.device("cpu")
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
-def as_process(rank, function, count, port, results, arguments):
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+def serve(rank, count, port, connection):
+    """Join the others, then call what comes through the pipe until nothing more comes."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    with joined(CPU) as processes:
-        results[rank] = function(processes, *arguments)
+    with joined(CPU) as processes, suppress(EOFError):
+        while True:
+            function, arguments = pickle.loads(connection.recv_bytes())
+            connection.send_bytes(pickle.dumps(function(processes, *arguments)))
 
 
-def in_processes(function, *arguments, count=2):
-    """Call ``function(processes, …)`` in so many processes; returns what each returned."""
-    with multiprocessing.Manager() as manager:
-        results = manager.dict()
-        multiprocessing.spawn(as_process, (function, count, free_port(), results, arguments), nprocs=count)
-        return [results[rank] for rank in range(count)]
+class Team:
+    """Two processes that stay joined from test to test; after a failure in one of them, two new ones."""
+
+    count = 2
+
+    def __init__(self):
+        self.processes, self.pipes = [], []
+
+    def __call__(self, function, *arguments):
+        """Call ``function(processes, …)`` in both processes; return what each returned."""
+        if not self.processes:
+            self.start()
+        for pipe in self.pipes:
+            pipe.send_bytes(pickle.dumps((function, arguments)))
+        results = {}
+        while len(results) < self.count:
+            for pipe in wait([pipe for pipe in self.pipes if pipe not in results]):
+                try:
+                    results[pipe] = pickle.loads(pipe.recv_bytes())
+                except EOFError:
+                    self.stop()
+                    pytest.fail("a process failed; its traceback is in the captured stderr")
+        return [results[pipe] for pipe in self.pipes]
+
+    def start(self):
+        context = get_context("forkserver")  # imports once what both need
+        context.set_forkserver_preload(["cmiclib.training.loop", "cmiclib.index"])
+        port = free_port()
+        for rank in range(self.count):
+            here, there = context.Pipe()
+            process = context.Process(target=serve, args=(rank, self.count, port, there), daemon=True)
+            process.start()
+            there.close()
+            self.processes.append(process)
+            self.pipes.append(here)
+
+    def stop(self):
+        for pipe in self.pipes:
+            pipe.close()
+        for process in self.processes:
+            process.kill()
+            process.join()
+        self.processes, self.pipes = [], []
+
+
+@pytest.fixture(scope="module")
+def in_processes():
+    team = Team()
+    yield team
+    team.stop()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 12])
@@ -61,7 +106,7 @@ def gathered(processes, rows, weights):
     return whole.detach(), mine.grad
 
 
-def test_gathering_keeps_order_and_adds_up_what_all_ask():
+def test_gathering_keeps_order_and_adds_up_what_all_ask(in_processes):
     rows, weights = torch.randn(5, 3, 2), torch.randn(5, 3, 2)
     one, gradient = gathered(ALONE, rows, weights)
     results = in_processes(gathered, rows, weights)
@@ -81,7 +126,7 @@ def normalised(processes, pictures, state):
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (5, 3, 4, 2)])
-def test_statistics_are_those_of_the_whole_batch(shape):
+def test_statistics_are_those_of_the_whole_batch(in_processes, shape):
     pictures = 2 * torch.randn(shape) + 1
     state = nn.BatchNorm1d(3).state_dict() | {"weight": torch.rand(3) + 0.5, "bias": torch.randn(3)}
     output, gradient, weight, after = normalised(ALONE, pictures, state)
@@ -156,7 +201,7 @@ def build_model_of(config):
     [(CONFIG, torch.float32), (LITE, torch.float64)],
     ids=["residual", "activations in normalisations"],
 )
-def test_a_step_of_two_processes_has_loss_gradients_and_statistics_of_one(tiny_benchmark, config, dtype):
+def test_a_step_of_two_processes_has_loss_gradients_and_statistics_of_one(in_processes, tiny_benchmark, config, dtype):
     losses, gradients, statistics = first_step(ALONE, tiny_benchmark.path, config, dtype)
     for theirs, of_theirs, kept in in_processes(first_step, tiny_benchmark.path, config, dtype):
         torch.testing.assert_close(theirs, losses, atol=1e-5, rtol=0)
@@ -173,7 +218,7 @@ def built(processes, folder):
     return index.views, index.shape_ids
 
 
-def test_two_processes_embed_a_gallery_together(tiny_benchmark):
+def test_two_processes_embed_a_gallery_together(in_processes, tiny_benchmark):
     views, ids = built(ALONE, tiny_benchmark.path)
     for theirs, of_theirs in in_processes(built, tiny_benchmark.path):
         torch.testing.assert_close(theirs, views, atol=1e-5, rtol=0)
@@ -185,7 +230,7 @@ def whole_run(processes, folder, path, resume):
     return run.log.drop(columns="seconds").to_dict("list"), run.model().state_dict()
 
 
-def test_two_processes_train_alike_and_resume(tiny_benchmark, tmp_path):
+def test_two_processes_train_alike_and_resume(in_processes, tiny_benchmark, tmp_path):
     log, _ = whole_run(ALONE, tiny_benchmark.path, tmp_path / "one", False)
     results = in_processes(whole_run, tiny_benchmark.path, tmp_path / "two", False)
     for theirs, of_theirs in results:
@@ -204,7 +249,7 @@ def mean_run(processes, folder, path):
     return run.log.step.max()
 
 
-def test_two_processes_train_without_attention(tiny_benchmark, tmp_path):
+def test_two_processes_train_without_attention(in_processes, tiny_benchmark, tmp_path):
     assert in_processes(mean_run, tiny_benchmark.path, tmp_path / "run") == [4, 4]
 
 
@@ -216,8 +261,14 @@ def stopped_after(processes, folder):
     def stop(*_):
         raise Stopped
 
-    signal.signal(signal.SIGTERM, stop)
-    (folder / str(processes.rank)).touch()
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        return _stopped_after(processes, folder)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stopped_after(processes, folder):
     with CheckpointTimer(processes=processes) as pace:
         for done in range(1, 20):
             if processes.rank == 1 and done == 3:
@@ -231,7 +282,7 @@ def stopped_after(processes, folder):
     return None
 
 
-def test_one_process_that_is_told_to_stop_stops_all_after_the_same_step(tmp_path):
+def test_one_process_that_is_told_to_stop_stops_all_after_the_same_step(in_processes, tmp_path):
     assert in_processes(stopped_after, tmp_path) == [4, 4]
     assert (tmp_path / "state 0").read_text() == "4"
 
@@ -245,7 +296,7 @@ def failed(processes, folder, path):
     return None
 
 
-def test_a_loss_that_is_no_number_is_one_message_in_all_processes(tiny_benchmark, tmp_path):
+def test_a_loss_that_is_no_number_is_one_message_in_all_processes(in_processes, tiny_benchmark, tmp_path):
     messages = in_processes(failed, tiny_benchmark.path, tmp_path)
     assert messages[0] == messages[1] and "step 1 is not a number" in messages[0]
     assert json.loads((tmp_path / "failed.json").read_text())["step"] == 1
