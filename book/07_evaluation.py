@@ -130,7 +130,8 @@ Markdown(
     f"Benchmark `{metrics['benchmark']}`, profile `{metrics['profile']}`, {metrics['gallery_size']} shapes in the "
     "gallery; 95 % intervals of the paired difference. "
     + " ".join(
-        f"Compared with *{name}*, training brings {'no measurable gain' if low <= 0 <= high else 'a clear change'}: "
+        f"Compared with *{name}*, training brings "
+        f"{'no measurable gain' if low <= 0 <= high else 'a gain' if gain > 0 else 'a loss'}: "
         f"{100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})."
         for name, (gain, low, high) in gains.items()
         if "unseen" in name

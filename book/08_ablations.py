@@ -11,13 +11,13 @@
 # %% [markdown]
 # # Ablations: what each choice is worth
 #
-# CMIC {cite:p}`lin2021cmic` is a list of choices: colour transfer, two contrastive losses, a query that weighs twelve
-# gray views, a mask. This chapter takes each of them away or replaces it, trains again with the same seeds, and asks by
-# how much the retrieval gets worse. At the end stand claims, the paper's and a few others, each with a verdict
-# that a rule gives.
+# CMIC {cite:p}`lin2021cmic` combines several choices: colour transfer, two contrastive losses, a query that weighs
+# twelve gray views, a mask. This chapter removes or replaces each of them, trains again with the same seeds, and
+# measures how much worse retrieval becomes. It ends with claims, the paper's and a few others, each with a verdict that
+# follows from a rule.
 #
-# **What it needs:** the benchmark. The whole grid takes long, so it is computed by `make ablations` and stored in
-# `data/results/ablations.json`; a few of its runs are computed here, now, and held against the stored ones.
+# **What it needs:** the benchmark. The whole grid takes long, so `make ablations` computes it and stores it in
+# `data/results/ablations.json`; this chapter computes a few of its runs again and compares them with the stored ones.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
@@ -42,12 +42,13 @@ reference, variants = for_profile(PROFILE)
 # %% [markdown]
 # ## The variants
 #
-# Each changes what its overrides say and nothing else. Fewer views, silhouettes and wrong masks hold in training *and*
-# in evaluation: a gallery with three views has three views. They are spread evenly, so three views are those from the
-# front and from both sides behind. A wrong mask has a wrong outline, always the same one for the same photo; a good
-# part of a corrupted mask lies elsewhere than it should. Triplets replace the instance loss, and they are compared
-# with the method *without* category loss, because the two losses are not of one scale. Smaller batches keep the number
-# of steps, so they also see fewer photos. Hard negatives are weighted as in {cite:t}`robinson2021hard`.
+# Each variant changes only what its row lists. Most rows change the configuration. Fewer views, silhouettes and wrong
+# masks (`data.…`) change the benchmark instead (`cmiclib/study/variants.py`), in training *and* in evaluation: a
+# gallery with three views has three views everywhere. The views are spread evenly, so three views are the one from the
+# front and those from behind on both sides. A wrong mask has a wrong outline, always the same one for the same photo; a
+# good part of a corrupted mask is in the wrong place. Triplets replace the instance loss; they are compared with the
+# method *without* category loss, because the two losses are not on the same scale. Smaller batches keep the number of
+# steps, so they also see fewer photos. Hard negatives are weighted as in {cite:t}`robinson2021hard`.
 
 # %%
 listed = pd.DataFrame({"changes": {v.title: ", ".join(v.changes) or "–" for v in variants.values()}})
@@ -56,11 +57,11 @@ listed.assign(part=[v.part for v in variants.values()], against=[variants[v.agai
 # %% [markdown]
 # ## The scale
 #
-# A run is meant to fit into four minutes on two cores, so these are smaller than the demo's: smaller pictures, fewer
-# copies and steps. The convolutions keep their ImageNet weights, so what is learned is less than in the paper; a choice
-# that matters for a whole network may matter less here, and the other way round. Nothing was tuned for any variant, nor
-# for the full method at this scale. Validation photos are looked at once, after the last step; the test photos are
-# never opened here.
+# A run should fit into four minutes on two cores, so the runs are smaller than the demo's: smaller pictures, fewer
+# copies and steps. The convolutions keep their ImageNet weights, so these runs learn less than the paper's; a choice
+# that matters for a whole network may matter less here, and the other way round. No setting was tuned for a variant, or
+# for the full method at this scale, but the demo's settings were chosen on the same validation photos. Each run
+# evaluates the validation photos once, after the last step, and never reads the test photos.
 
 # %%
 shown = {"image size": reference.model.image_size}
@@ -70,9 +71,9 @@ Markdown(f"{', '.join(f'{name} {value}' for name, value in shown.items())}; seed
 # %% [markdown]
 # ## Computed now
 #
-# A reduced grid: the full method and two variants, with one seed. They share their frozen features, so only the one
-# that is trained first pays for them (column `seconds`): that is what fits into the time of `make reproduce`. One seed
-# decides nothing; these runs show that the stored rows can be had again, within the tolerance below.
+# This is a reduced grid: the full method and two variants, with one seed. They share their frozen features, and only
+# the first run computes these (column `seconds`), so the grid fits into `make reproduce`. One seed decides nothing;
+# these runs show that the stored rows can be reproduced within the tolerance below.
 
 # %%
 now = run_grid(
@@ -105,9 +106,9 @@ TOLERANCE = 0.02  # of Top-1
 gap = (here.top1 - beside.top1).abs().max()
 place = "within" if gap <= TOLERANCE else "**outside**"
 Markdown(
-    "**Not compared:** no stored row is of this benchmark and scale."
+    "**Not compared:** no stored row belongs to this benchmark and scale."
     if pd.isna(gap)
-    else f"Largest difference of Top-1: {100 * gap:.1f} points, {place} the tolerance of {100 * TOLERANCE:g}."
+    else f"Largest difference in Top-1: {100 * gap:.1f} points, {place} the tolerance of {100 * TOLERANCE:g}."
 )
 
 # %% [markdown]
@@ -120,8 +121,8 @@ dates = " to ".join(sorted({grid.rows.date.min(), grid.rows.date.max()}))
 absent = [v.title for name, v in variants.items() if not grid.seeds(name)]
 Markdown(
     f"All numbers from here on were **{origin}**: {len(grid.rows)} of {total} runs, {dates}, {machines}; "
-    f"{grid.rows.seconds.sum() / 3600:.1f} hours in all. A run took {grid.rows.seconds.median():.0f} seconds in the "
-    f"median and {grid.rows.seconds.max():.0f} at most; the time depends on what else the machine does. "
+    f"{grid.rows.seconds.sum() / 3600:.1f} hours in total. A run took a median of {grid.rows.seconds.median():.0f} "
+    f"seconds and at most {grid.rows.seconds.max():.0f}; the time depends on the machine's other load. "
     + (f"**Not run:** {', '.join(absent)}; `make ablations` runs them." if absent else "Every variant was run.")
 )
 
@@ -131,21 +132,22 @@ from cmiclib.training.loop import METHOD
 
 others = (grid.rows.code != code_digest(METHOD)).sum()
 Markdown(
-    f"The code of the method has changed since {others} of these runs ({grid.rows.code.nunique()} states of the code). "
-    "What that does to the figures, the difference above between now and stored shows."
+    f"The code of the method has changed since {others} of these runs ({grid.rows.code.nunique()} versions). "
+    "The comparison above shows how much this matters."
     if others
-    else "The code of the method is the one that these runs were computed with."
+    else "These runs were computed with the present code of the method."
 )
 
 # %% [markdown]
 # ## Effects
 #
-# A point is a difference of Top-1 on validation photos, averaged over the seeds: what the variant is compared with,
-# minus the variant. Right of zero, the variant is worse. Both have the same seeds, so each seed gives one
-# difference, the small mark. The line is the 95 % interval. It adds the variance over seeds (another training) and that
-# over shapes (other photographed shapes), with Student's t; what seeds and shapes share counts twice, so the interval
-# is a little too wide rather than too narrow. There are many intervals here: of twenty effects that are
-# truly zero, one interval is expected to miss zero by chance. The gray band is the smallest effect of interest.
+# Each point is a difference in Top-1 on validation photos, averaged over the seeds: the Top-1 of what the variant is
+# compared with, minus that of the variant. Right of zero, the variant is worse. Both sides use the same seeds, so each
+# seed gives one difference, shown as a small mark. The line is the 95 % interval. It adds the variance over seeds
+# (another training) and the variance over shapes (other photographed shapes), with Student's t; variance that seeds and
+# shapes share is counted twice, so the interval is a little too wide rather than too narrow. There are many intervals
+# here: of twenty effects that are truly zero, chance makes about one interval exclude zero. The gray band is the
+# smallest effect of interest.
 
 # %%
 seen, unseen = effect_table(grid, variants=variants), effect_table(grid, seen=False, variants=variants)
@@ -160,7 +162,7 @@ both.style.format("{:.1f}", subset=list(tables), na_rep="–").set_caption(f"per
 # %% [markdown]
 # ## Views, batch, masks
 #
-# The same runs along three scales; a dot is a seed. What was not run is left open.
+# The same runs along three scales; each dot is a seed. Steps that were not run stay empty.
 
 # %%
 scales = [
@@ -172,8 +174,10 @@ figures.accuracy_along(scales)
 # %% [markdown]
 # ## What goes wrong
 #
-# Photos that the full method gets right with every seed and the variant with none: the first of each variant, in the
-# benchmark's order. In green a view of the own shape, in orange one of the shape that the variant found instead.
+# The figure shows photos that the variant gets wrong with every seed, while the method that it is compared with gets
+# them right with every seed: the first such photo of each variant, in the benchmark's order. Green frames a view of the
+# own shape, orange a view of the shape that the variant found instead. The outline on the photo is always the exact
+# mask, even where the variant used another mask or none. First, the number of shapes with such a photo:
 
 # %%
 losses = {name: lost_photos(grid, name, v.against) for name, v in variants.items() if name != v.against}
@@ -190,24 +194,25 @@ pictures = benchmark.images[[query[name] for name in examples.query_id]], benchm
 # %%
 wrong = benchmark.views[[shape[name] for name in examples.found], 1]
 texts = examples.title.tolist(), examples.found.tolist()
-figures.wrong_without(*pictures, wrong, *texts) if len(examples) else Markdown("There is no such photo.")
+figures.wrong_without(*pictures, wrong, *texts) if len(examples) else Markdown("No photo was lost in this way.")
 
 # %% [markdown]
 # ## The claims
 #
-# What the paper's abstract says, what its released code relies on, what later work adds, and what this book takes for
-# granted, in the words of this book.
-# The paper's full text was not at hand, so no sections are named. An effect is that of the side which the claim
-# prefers, minus the other, in points, on photos of seen shapes, as the paper measures. A rule gives the verdict, nobody
-# types it:
+# The claims are what the paper's abstract says, what its released code relies on, what later work adds, and what this
+# book assumes, in the words of this book. The paper's full text was not at hand, so no sections are named. The effect
+# is the result of the side that the claim prefers minus that of the other side, in points, on photos of seen shapes, as
+# the paper measures; the column `unseen` gives the same difference on photos of unseen shapes, which does not affect
+# the verdict. A rule gives the verdict; nobody types it, and it makes no correction for the number of claims:
 #
-# - A claim that something is **better** is *supported* if the whole interval is above zero and the effect at least
-#   the smallest effect of interest; *not supported* if the whole interval is below that smallest effect.
-# - A claim that something is **no worse**, or enough, is *supported* if the whole interval is above minus that effect;
-#   *not supported* if the whole interval is below zero and the effect at most minus that effect.
-# - Else it is *undecided*. Fewer than two seeds decide nothing. Without runs: *not run*.
+# - A claim that something is **better** is *supported* if the whole interval is above zero and the effect is at least
+#   the smallest effect of interest; it is *not supported* if the whole interval is below that smallest effect.
+# - A claim that something is **no worse**, or enough, is *supported* if the whole interval is above minus the smallest
+#   effect; it is *not supported* if the whole interval is below zero and the effect is at most minus the smallest
+#   effect.
+# - Otherwise it is *undecided*. Fewer than two seeds decide nothing. A claim without runs is *not run*.
 #
-# "Not supported" is said of this benchmark at this scale, with frozen convolutions; it does not refute the paper.
+# "Not supported" refers to this benchmark at this scale, with frozen convolutions; it does not refute the paper.
 
 # %%
 claims = claims_table(grid, variants=variants)
@@ -222,7 +227,6 @@ Markdown("; ".join(f"**{verdict}**: {count}" for verdict, count in said.items())
 # %% [markdown]
 # ## Try it
 #
-# Add a variant of your own to `VARIANTS` in `cmiclib/study/ablations.py`, such as
-# `"all-views": Variant("twelve views a step", ("train.views=12",), "views")`, and run
-# `make ablations JOBS=2`: only the new one is trained, five times. Would you have guessed on which side of the band it
-# lands?
+# Add a variant of your own to `VARIANTS` in `cmiclib/study/ablations.py`, such as `"all-views": Variant("twelve views a
+# step", ("train.views=12",), "views")`, and run `make ablations JOBS=2`: it trains only the new variant, once for each
+# seed. Would you have guessed on which side of the band it falls?
