@@ -11,18 +11,18 @@
 # %% [markdown]
 # # The common space
 #
-# Training puts photos and views into one space of unit vectors, where a photo should lie near the views of its own
-# shape. Here you see a map of that space, and then numbers from the space itself, because a map of two dimensions
-# shows neighbourhoods but neither distances nor sizes.
+# Training embeds photos and views as unit vectors in one space, in which a photo should be close to the views of its
+# own shape. This chapter shows a map of that space, and then numbers from the space itself, because a two-dimensional
+# map shows neighbourhoods but neither distances nor sizes.
 #
-# It needs the index that the chapter [Evaluation](07_evaluation.ipynb) made of the trained model.
+# It needs the index that the chapter [Evaluation](07_evaluation.ipynb) built with the trained model.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
 BENCHMARK = "sweethome"
 OUTPUTS = "outputs"
 OVERRIDES = []
-PHOTOS = 600  # at most so many test photos on the map
+PHOTOS = 600  # largest number of test photos on the map
 NEIGHBOURS = 10
 SEED = 0
 
@@ -41,11 +41,12 @@ benchmark = chapter.benchmark
 index = gallery_index(chapter.run, benchmark)
 
 # %% [markdown]
-# ## One point for each
+# ## One point for each photo and each shape
 #
-# A photo is one vector. A shape has twelve, one a view, and its descriptor depends on the photo that asks, because
-# attention weighs the views anew for every photo. For the map a shape needs a point of its own: the mean of its twelve
-# vectors, scaled to length 1. That is the descriptor it would have if attention preferred no view.
+# A photo is one vector. A shape has twelve, one for each view, and its descriptor depends on the query, because
+# attention weighs the views anew for every photo. For the map a shape needs one point of its own: the mean of its
+# twelve vectors, scaled to length 1. This is the direction of the descriptor that attention would give if it preferred
+# no view.
 
 # %%
 rows = benchmark.rows("test")
@@ -57,10 +58,10 @@ shape_category = benchmark.shapes.category.to_numpy()
 # %% [markdown]
 # ## The map
 #
-# t-SNE {cite:p}`maaten2008tsne`, started from the first two principal components, with a fixed seed. Dots are test
-# photos (at most `PHOTOS` of them), triangles the shapes of the categories that have photos. Shapes of other categories
-# are left out, so that the colours can be told apart. Nothing is chosen by looking at this map, so test photos may
-# stand on it.
+# The map is t-SNE {cite:p}`maaten2008tsne`, started from the first two principal components, with a fixed seed. Dots
+# are test photos (at most `PHOTOS` of them); triangles are the shapes of the categories that have photos. Shapes of
+# other categories are left out, so that the colours can be told apart. No choice depends on this map, so it may show
+# test photos.
 
 # %%
 atlas = build_map(photos, photo_category, index.views, shape_category, PHOTOS, SEED)
@@ -68,15 +69,16 @@ known = atlas.rows[~atlas.is_photo]
 figures.embedding_map(atlas.places, atlas.category, atlas.is_photo)
 
 # %% [markdown]
-# How to read it: an island of one colour is a category that the model keeps apart. Triangles among dots of their colour
-# mean that photos and views, which look nothing alike, have met; dots without triangles nearby are photos that the
-# model cannot bring to any shape. The size of an island and the distance between two islands mean nothing.
+# How to read it: an island of one colour is a category that the model separates from others. Triangles among dots of
+# their colour mean that the model brings photos and views together although they look different; dots without triangles
+# nearby are photos that the model does not bring close to any shape. The size of an island and the distance between two
+# islands mean nothing.
 
 # %% [markdown]
 # ## The same in numbers
 #
-# In the space itself, with the cosine as measure: of each point's nearest neighbours, how many are of its category? A
-# point is not its own neighbour. "By chance" is the purity with random neighbours.
+# The table is computed in the space itself, with cosine similarity: which share of each point's nearest neighbours has
+# its category? A point is not its own neighbour. "By chance" is the purity with random neighbours.
 
 # %%
 pairs = {
@@ -91,8 +93,8 @@ summary = pd.DataFrame({"purity": purity, "by chance": chance})
 (100 * summary).round(1).rename_axis(f"{NEIGHBOURS} nearest neighbours, per cent")
 
 # %% [markdown]
-# By category, for a photo's nearest shapes. A category with fewer shapes than neighbours cannot reach 100 %; "at most"
-# says what it can reach.
+# The next table lists the purity of a photo's nearest shapes by category. A category with fewer shapes than neighbours
+# cannot reach 100 %; "at most" gives the largest value that it can reach.
 
 # %%
 found = neighbour_purity(photos, photo_category, shapes, shape_category, k=NEIGHBOURS)
@@ -104,9 +106,9 @@ each.assign(**{name: (100 * each[name]).round(1) for name in ("purity", "at most
 # %% [markdown]
 # ## Do photos and shapes really meet?
 #
-# Two encoders can agree on every ranking and still keep photos and views in two separate regions, because a ranking
-# only compares shapes with each other. The cosine to the own shape, to another shape of the category and to any other
-# shape shows how far apart they lie.
+# Two encoders can produce every ranking correctly and still keep photos and views in two separate regions, because a
+# ranking only compares shapes with each other. The cosines to the own shape, to other shapes of the category and to all
+# other shapes show how close photos and shapes are.
 
 # %%
 cosine = (photos @ shapes.T).numpy()  # (Q, N)
@@ -120,11 +122,11 @@ pd.Series(between | {"photo and another photo": within}, name="mean cosine").rou
 # %%
 Markdown(
     f"A photo's mean cosine is {between['own shape']:.2f} with its own shape and {between['other categories']:.2f} "
-    f"with shapes of other categories; two photos have {within:.2f} in the mean."
+    f"with shapes of other categories; the mean cosine of two photos is {within:.2f}."
 )
 
 # %% [markdown]
 # ## Try it
 #
-# Give the shapes another point: replace `shape_points(index.views)` by `index.views[:, 0]`, the view from the front
+# Represent the shapes by another point: replace `shape_points(index.views)` by `index.views[:, 0]`, the front view
 # alone, and compare the purity of "photo → shapes". The difference is what the other eleven views add.

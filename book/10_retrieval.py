@@ -11,12 +11,12 @@
 # %% [markdown]
 # # What retrieval looks like
 #
-# Numbers say how often the right shape comes first; this chapter shows what that looks like. You will see the figure
-# that opens the paper, made from this benchmark's test photos, then photos of shapes that were never seen in training,
-# then the worst failures, and which views attention chose.
+# Numbers say how often the right shape comes first; this chapter shows what that looks like. It shows the figure that
+# opens the paper, made from this benchmark's test photos, then photos of unseen shapes, then the worst failures, and
+# which views the attention chose.
 #
-# The photos are picked by rules that stand in the text, not by taste. It needs the index that the chapter
-# [Evaluation](07_evaluation.ipynb) made of the trained model.
+# The photos were selected by rules that the text states, not by hand. The chapter needs the index that the chapter
+# [Evaluation](07_evaluation.ipynb) built with the trained model.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
@@ -24,7 +24,7 @@ BENCHMARK = "sweethome"
 OUTPUTS = "outputs"
 OVERRIDES = []
 ROWS = 8  # photos in a figure
-FOUND = 5  # shapes for each
+FOUND = 5  # shapes for each photo
 
 # %%
 import numpy as np
@@ -54,18 +54,18 @@ def show(chosen):
 # %% [markdown]
 # ## The paper's first figure, from our photos
 #
-# One photo of each of the most photographed categories, of a seen shape: the one with the category's median margin, so
-# as many photos of its category are answered with more certainty as with less. Then the photo's own shape, then the
-# first five found, with scores; the right one is framed and ticked. Each shape is shown by the view that attention
-# weighed most for this photo.
+# The figure shows one photo of a seen shape for each of the most photographed categories: the photo with the category's
+# median margin, so half of the category's photos are answered with more certainty and half with less. Next to it are
+# the photo's own shape and then the first five shapes found, with scores; the right one is framed and ticked. Each
+# shape is shown by the view that attention weighed most for this photo.
 
 # %%
 show(typical(table[table.seen], ROWS))
 
 # %% [markdown]
-# ## Shapes that were never seen
+# ## Unseen shapes
 #
-# No photo of these shapes was in training. The same rule picks the photos.
+# Training had no photo of these shapes. The same rule selects the photos.
 
 # %%
 unseen = table[~table.seen]
@@ -74,21 +74,21 @@ show(typical(unseen, ROWS)) if len(unseen) else Markdown("This benchmark has no 
 # %% [markdown]
 # ## The worst failures
 #
-# Now the test photos that lose by the widest margin: the best wrong shape's score is furthest above the own one's. At
-# most one photo of each shape, so that one hard shape does not fill the figure.
+# These are the test photos that fail by the widest margin: the score of the best wrong shape exceeds that of the own
+# shape by most. The figure holds at most one photo of each shape, so one hard shape cannot fill it.
 
 # %%
 failures = worst(table, ROWS)
-show(failures) if len(failures) else Markdown("Every test photo is answered right.")
+show(failures) if len(failures) else Markdown("Every test photo is answered correctly.")
 
 # %% [markdown]
-# What the wrong first shapes have in common with the right ones, over all failures:
+# What the first shapes found have in common with the own shapes, over all failures:
 
 # %%
 lost = table[table.top1 == 0]
 kinds = {
     "first shape is a variant of the own one": lost.variant,
-    "first shape is of the right category": lost.category == lost.found,
+    "first shape has the right category": lost.category == lost.found,
     "first shape has no photos": ~lost["first"].isin(benchmark.queries.shape_id),
     "own shape is among the first ten": lost.top10 == 1,
     "photo is truncated or partly hidden": lost.truncated | lost.occluded | lost.slightly_occluded,
@@ -103,10 +103,10 @@ pd.DataFrame({"photos": {name: int(mask.sum()) for name, mask in kinds.items()}}
 # %% [markdown]
 # ## The views that attention chose
 #
-# For some of the typical photos, the views of the own shape with their weights below; the stronger the border, the more
-# a view counts. A photo from the side could be expected to choose views from the side; the chapter on the
-# model measures how far it does. The weights of a shape's twelve views sum to
-# 1; without attention each would be 1/12.
+# For some of the typical photos, the figure shows the views of the own shape with their weights below; the stronger the
+# border, the more a view counts. One could expect a photo from the side to choose views from the side; the chapter on
+# the model measures how far this holds. The weights of a shape's twelve views sum to 1; without attention each would be
+# 1/12.
 
 # %%
 chosen = typical(table, 5)
@@ -114,14 +114,15 @@ e = examples(index, benchmark, chosen.row.to_numpy())
 figures.attended_views(e.photos, e.own_views, e.own_weights, chosen.shape_id.tolist(), benchmark.protocol.azimuths)
 
 # %% [markdown]
-# How sharp is attention over all test photos, on the first shape found? The weight of the strongest view, and the
-# number of views that would share the weight equally with the same entropy: 1 is a single view, 12 is no preference.
+# How sharp is the attention over all test photos, on the first shape found? The sentence below gives the weight of the
+# strongest view, and the number of equally weighted views that would have the same entropy: 1 means a single view, 12
+# means no preference.
 
 # %%
 weights = index.search(index.embed(benchmark.images[scored.rows]), k=1).weights[:, 0].numpy()  # (Q, V)
 effective = np.exp(-(weights * np.log(weights.clip(1e-12))).sum(axis=1))
 Markdown(
-    f"The strongest of {weights.shape[1]} views has weight {weights.max(axis=1).mean():.2f} in the mean; the "
+    f"The strongest of {weights.shape[1]} views has a mean weight of {weights.max(axis=1).mean():.2f}; on average, the "
     f"weights are spread like {effective.mean():.1f} equal views (middle half of the photos: "
     f"{np.quantile(effective, 0.25):.1f} to {np.quantile(effective, 0.75):.1f})."
 )
@@ -129,5 +130,5 @@ Markdown(
 # %% [markdown]
 # ## Try it
 #
-# Replace `typical(table[table.seen], ROWS)` by `table[table.margin.abs() < 0.01].head(ROWS)`: the photos that are
-# almost undecided. Would you have decided otherwise?
+# Replace `typical(table[table.seen], ROWS)` by `table[table.margin.abs() < 0.01].head(ROWS)`, which selects photos that
+# are almost undecided. Would you have decided otherwise?
