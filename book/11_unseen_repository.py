@@ -11,20 +11,20 @@
 # %% [markdown]
 # # An unseen repository
 #
-# So far the gallery held the very shape that a photo shows. Whoever searches a collection of their own cannot count on
-# that: the chair in the photo is not there, and the question becomes which chair comes closest. In this chapter the
-# exact answer is never in the gallery. You will see how near the first shape is then, between the nearest one that
-# could have come first and one drawn at random, and what such answers look like.
+# So far the gallery held exactly the shape that a photo shows. Whoever searches a collection of their own cannot rely
+# on that: the chair in the photo is not there, and the question becomes which chair comes closest. In this chapter the
+# exact answer is never in the gallery. The chapter measures how near the first shape is then, compared with the nearest
+# possible answer and with a shape drawn at random, and shows what such answers look like.
 #
-# It needs the index that the chapter [Evaluation](07_evaluation.ipynb) made of the trained model. The last section is
-# about ShapeNet and needs its files.
+# It needs the index that the chapter [Evaluation](07_evaluation.ipynb) built with the trained model. The last section
+# is about ShapeNet and needs its files.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
 BENCHMARK = "sweethome"
 OUTPUTS = "outputs"
 OVERRIDES = []
-PHOTOS = 100  # photos whose d_HAU is measured, each of another shape
+PHOTOS = 100  # photos whose d_HAU is measured, one per shape
 ROWS = 6  # photos in the figure
 REPOSITORY = "data/prepared/shapenet4"
 
@@ -45,29 +45,29 @@ index = gallery_index(chapter.run, benchmark)
 # %% [markdown]
 # ## A repository without the own shape
 #
-# Every test photo is searched in the benchmark's gallery, from which the photo's own shape and the variants of its
-# group are taken away, for this photo only. The other photos' shapes and the distractors stay. It is a repository
-# that lacks every answer, but not one of another origin: its shapes come from the same libraries as the training's, and
-# many were in training.
+# Every test photo is searched in the benchmark's gallery, but without the photo's own shape and the variants of its
+# group. They are removed for this photo only; the shapes of other photos and the distractors stay. This repository
+# lacks every exact answer, but it does not come from another source: its shapes come from the same libraries as the
+# training's, and training saw many of them.
 
 # %%
 scored = score_index(index, benchmark, "test")
 hidden, there = without_own(scored)
 rows, queries = hidden.rows, benchmark.queries.iloc[hidden.rows].reset_index(drop=True)
 Markdown(
-    f"{len(rows)} photos of {queries.shape_id.nunique()} shapes; between {there.sum(axis=1).min()} and "
-    f"{there.sum(axis=1).max()} of {there.shape[1]} shapes are left to find. {len(scored.rows) - len(rows)} photos are "
-    f"left out, because nothing else of their category is there."
+    f"{len(rows)} photos of {queries.shape_id.nunique()} shapes; for each, between {there.sum(axis=1).min()} and "
+    f"{there.sum(axis=1).max()} of {there.shape[1]} shapes remain in the gallery. "
+    f"{len(scored.rows) - len(rows)} photos are left out, because no other shape of their category remains."
 )
 
 # %% [markdown]
 # ## Five answers
 #
-# No shape is right any more, so Top-1 is 0 by construction. Two answers come from the model: the first shape of **all
-# categories**, and the first with the **category given**, where only shapes of the photo's category are searched, as
-# the released test does. Three others show what the numbers mean. The **nearest** shape is the one of greatest d_IoU
-# with the own shape, of all shapes or of the photo's category; only someone who knows the own shape can find it. A
-# shape **drawn** at random from the category is what knowing the category alone is worth.
+# The gallery holds no right answer any more, so Top-1 is 0 by construction. Two answers come from the model: the first
+# shape of **all categories**, and the first with the **category given**, where only shapes of the photo's category are
+# searched, as in the released test. Three others put these into perspective. The **nearest** shape is the one with the
+# largest d_IoU with the own shape, among all shapes or among the photo's category; only someone who knows the own shape
+# can find it. A shape **drawn** at random from the category shows what knowing the category alone is worth.
 
 # %%
 from cmiclib.evaluation.unseen import drawn, first_shapes, nearest, overlaps, same_category
@@ -85,12 +85,12 @@ answers = {
 }
 
 # %% [markdown]
-# ## How near
+# ## How near the answers are
 #
-# **d_IoU** is the overlap of the solid 128³ grids of the answer and the own shape, 1 is the same. **d_HAU** is the
-# modified Hausdorff distance of 10,000 surface points with halved coordinates {cite:p}`dubuisson1994hausdorff`, 0 is
-# the same. d_HAU takes tens of milliseconds a pair, so it is measured on some photos only, drawn by a fixed seed, each
-# of another shape. Nearest means nearest in d_IoU; in d_HAU another shape could be nearer.
+# **d_IoU** is the overlap of the solid 128³ grids of the answer and the own shape; 1 means the same shape. **d_HAU** is
+# the modified Hausdorff distance of 10,000 surface points with halved coordinates {cite:p}`dubuisson1994hausdorff`; 0
+# means the same shape. d_HAU takes tens of milliseconds per pair, so it is measured on a sample of photos only, drawn
+# with a fixed seed, one photo per shape. Nearest means nearest in d_IoU; in d_HAU another shape could be nearer.
 
 # %%
 from cmiclib.metrics import summarise
@@ -123,18 +123,18 @@ pd.DataFrame({title: table.apply(cell, axis=1, name=name) for name, title in nam
 low, mid, high = table.d_iou[["drawn from the category", "first, category given", "nearest of the category"]]
 Markdown(
     f"With the category given, the first shape covers **{100 * (mid - low) / (high - low):.0f} %** of the way from a "
-    f"drawn shape to the nearest one of the category, in d_IoU. That one has a mean d_IoU of {high:.2f}: what is "
-    f"missing to 1 is not the search's fault, the category holds nothing nearer. For "
-    f"{100 * (1 - table.category['nearest of all']):.0f} % of the photos the nearest shape of all is of another "
-    f"category: d_IoU compares solids and knows nothing of what they are for."
+    f"drawn shape to the nearest one of the category, in d_IoU. The nearest has a mean d_IoU of {high:.2f}; the rest "
+    f"of the gap to 1 is the gallery's: it holds no closer shape of the category. For "
+    f"{100 * (1 - table.category['nearest of all']):.0f} % of the photos the nearest shape of all belongs to another "
+    f"category: d_IoU compares solids and does not know their purpose."
 )
 
 # %% [markdown]
 # ## By category
 #
-# Mean d_IoU of each answer, and how often the first shape of all is of the right category. Where even the nearest shape
-# is far, the repository has too few shapes of that kind, or they differ in thin parts: a table's legs fill few cells,
-# and two thin legs that stand side by side share none.
+# The table gives the mean d_IoU of each answer, and how often the first shape of all has the right category. Where even
+# the nearest shape is far, the repository has too few shapes of that kind, or they differ in thin parts: a table's legs
+# fill few cells, and two thin legs side by side share none.
 
 # %%
 reached = pd.DataFrame({name: overlap[photo, found] for name, found in answers.items()})
@@ -146,9 +146,10 @@ by_category.sort_values("nearest of the category", ascending=False).round(2)
 # %% [markdown]
 # ## What comes first
 #
-# One photo of each of the most photographed categories: the one whose first shape has the category's median d_IoU. Then
-# the own shape, which is not in this repository; the first three of all categories, and the nearest shape of the
-# category and of all, each with its d_IoU. Shapes are shown by the view that attention weighed most for the photo.
+# The figure shows one photo for each of the most photographed categories: the photo whose first shape has the
+# category's median d_IoU. Next to it are the own shape, which this repository lacks; the first three of all categories;
+# and the nearest shape of the category and of all, each with its d_IoU. Each shape is shown by the view that attention
+# weighed most for the photo.
 
 # %%
 from cmiclib.figures.grids import grid
@@ -173,23 +174,23 @@ grid(pictures, titles, across=7, mask=True)
 # %% [markdown]
 # ## ShapeNet
 #
-# A repository of another origin is the harder case. The released code has a test for it: a model that was trained on
-# Pix3D searches ShapeNet's beds, chairs, sofas and tables. ShapeNet asks for a registration, so nothing of it is here.
-# With it, a prepared Pix3D and a model trained on that, two commands do it; the first renders every mesh, goes on after
-# an interruption, and names what it left out:
+# A repository from another source is the harder case. The released code has a test for it: a model trained on Pix3D
+# searches ShapeNet's beds, chairs, sofas and tables. ShapeNet requires a registration, so this repository contains none
+# of it. With ShapeNet, a prepared Pix3D and a model trained on that, two commands run the test. The first renders every
+# mesh, continues after an interruption, and names what it left out:
 #
 # ```
 # cmic prepare shapenet --input ShapeNetCore.v2 --output data/prepared/shapenet4 --allow-missing --jobs 8
 # cmic evaluate --run RUN --benchmark data/prepared/pix3d --gallery data/prepared/shapenet4
 # ```
 #
-# `--synsets` chooses other categories, `--limit 200` makes a small repository to try it out. Without `--mode`, the
+# `--synsets` chooses other categories; `--limit 200` makes a small repository for a trial. Without `--mode`, the
 # evaluation is the one of this chapter: all categories, then the category given, intervals over shapes. Photos of
 # categories that the repository lacks are left out and counted. `--mode shapenet` gives the released script's table
-# instead. Views must be made alike on both sides; the command refuses others.
+# instead. The views of both sides must follow the same protocol; the command refuses others.
 #
-# If `data/prepared/shapenet4` is there, this benchmark's test photos are searched in it now. A finished chapter does
-# not notice a new folder: remove `outputs/<profile>/notebooks/11_unseen_repository.ipynb`, then `make reproduce`.
+# If `data/prepared/shapenet4` exists, this chapter searches this benchmark's test photos in it. A finished chapter does
+# not notice a new folder: remove `outputs/<profile>/notebooks/11_unseen_repository.ipynb`, then run `make reproduce`.
 
 # %%
 from cmiclib.benchmark import Benchmark
@@ -202,7 +203,7 @@ if (repository / "benchmark.json").is_file():
     figures = evaluate_unseen(gallery_index(chapter.run, gallery), benchmark, gallery)
 Markdown(
     f"**Run:** {figures['queries']} photos in {figures['gallery_size']} shapes of {gallery.meta['source']}; "
-    f"{figures['left_out']} photos are of categories that it lacks."
+    f"{figures['left_out']} photos show categories that it lacks."
     if figures
     else f"**Not run:** there is no prepared repository in `{REPOSITORY}`."
 )
@@ -214,6 +215,6 @@ pd.Series({name: cell(figures, name) for name in measures}, name="mean").to_fram
 # %% [markdown]
 # ## Try it
 #
-# Is it the nearest shape that training teaches, or the same one? Replace `hidden.scores` in `first_shapes` by the
-# scores of the untrained network, `cmiclib.evaluation.baselines.kept_untrained_scores(benchmark, "test",
-# chapter.outputs)["untrained"]`, with the same shapes hidden, and compare the first two rows of the table.
+# Does training teach the model to find the nearest shape, or only the same one? In `first_shapes`, replace
+# `hidden.scores` by the scores of the untrained network, `cmiclib.evaluation.baselines.kept_untrained_scores(benchmark,
+# "test", chapter.outputs)["untrained"]`, with the same shapes hidden, and compare the first two rows of the table.
