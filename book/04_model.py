@@ -111,7 +111,9 @@ Markdown(f"The vectors have length 1, the weights sum to 1, and the score of thi
 #
 # For a query $q$ and the views $r_1, \dots, r_V$ of a shape, a matrix $W$ decides how much each view counts:
 #
-# $$ w_v = \frac{\exp(W q \cdot r_v)}{\sum_u \exp(W q \cdot r_u)}, \qquad s = q \cdot \sum_v w_v r_v. $$
+# $$ w_v = \frac{\exp(W q \cdot r_v)}{\sum_u \exp(W q \cdot r_u)}, $$
+#
+# $$ s = q \cdot \sum_v w_v r_v. $$
 #
 # The sum is the shape's descriptor **for this query**: another photo gives another descriptor. As the released code
 # shows, there is no temperature and no division by $\sqrt d$, $W$ has no bias, and the sum is not normalised to length

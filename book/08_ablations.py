@@ -94,6 +94,7 @@ def metrics_of(rows):
 
 
 # %%
+pd.set_option("display.max_colwidth", None)
 columns = ["top1", "top10", "category", "unseen_top1"]
 asked = computed.rows.variant.isin(VARIANTS_NOW) & computed.rows.seed.isin(SEEDS_NOW)
 here = metrics_of(computed.rows[asked])

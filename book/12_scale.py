@@ -11,12 +11,12 @@
 # %% [markdown]
 # # Speed and scale
 #
-# What do search, training and preparation cost, how does that grow, and how far is it from what the machine could do at
-# best? The large measurements are loaded from `data/results/bench.json`, which `make bench` wrote on an idle machine;
-# a small one is made here and now. Operations and bytes are counted, not guessed; where a figure is an estimate, it
-# says so.
+# What do search, training and preparation cost, how does the cost grow, and how far is it from the best that the
+# machine could do? The large measurements are loaded from `data/results/bench.json`, which `make bench` wrote on an
+# idle machine; this chapter measures a small one itself. Operations and bytes are counted, not guessed; where a figure
+# is an estimate, the text says so.
 #
-# **What it needs:** nothing but the repository.
+# **What it needs:** only the repository.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
@@ -45,19 +45,20 @@ def made_on(part):
 
 
 Markdown(
-    f"Search was measured on {made_on('search')}. Times below are medians where a thing was repeated; the file holds "
-    "every repetition."
+    f"Search was measured on {made_on('search')}. Times below are medians over repetitions; the file holds every "
+    "repetition."
 )
 
 # %% [markdown]
 # ## Search over time
 #
-# A search computes two products for each view of the gallery, one softmax for each shape, and keeps the best. Nothing
-# is approximated. A few queries are scored in one compiled pass, because reading the gallery is all there is to do.
-# Many queries are matrix products; the softmax then passes over each block while it is in the processor's caches.
+# A search computes two products for each view of the gallery and one softmax for each shape, and keeps the best scores.
+# Nothing is approximated. A few queries are scored in one compiled pass, because reading the gallery takes most of the
+# time. Many queries are scored by matrix products; the softmax then runs over each block while it is in the processor's
+# caches.
 #
-# Dotted: the least time that the machine allows, from how fast it copies memory and multiplies matrices, both measured
-# in turns with the search. Shaded: from the fastest repetition to the slowest.
+# Dotted lines: the shortest time that the machine allows, computed from how fast it copies memory and multiplies
+# matrices; both were measured in turns with the search. Shaded areas: from the fastest repetition to the slowest.
 
 # %%
 figures.search_scaling(rows)
@@ -87,14 +88,14 @@ pd.DataFrame(table).round(3)
 floor = least_seconds(case("float32", 1))
 one, batch = (median(case("bfloat16", n)["seconds"]) / median(case("float32", n)["seconds"]) for n in (1, 256))
 Markdown(
-    f"{largest:,} shapes. Reading the gallery in float32 takes {1e3 * floor:.1f} ms at least. One in bfloat16 has half "
-    f"the bytes; against float32 one query takes {one:.2f} times as long and a batch of 256 {batch:.2f} times, because "
-    "that processor must widen each number before it multiplies."
+    f"{largest:,} shapes. Reading the gallery in float32 takes at least {1e3 * floor:.1f} ms. In bfloat16 it has "
+    f"half the bytes; with it, one query takes {one:.2f} times as long as with float32, and a batch of 256 takes "
+    f"{batch:.2f} times as long, because that processor must widen each number before it multiplies."
 )
 
 # %% [markdown]
-# The same below the machine's two limits. On the left reading the gallery bounds the rate, on the right multiplying;
-# more queries in a batch do more with each byte.
+# The same measurements as a roofline plot. On the left, reading the gallery limits the rate; on the right, multiplying
+# does. More queries in a batch do more work with each byte.
 
 # %%
 figures.roofline([row for row in rows if row["shapes"] == largest])
@@ -102,8 +103,8 @@ figures.roofline([row for row in rows if row["shapes"] == largest])
 # %% [markdown]
 # ### Against the released code's loop
 #
-# It goes photo by photo and computes a layer whose result nobody uses; with that layer and without, in turns with this
-# library:
+# The released code scores photo by photo and computes a layer whose result it never uses. The table times it with and
+# without that layer, in turns with this library:
 
 # %%
 loop = bench["search"]["loop"]
@@ -117,10 +118,10 @@ compared.round(1)
 # %% [markdown]
 # ### What half precision costs
 #
-# A gallery in bfloat16 (`cmic index --half`) holds half the bytes. Up to four queries are compared with it as they are;
-# a batch is rounded, too, where the processor has products of bfloat16 of its own; elsewhere the gallery is widened to
-# float32, block by block. On the vectors of the shipped, trained model and on as many random ones, against double
-# precision:
+# A gallery in bfloat16 (`cmic index --half`) takes half the bytes. Up to four queries are compared with it unrounded. A
+# larger batch of queries is rounded as well where the processor can multiply bfloat16 directly; elsewhere the gallery
+# is widened to float32, block by block. The table compares both ways with double precision, on the vectors of the
+# shipped, trained model and on the same number of random vectors:
 
 # %%
 precision = [
@@ -133,19 +134,19 @@ pd.DataFrame(precision).rename(columns=lambda name: name.replace("_", " ")).roun
 # %% [markdown]
 # ### One million shapes
 #
-# The index file is memory-mapped: opening it reads the names, not the vectors, and a search keeps no scores but the
-# best ones of each block. The answers are compared with a plain computation in double precision.
+# The index file is memory-mapped: opening it reads the names, not the vectors, and a search keeps only the best scores
+# of each block. The answers are compared with a plain computation in double precision.
 
 # %%
 million = bench["million"]
 facts = {
     "file, GB": million["bytes"] / 1e9,
     "opening, s": million["open_seconds"],
-    "most memory, mapped parts of the file among it, GB": million["peak_memory"] / 1e9,
+    "peak memory, mapped parts of the file included, GB": million["peak_memory"] / 1e9,
     "one query, s": median(million["single_seconds"]),
     f"{million['batch']} queries, s": median(million["batch_seconds"]),
     "queries checked": million["checked"],
-    "of these with the same first ten": million["same_top10"],
+    "of these, same first ten": million["same_top10"],
     "largest error of a score": million["largest_error"],
 }
 pd.Series(facts, name=f"{million['shapes']:,} shapes").map("{:.3g}".format).to_frame()
@@ -153,8 +154,8 @@ pd.Series(facts, name=f"{million['shapes']:,} shapes").map("{:.3g}".format).to_f
 # %% [markdown]
 # ### The memory of an evaluation
 #
-# `cmic evaluate`, from the benchmark's folder to the figures, in a process of its own: views are read batch by batch,
-# and the pages of their file given back; vectors and scores are kept.
+# This is `cmic evaluate`, from the benchmark's folder to the figures, in its own process: views are read batch by batch
+# and their pages released again; vectors and scores stay in memory.
 
 # %%
 whole = bench.get("evaluation")
@@ -169,7 +170,7 @@ Markdown(
 # %% [markdown]
 # ### Here and now
 #
-# A small gallery on the machine that made this report:
+# A small gallery, measured on the machine that made this report:
 
 # %%
 from cmiclib.model import attention_scores
@@ -182,10 +183,10 @@ Markdown(f"2,000 shapes: one query takes {1e3 * now[1]:.2f} ms, a batch of 256 t
 # %% [markdown]
 # ## Could a search skip most of the gallery?
 #
-# The score is a mixture of the products of a query with a shape's views, so the largest product is an upper bound of
-# it. If all views are clustered, the product with a cluster's centre plus its radius bounds the products of all its
-# views. Shapes whose bound lies below the tenth best score need no scoring, and the first ten stay exact. How many are
-# these, if the tenth best score were known from the start?
+# The score is a weighted mean of the products of a query with a shape's views, so the largest product is an upper bound
+# on the score. If all views are clustered, the product with a cluster's centre plus the cluster's radius bounds the
+# products of all its views. Shapes whose bound is below the tenth best score need no scoring, and the first ten stay
+# exact. How many shapes could be skipped if the tenth best score were known from the start?
 
 # %%
 bounds = read_results(chapter.root / "data/results/bounds.json")
@@ -198,15 +199,15 @@ vectors = 12 * trained["shapes"]
 left = (best["clusters"] + (1 - best["skipped_by_distance"]) * vectors) / vectors
 Markdown(
     f"On trained vectors ({trained['queries']} photos, {trained['shapes']} shapes) the largest product itself would "
-    f"spare {100 * trained['skipped_by_products']:.0f} % of the pairs, but to know it is the very work to be spared. "
-    f"With {best['clusters']:,} clusters for {vectors:,} views, each view's own distance from its centre spares "
+    f"save {100 * trained['skipped_by_products']:.0f} % of the pairs, but computing it is the very work to be saved. "
+    f"With {best['clusters']:,} clusters for {vectors:,} views, each view's own distance from its centre saves "
     f"{100 * best['skipped_by_distance']:.0f} %, the radius alone {100 * best['skipped_by_radius']:.0f} %; with the "
-    f"products of the centres, {100 * left:.0f} % of the work is left. ({bounds['about']})"
+    f"products of the centres included, {100 * left:.0f} % of the work remains. ({bounds['about']})"
 )
 
 # %% [markdown]
-# Does it get better as a gallery grows? The same with parts of this one, drawn at random, each with the number of
-# clusters that leaves it the least work:
+# Does the saving grow with the gallery? The table repeats the measurement with random parts of this gallery, each with
+# the number of clusters that leaves the least work:
 
 # %%
 grown = pd.DataFrame(trained["grown"])
@@ -217,20 +218,22 @@ grown.assign(left=100 * grown.left)[["shapes", "clusters", "left"]].round(1).ren
 # %%
 first, last = grown.left.iloc[0], grown.left.iloc[-1]
 Markdown(
-    f"From {grown.shapes.min()} to {grown.shapes.max()} shapes the share that is left goes from {100 * first:.0f} to "
-    f"{100 * last:.0f} %. Larger galleries of trained vectors were not at hand, so **where this ends is not known**."
+    f"From {grown.shapes.min()} to {grown.shapes.max()} shapes, the remaining share of the work changes from "
+    f"{100 * first:.0f} to {100 * last:.0f} %. Larger galleries of trained vectors were not at hand, so **its limit is "
+    "not known**."
 )
 
 # %% [markdown]
-# At this size that is no win. The part that is left would be read here and there instead of in a row, a batch needs
-# the union of what its queries need, and the tenth best score is not known from the start. In 128 dimensions a view is
-# far from the centre of its cluster compared with how far good scores lie above bad ones. So the library has no such
-# index; this answer is what remains of the attempt (`tools/measure/measure_bounds.py`). With a trained model's vectors
-# of tens of thousands of shapes it is worth asking again.
+# At this size it does not pay. The remaining part would be read in scattered pieces instead of in sequence, a batch
+# needs the union of what its queries need, and the tenth best score is not known from the start. In 128 dimensions the
+# distance of a view from the centre of its cluster is large compared with the gap between good scores and bad ones. So
+# the library has no such index; `tools/measure/measure_bounds.py` repeats this measurement. It is worth repeating with
+# a trained model's vectors of tens of thousands of shapes.
 #
 # ## Training
 #
-# A step draws a batch, augments it on the device, embeds, compares, and goes back. How much of it is waiting for data?
+# A step draws a batch, augments it on the device, embeds it, computes the loss, and backpropagates. How much of its
+# time is waiting for data?
 
 # %%
 steps = pd.DataFrame([
@@ -248,8 +251,8 @@ print(made_on("steps"))
 steps.round(4)
 
 # %% [markdown]
-# The pictures of the paper's batch, prepared as one batch here and one after the other with PIL as the released loader
-# does it, without the colour transfer, with the same threads and in turns:
+# The pictures of the paper's batch are prepared in two ways: as one batch here, and one after the other with PIL as in
+# the released loader. Neither includes the colour transfer; both use the same threads and run in turns:
 
 # %%
 pipelines = bench["pipelines"]
@@ -257,15 +260,15 @@ here, released = (median(pipelines["seconds"][name]) for name in ("here", "relea
 Markdown(
     f"{pipelines['photos']} photos and {pipelines['views']} views of {pipelines['size']} px: {1e3 * here:.0f} ms here, "
     f"{1e3 * released:.0f} ms with PIL. **On a CPU the released way is {here / released:.1f} times as fast**: it "
-    "resizes whole numbers, while a batch is resampled by dense matrices. Those run wherever the batch lies; on a GPU "
-    "no picture has to be brought there. That was not measured: no GPU was at hand."
+    "resizes integers, while this library resamples a batch with dense matrices. These run on the batch's own device; "
+    "on a GPU no picture has to be copied there. That was not measured: no GPU was at hand."
 )
 
 # %% [markdown]
 # ### What a step needs, counted
 #
-# Operations forward and backward; memory for what is kept from forward to backward in float32, and for weights,
-# gradients and Adam's moments. Counted without running the step:
+# The table counts, without running the step, the operations of the forward and the backward pass, the memory of the
+# activations that are kept for the backward pass in float32, and the memory of weights, gradients and Adam's moments:
 
 # %%
 cost = pd.DataFrame({name: step_cost(profile(name)) for name in ("demo", "photos", "paper")}).T
@@ -274,7 +277,7 @@ cost.assign(operations=cost.operations / 1e9, activations=cost.activations / 1e9
 ).round(2)
 
 # %% [markdown]
-# **An estimate, nothing measured:** GPU hours of the whole paper profile, if a device reaches a third of the rate that
+# **An estimate, not a measurement:** GPU hours of the whole paper profile, if a device reaches a third of the rate that
 # its data sheet promises for dense products. The rows in bf16 hold for `train.precision=bf16`; the profile itself
 # computes in fp32.
 
@@ -285,14 +288,14 @@ hours = {name: total / (rate / 3) / 3600 for name, rate in SHEETS.items()}
 pd.Series(hours, name="hours, estimated").round(1).to_frame()
 
 # %% [markdown]
-# On a GPU a thread gives the device the next batch's input, on a stream of its own, while the step computes; nothing
-# reads a value back but the loss where it is logged. `cmic train --compile` lets `torch.compile` fuse the step.
-# `python tools/measure/profile_step.py --profile paper` prints where a step's time goes on your device, and on a GPU
-# how often the host waits for it. **On a GPU none of this has been run yet.**
+# On a GPU a thread copies the next batch's input to the device, on its own stream, while the step computes; only the
+# loss is read back, and only when it is logged. `cmic train --compile` lets `torch.compile` fuse the step. `python
+# tools/measure/profile_step.py --profile paper` prints where a step's time goes on your device, and on a GPU how often
+# the host waits for it. **None of this has been run on a GPU yet.**
 #
 # ### Several processes
 #
-# The same global batch, by one process and by two, on one machine of two cores (ResNet-18, 64 px):
+# The same global batch, trained by one process and by two, on one machine with two cores (ResNet-18, 64 px):
 
 # %%
 pd.DataFrame([
@@ -302,8 +305,8 @@ pd.DataFrame([
 
 # %% [markdown]
 # Two processes on two cores are slower than one with two threads: each draws and augments the whole batch, and they
-# talk. They pay where each has a device of its own. `cmic train`, `cmic evaluate` and `cmic index` run under torchrun,
-# which takes `--run` for an option of its own, so write `-r`:
+# exchange data. They pay off where each has its own device. `cmic train`, `cmic evaluate` and `cmic index` run under
+# torchrun, which interprets `--run` as an option of its own, so write `-r`:
 #
 # ```
 # torchrun --nproc-per-node=8 -m cmiclib.cli train --profile paper --benchmark DIR --output RUN
@@ -312,16 +315,16 @@ pd.DataFrame([
 # torchrun --nproc-per-node=8 -m cmiclib.cli evaluate -r RUN --benchmark DIR
 # ```
 #
-# All machines need the benchmark and the run folder by the same paths; only the first process writes. More than one
+# All machines need the benchmark and the run folder under the same paths; only the first process writes. More than one
 # machine was not tried here.
 
 # %% [markdown]
 # ## Preparation
 #
-# Rendering, sampling and voxelising one shape takes no more than its file, so shapes are spread over processes, or over
-# a Dask cluster with `CMIC_SCHEDULER=tcp://HOST:8786 cmic prepare …` (`.venv/bin/pip install -e '.[cluster]'`). A mesh
-# that cannot be used costs that mesh: with `--allow-missing` it stands in `left_out.txt` beside the benchmark, with the
-# reason; what is done stays done.
+# Rendering, sampling and voxelising a shape need only the shape's file, so shapes are spread over processes, or over a
+# Dask cluster with `CMIC_SCHEDULER=tcp://HOST:8786 cmic prepare …` (`.venv/bin/pip install -e '.[cluster]'`). With
+# `--allow-missing` an unusable mesh is skipped; `left_out.txt` beside the benchmark lists it with the reason. Finished
+# shapes are kept.
 
 # %%
 done = bench.get("preparation")
@@ -331,11 +334,11 @@ Markdown(
     f"processes ({made_on('preparation')}). Extrapolated, 50,000 such shapes would take "
     f"{50_000 * each / 3600:.1f} hours."
     if done
-    else "What a shape costs was **not run**: `python tools/measure/bench.py preparation` measures 300 of them."
+    else "The cost of a shape was **not measured**: `python tools/measure/bench.py preparation` measures 300 of them."
 )
 
 # %% [markdown]
 # ## Try it
 #
-# `make bench` measures your machine into `outputs/bench.json`. Read that file above instead of the stored one: which
-# of the two limits does your machine come closer to, and from how many queries on do products take longer than reading?
+# `make bench` measures your machine into `outputs/bench.json`. Load that file above instead of the stored one: which of
+# the two limits does your machine come closer to, and from how many queries on do products take longer than reading?
