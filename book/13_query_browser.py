@@ -11,13 +11,13 @@
 # %% [markdown]
 # # The query browser
 #
-# People believe what they can try. Here you choose a photo and see which shapes the model finds, with what score, which
-# of their views it looked at, the shapes themselves in three dimensions, and where the photo lies on the map of the
+# People believe what they can try. Here you choose a photo and see which shapes the model finds, with which scores;
+# which of their views counted; the shapes themselves in three dimensions; and where the photo lies on the map of the
 # chapter [The common space](09_embedding.ipynb).
 #
 # The first browser below was computed beforehand, so it works in the report without a kernel and without a network. The
-# second one is live: it takes your own photos, boxes and masks. Both need the index that the chapter
-# [Evaluation](07_evaluation.ipynb) made of the trained model.
+# second one is live: it accepts your own photos, boxes and masks. Both need the index that the chapter
+# [Evaluation](07_evaluation.ipynb) built with the trained model.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
@@ -46,12 +46,12 @@ retriever = Retriever(index, chapter.benchmark)
 # %% [markdown]
 # ## Some test photos
 #
-# Which photos stand here is a rule, not taste: one photo of each shape (the first by name; the second, too, where there
-# are too few shapes), sorted by the margin between the own shape and the best other one, and from that order evenly
-# spaced ones, from the surest success to the worst failure. Each shape counts once, so photos of unseen shapes are
-# rarer here than among all test photos, and fewer fail.
+# The photos were selected by a rule, not by hand: one photo of each shape (the first by name; the second as well if
+# there are too few shapes), sorted by the margin between the own shape and the best other one; from that order the rule
+# takes evenly spaced photos, from the surest success to the worst failure. Each shape counts once, so photos of unseen
+# shapes are rarer here than among all test photos, and fewer fail.
 #
-# Choose a photo, then a shape of its ranking. A tick and a frame mark the right shape; the bar below a view says how
+# Choose a photo, then a shape of its ranking. A tick and a frame mark the right shape; the bar below a view shows how
 # much that view counted.
 
 # %%
@@ -66,7 +66,7 @@ Markdown(f"The first shape is right for {right['these photos']} of these and {ri
 # %% [markdown]
 # ## The same ranking on the command line
 #
-# What the browser shows is what `cmic search` prints, because both ask the same index with the same stored crop:
+# The browser shows what `cmic search` prints, because both query the same index with the same stored crop:
 
 # %%
 example = retriever.answer(retriever.stored(int(chosen.row.iloc[0])))
@@ -80,44 +80,44 @@ pd.DataFrame(example.record()["results"])[["rank", "shape_id", "category", "scor
 # %% [markdown]
 # ## Live, with your own photos
 #
-# Under "Your photo" send a photo and, if you have one, its mask; without one the object is cut out by the classical
-# method GrabCut, started from the box or from the photo's border, and the browser says so. Photos are decoded within
-# limits and never kept. `make app` opens the same browser without a notebook: with your newest run, or before any
-# training with the model that comes with the repository.
+# Under "Your photo" upload a photo and, if you have one, its mask. Without a mask, the classical method GrabCut cuts
+# the object out, starting from the box or from the photo's border, and the browser says so. Photos are decoded within
+# limits and never kept. `make app` opens the same browser without a notebook: with your newest run or, before any
+# training, with the model that comes with the repository.
 
 # %%
 browser = QueryBrowser(index, chapter.benchmark, vectors=retriever.vectors, atlas=retriever.atlas)
-browser if chapter.live else Markdown("Open this chapter with `make lab`: the live browser stands here then.")
+browser if chapter.live else Markdown("Open this chapter with `make lab` to see the live browser here.")
 
 # %% [markdown]
-# In JupyterLab:
+# The live browser in JupyterLab:
 #
 # ![The live browser in JupyterLab: fields at the left, the photo with its mask's outline below them; at the right eight
 # shapes with scores, the twelve views of the first with their weights, and its 3D model](_static/browser-lab.png)
 #
-# As an app, `make app`:
+# The same browser as an app, with `make app`:
 #
 # ![The same browser filling a window of its own; a line above it says which model and which gallery it
 # searches](_static/browser-app.png)
 #
-# And the browser of this page, without a kernel:
+# The browser of this page, which needs no kernel:
 #
 # ![Twenty-four small photos to choose from; below them the chosen photo, the five shapes found for it, and the views of
 # the first](_static/browser-static.png)
 #
-# The pictures show the shipped, synthetic photos and models, whose authors and licences stand in
+# The pictures show the shipped, synthetic photos and models; their authors and licences are listed in
 # `data/sweethome/ATTRIBUTION.csv`.
 
 # %% [markdown]
 # ## How long an answer takes
 #
-# The table has a limit for each kind, on two cores and at the demo's scale. Measured was the live browser, from the
-# choice until ranking, views, 3D model and map stand in the widget; a photo that is sent has no mask, so decoding and
-# GrabCut are in its time.
+# The table gives a limit for each kind of photo, on two cores and at the demo's scale. The times are those of the live
+# browser, from the choice of a photo until ranking, views, 3D model and map are in the widget. An uploaded photo has no
+# mask, so its time includes decoding and GrabCut.
 
 # %%
 times = read_results(chapter.root / "data/results/browser.json")  # written by tools/measure/measure_browser.py
-kinds = pd.DataFrame({"a stored photo": times["stored"], "a photo sent": times["upload"]}).T
+kinds = pd.DataFrame({"a stored photo": times["stored"], "an uploaded photo": times["upload"]}).T
 kinds = kinds.assign(slowest=kinds.seconds.map(max), answers=kinds.seconds.map(len))
 kinds[["median", "slowest", "limit", "answers"]].rename_axis("seconds to an answer")
 
@@ -125,11 +125,11 @@ kinds[["median", "slowest", "limit", "answers"]].rename_axis("seconds to an answ
 made, about = times["environment"], times["measured"]
 Markdown(
     f"Gallery of {about['shapes']} shapes, {made['date']}, {made['processor']}, {made['cores']} cores, "
-    f"{about['threads']} threads, accelerator: {made['accelerator']}. A photo that was sent had "
+    f"{about['threads']} threads, accelerator: {made['accelerator']}. The uploaded photos had "
     f"{times['upload']['pixels'][0]} × {times['upload']['pixels'][1]} pixels."
 )
 
 # %% [markdown]
 # ## Try it
 #
-# Mirror a photo, or take its mask away, and watch the margin: how much of the model's certainty comes from the outline?
+# Mirror a photo, or remove its mask, and watch the margin: how much of the model's certainty comes from the outline?
