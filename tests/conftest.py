@@ -1,39 +1,45 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share.
+
+What is heavy is imported where it is used: xdist's coordinator reads this file before it starts its workers.
+"""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch
-import trimesh
 
-from cmiclib import geometry
-from cmiclib.benchmark import Benchmark
-from cmiclib.benchmark.writer import BenchmarkWriter
-from cmiclib.browser.retriever import Retriever
-from cmiclib.config import Config
-from cmiclib.geometry.render import render_views
-from cmiclib.index import ShapeIndex
-from cmiclib.model import CMIC
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+    from cmiclib.benchmark import Benchmark
+    from cmiclib.browser.retriever import Retriever
+    from cmiclib.index import ShapeIndex
 
 SIZE = 32
-_PRIMITIVES = {
-    "box/flat": ("box", trimesh.creation.box((2, 0.4, 1))),
-    "box/tall": ("box", trimesh.creation.box((0.5, 2, 0.8))),
-    "box/cube": ("box", trimesh.creation.box((1, 1, 1.2))),
-    "round/cone": ("round", trimesh.creation.cone(1, 2, sections=17)),
-    "round/tube": ("round", trimesh.creation.cylinder(0.4, 2, sections=17)),
-    "round/ring": ("round", trimesh.creation.torus(1, 0.3, 13, 7)),
-    "odd/corner": ("odd", trimesh.util.concatenate(
-        [trimesh.creation.box((2, 0.3, 0.3)),
-         trimesh.creation.box((0.3, 1.5, 0.3)).apply_translation((0.85, 0.7, 0))]
-    )),
-    "odd/corner-long": ("odd", trimesh.util.concatenate(
-        [trimesh.creation.box((2, 0.3, 0.3)),
-         trimesh.creation.box((0.3, 2.5, 0.3)).apply_translation((0.85, 1.2, 0))]
-    )),
-}  # fmt: skip
+
+
+def _primitives() -> dict[str, tuple[str, Trimesh]]:
+    import trimesh
+
+    return {
+        "box/flat": ("box", trimesh.creation.box((2, 0.4, 1))),
+        "box/tall": ("box", trimesh.creation.box((0.5, 2, 0.8))),
+        "box/cube": ("box", trimesh.creation.box((1, 1, 1.2))),
+        "round/cone": ("round", trimesh.creation.cone(1, 2, sections=17)),
+        "round/tube": ("round", trimesh.creation.cylinder(0.4, 2, sections=17)),
+        "round/ring": ("round", trimesh.creation.torus(1, 0.3, 13, 7)),
+        "odd/corner": ("odd", trimesh.util.concatenate(
+            [trimesh.creation.box((2, 0.3, 0.3)),
+             trimesh.creation.box((0.3, 1.5, 0.3)).apply_translation((0.85, 0.7, 0))]
+        )),
+        "odd/corner-long": ("odd", trimesh.util.concatenate(
+            [trimesh.creation.box((2, 0.3, 0.3)),
+             trimesh.creation.box((0.3, 2.5, 0.3)).apply_translation((0.85, 1.2, 0))]
+        )),
+    }  # fmt: skip
 
 
 def write_tiny_benchmark(path: Path, photos: int = 6) -> Benchmark:
@@ -42,10 +48,16 @@ def write_tiny_benchmark(path: Path, photos: int = 6) -> Benchmark:
     Photo k of a seen shape is test (k = 2), val (k = 3) or train; of an unseen one test (even) or val (odd).
     A photo is a coloured view on a coloured background, jittered, with its mask. "round/ring" is a distractor.
     """
+    import numpy as np
+
+    from cmiclib import geometry
+    from cmiclib.benchmark.writer import BenchmarkWriter
+    from cmiclib.geometry.render import render_views
+
     rng = np.random.default_rng(0)
     writer = BenchmarkWriter(path, name="tiny", source="trimesh primitives", licence="CC0-1.0", size=SIZE)
     photographed = []
-    for shape_id, (category, primitive) in _PRIMITIVES.items():
+    for shape_id, (category, primitive) in _primitives().items():
         mesh = geometry.normalise(primitive)
         views = render_views(mesh, SIZE)
         group = "odd/corner" if category == "odd" else shape_id
@@ -97,6 +109,12 @@ UNTRAINED = {
 @pytest.fixture(scope="session")
 def index(tiny_benchmark: Benchmark) -> ShapeIndex:
     """An index of the tiny benchmark's gallery, of an untrained model."""
+    import torch
+
+    from cmiclib.config import Config
+    from cmiclib.index import ShapeIndex
+    from cmiclib.model import CMIC
+
     torch.manual_seed(0)
     config = Config.model_validate(UNTRAINED)
     return ShapeIndex.build(CMIC(config.model), tiny_benchmark, config)
@@ -105,4 +123,6 @@ def index(tiny_benchmark: Benchmark) -> ShapeIndex:
 @pytest.fixture(scope="session")
 def retriever(index: ShapeIndex, tiny_benchmark: Benchmark) -> Retriever:
     """The browser's core over the tiny benchmark."""
+    from cmiclib.browser.retriever import Retriever
+
     return Retriever(index, tiny_benchmark)

@@ -94,6 +94,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started.process.wait(60)
 
 
+@pytest.fixture(scope="module")
+def kernel(server: Server) -> str:
+    """One visitor's kernel for all tests that need one; it stays to the end."""
+    return server.visit()
+
+
 UP = ["../" * 12, quote("../", safe="") * 12, "..%2f" * 12, "%2e%2e/" * 12, "..\\" * 12, "/"]
 VOILA = ("files", "static", "templates", "templates/lab/static", "labextensions", "api/themes")
 BELOW = ["/", "/files/", "/static/", "/nbextensions/", "/api/contents/", *(f"/voila/{part}/" for part in VOILA)]
@@ -132,8 +138,8 @@ def message(kind: str, content: dict) -> str:
     return json.dumps(parts | {"channel": "shell"})
 
 
-def test_a_visitor_cannot_send_code(server: Server) -> None:
-    written, kernel = server.folder / "written-by-a-visitor", server.visit()
+def test_a_visitor_cannot_send_code(server: Server, kernel: str) -> None:
+    written = server.folder / "written-by-a-visitor"
     code = f"open({str(written)!r}, 'w')"
 
     async def attempt() -> list[str]:
@@ -151,24 +157,19 @@ def test_a_visitor_cannot_send_code(server: Server) -> None:
 
     assert not {"execute_reply", "execute_input", "complete_reply", "inspect_reply"} & set(asyncio.run(attempt()))
     assert not written.exists()
-    server.leave(kernel)
 
 
-def test_pages_and_names_from_elsewhere_are_refused(server: Server) -> None:
+def test_pages_and_names_from_elsewhere_are_refused(server: Server, kernel: str) -> None:
     assert server.ask("/", host="attacker.example")[0] == 403
-    kernel = server.visit()
 
     async def attempt() -> None:
         await server.connect(kernel, headers={"Origin": "http://attacker.example"})
 
     with pytest.raises(HTTPClientError, match="403"):
         asyncio.run(attempt())
-    server.leave(kernel)
 
 
-def test_a_message_larger_than_an_upload_ends_the_connection(server: Server) -> None:
-    kernel = server.visit()
-
+def test_a_message_larger_than_an_upload_ends_the_connection(server: Server, kernel: str) -> None:
     async def attempt() -> object:
         connection = await server.connect(kernel)
         with suppress(WebSocketClosedError):  # while it is still being sent
@@ -178,17 +179,15 @@ def test_a_message_larger_than_an_upload_ends_the_connection(server: Server) -> 
         return answer
 
     assert asyncio.run(attempt()) is None
-    server.leave(kernel)
 
 
-def test_so_many_visitors_and_no_more(server: Server) -> None:
-    first, second = server.visit(), server.visit()
-    assert first != second
+def test_two_visitors_and_no_more_until_one_leaves(server: Server, kernel: str) -> None:
+    second = server.visit()
+    assert second != kernel
     status, text = server.ask("/")
     assert status == 503 and "Traceback" not in text
-    server.leave(first)
-    server.leave(server.visit())
     server.leave(second)
+    server.leave(server.visit())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no second loopback address")
