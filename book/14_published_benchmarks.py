@@ -11,11 +11,11 @@
 # %% [markdown]
 # # Published benchmarks and your own folder
 #
-# The shipped benchmark is for trying things out. This chapter says how to get the benchmarks that papers report, what
-# to type for each, and what was run here. Then it turns an ordinary folder of meshes and photos into a benchmark and
-# searches it, with and without a mask of the object.
+# The shipped benchmark is for trying things out. This chapter says how to get the benchmarks that papers report, which
+# commands prepare each, and what was run here. Then it turns an ordinary folder of meshes and photos into a benchmark
+# and searches it, with and without a mask of the object. It ends with results on real photographs.
 #
-# It needs a trained model, and makes everything else in a temporary folder.
+# It needs a trained model, and creates everything else in a temporary folder.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
@@ -49,19 +49,19 @@ chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 # %% [markdown]
 # ## The published benchmarks
 #
-# None of them is shipped with this repository, and each has terms of its own: read them where you get the data.
+# This repository ships none of them, and each has its own terms: read them where you get the data.
 #
-# | benchmark | what to get, by the name of its project | licence, as known here |
+# | benchmark | what to get, by project name | licence, as far as we know |
 # |---|---|---|
 # | Pix3D | the archive of *Pix3D* {cite:p}`sun2018pix3d`: photos, masks, models, `pix3d.json` | CC BY 4.0 |
 # | Stanford Cars 3D | photos of *Stanford Cars*, poses of *StanfordCars3D*, models of *ShapeNetCore* v1 | research |
 # | Comp Cars 3D | photos of *CompCars*, poses of *CompCars3D*, models of *ShapeNetCore* v1 | research |
 # | ShapeNet | *ShapeNetCore* v1 or v2, after registration; a gallery without photos | research, education |
 #
-# The poses of both car sets are those of Wang et al. (2018); research means that commercial use is excluded.
-# Pix3D's licence covers what its authors made; photos and models in it belong to others.
+# The poses of both car sets are those of Wang et al. (2018); "research" means that commercial use is excluded. Pix3D's
+# licence covers what its authors made; the photos and models in it belong to others.
 #
-# One command brings each into the prepared format, and from there on all are alike:
+# One command converts each of them to the prepared format; after that all are used alike:
 #
 # ```
 # cmic prepare pix3d          --input data/raw/pix3d      --output data/prepared/pix3d --categories paper
@@ -74,16 +74,15 @@ chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 # cmic evaluate --benchmark data/prepared/pix3d --run outputs/pix3d --mode shapenet --gallery data/prepared/shapenet4
 # ```
 #
-# `--categories paper` takes bed, chair, sofa and table, as CMIC does; without it all nine are taken. The authors' lists
-# come inside their archive (`cmic prepare release` reads it); for the official Pix3D the split is this project's own
-# (`data/splits`).
+# `--categories paper` takes bed, chair, sofa and table, as CMIC does; without it all nine categories are taken. The
+# authors' split lists come inside their archive (`cmic prepare release` reads it); for the official Pix3D the split is
+# this project's own (`data/splits`).
 #
-# `cmic prepare SOURCE --help` lists what each needs; every command stops with one message that names all files that are
-# missing. `make reproduce PROFILE=paper BENCHMARK=data/prepared/pix3d` writes this whole report for such a benchmark.
+# `cmic prepare SOURCE --help` lists what each source needs; a command stops with one message that names all missing
+# files. `make reproduce PROFILE=paper BENCHMARK=data/prepared/pix3d` writes this whole report for such a benchmark.
 #
-# What was run here? The table looks for prepared benchmarks in `data/prepared`, and for measured figures in the folder
-# of results. The published figures of CMIC are second-hand; [Evaluation](07_evaluation.ipynb) says where they come
-# from.
+# What was run here? The code looks for prepared benchmarks in `data/prepared`, and for measured results in the output
+# folder. The published figures of CMIC are second-hand; [Evaluation](07_evaluation.ipynb) says where they come from.
 
 # %%
 titles = {"pix3d": "Pix3D", "stanfordcars": "Stanford Cars", "compcars": "Comp Cars", "shapenet": "ShapeNet"}
@@ -116,13 +115,13 @@ Markdown(
 # %% [markdown]
 # ## Your own folder
 #
-# All that is needed is a folder of meshes: OBJ, GLB, PLY, STL or OFF, in any depth. A mesh's path is its id, the first
-# folder its category. Photos are optional; where there are some, a folder for each shape holds them, and a second tree
-# of the same names holds masks.
+# All you need is a folder of meshes: OBJ, GLB, PLY, STL or OFF, in subfolders of any depth. A mesh's path is its id,
+# its first folder is its category. Photos are optional: if you have some, put them in one folder per shape; a second
+# folder tree with the same names holds the masks.
 #
-# Here such a folder is made of some shapes of the shipped benchmark, taken at even distances from all that have test
-# photos. The meshes are the simplified ones of the viewer, so their views are not quite those of the benchmark. The
-# photos are squares that are cut around the object already.
+# The code builds such a folder from some shapes of the shipped benchmark, chosen at even intervals from all shapes that
+# have test photos. The meshes are the simplified ones of the viewer, so their views differ slightly from those of the
+# benchmark. The photos are already cropped to squares around the object.
 
 # %%
 shipped = open_benchmark(chapter.root, "sweethome", PROFILE)
@@ -150,11 +149,10 @@ for row, shape_id in photos.shape_id.items():
     write(root / "masks" / shape_id / f"{row}.png", np.where(mask > 127, 255, 0).astype(np.uint8))
 
 # %% [markdown]
-# One call prepares it; on the command line it is
-# `cmic prepare folder --input meshes --photos photos --masks masks --output own --test 1 --val 0`.
-# With meshes that stand on another axis, add `--up +z --front -y`; without folders for categories, a table
-# (`--categories`); without masks, `--auto-mask`. Broken meshes, photos of unknown shapes and masks of another size are
-# all listed in one message.
+# One call prepares the folder; on the command line it is `cmic prepare folder --input meshes --photos photos --masks
+# masks --output own --test 1 --val 0`. If the meshes have another up or front axis, add `--up +z --front -y`; without
+# folders for categories, give a table (`--categories`); without masks, add `--auto-mask`. One message lists all broken
+# meshes, photos of unknown shapes and masks of another size.
 
 # %%
 own, _ = prepare_folder(
@@ -165,7 +163,7 @@ counted = ", ".join(f"{count} {category}" for category, count in own.shapes.cate
 Markdown(f"{len(own.shapes)} shapes ({counted}) and {len(own.queries)} photos.")
 
 # %% [markdown]
-# Then the shapes are embedded once, with the model that this report trained (`cmic index`).
+# Then the model that this report trained embeds the shapes once (`cmic index`).
 
 # %%
 index = ShapeIndex.build(chapter.run.model(), own, chapter.run.config)
@@ -173,13 +171,13 @@ index = ShapeIndex.build(chapter.run.model(), own, chapter.run.config)
 # %% [markdown]
 # ## What marks the object
 #
-# A photo can be searched in four ways: with a mask, with a box, or with neither; then either a mask is looked for or
-# the photo is taken as it is. The automatic mask is GrabCut's: colours outside a box, or along the photo's border,
-# count as background. It knows nothing of furniture, so it fails where object and ground have the same colours; where
-# it finds next to nothing or everything, the box itself is taken, and the answer says so.
+# A photo can be searched in four ways: with a mask; with a box; or with neither, where either the library looks for a
+# mask or the photo is used as it is. The automatic mask comes from GrabCut: colours outside a box, or along the photo's
+# border, count as background. GrabCut knows nothing of furniture, so it fails where object and background have the same
+# colours. If it finds almost nothing or almost everything, the box itself is used, and the answer says so.
 #
 # The model was trained with masks. How much does it lose without a good one? Every photo is searched in all four ways;
-# its box is that of the true mask.
+# the box is that of the true mask.
 
 
 # %%
@@ -215,14 +213,16 @@ automatic = queries[["box", "photo alone"]]
 ious = automatic.apply(lambda column: [overlap(q, mask) for q, (_, mask) in zip(column, files, strict=True)])
 given_up = automatic.map(lambda query: not query.how.startswith("automatic")).sum()
 Markdown(
-    f"Of {len(queries)} photos against {len(index)} shapes (chance: {100 / len(index):.0f} %). Overlap (IoU) of the "
-    f"automatic mask with the true one, mean: {ious['box'].mean():.2f} from the box, {ious['photo alone'].mean():.2f} "
-    f"from the photo alone. It was given up for {given_up['box']} and {given_up['photo alone']} photos."
+    f"{len(queries)} photos, {len(index)} shapes (Top-1 by chance: {100 / len(index):.0f} %). Mean overlap (IoU) of "
+    f"the automatic mask with the true one: {ious['box'].mean():.2f} from the box, "
+    f"{ious['photo alone'].mean():.2f} from the photo alone. GrabCut gave up on {given_up['box']} and "
+    f"{given_up['photo alone']} photos."
 )
 
 # %% [markdown]
-# One photo in all four ways: the one whose automatic mask has the median overlap, so neither a good nor a bad case. The
-# red line is the mask, where one was used; then the photo's own shape and the first five found.
+# The figure shows one photo in all four ways: the one whose automatic mask has the median overlap, so neither a good
+# nor a bad case. The orange line is the mask, where one was used; then follow the photo's own shape and the first five
+# found.
 
 # %%
 median = ious["photo alone"].to_numpy().argsort()[len(ious) // 2]
@@ -243,7 +243,8 @@ figures.retrieval_rows(
 Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way, query in asked.items()))
 
 # %% [markdown]
-# The same on the command line, with the mask that was used as a file, so that you can correct it and search again:
+# The commands below do the same. The first search saves the mask that it used, so that you can correct it and search
+# again:
 #
 # ```
 # cmic index  --run RUN --benchmark own --output own.index
@@ -252,24 +253,25 @@ Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way
 # cmic search photo.jpg --index own.index --mask mask.png
 # ```
 #
-# Photos can also be measured against shapes that are prepared already:
-# `cmic prepare folder --queries crops.json --gallery data/prepared/pix3d --output crops --auto-mask`.
+# Photos can also be searched against shapes that are already prepared: `cmic prepare folder --queries crops.json
+# --gallery data/prepared/pix3d --output crops --auto-mask`.
 #
 # ## Real photographs
 #
-# Pix3D's shapes can be photographed by the renderer of this library (`cmic prepare synthetic`): random materials and
-# light, objects laid on surfaces that face upwards, frames that cut the object off, cameras as in Pix3D's annotation. A
-# model that has seen nothing but such pictures is asked about real photos, over the whole gallery. Its weights are in
-# the repository, `data/weights/pix3d-synthetic`, with the commands that repeat it. The photos belong to others and are
-# for research, so this chapter does not measure them; it shows what `tools/measure/measure_real_photos.py` stored.
+# The renderer of this library can photograph Pix3D's shapes (`cmic prepare synthetic`): with random materials and
+# light, on surfaces that face upwards, in frames that cut the object off, with cameras as in Pix3D's annotation. A
+# model that was trained on such pictures only is tested on real photos, over the whole gallery. The repository contains
+# its weights, `data/weights/pix3d-synthetic`, and the commands that reproduce it. The photos belong to others and are
+# for research only, so this chapter does not measure them; it shows what `tools/measure/measure_real_photos.py` stored.
 #
-# A **CAD mask** is an oracle: it is the true model's silhouette in the true pose, so a part of the answer. An
-# **automatic mask** is what anybody can have, and **no mask** is the photo as it is. The photos with CAD masks are
-# another and smaller set than the other two rows' crops, so the effect of a mask is seen between those two only. Photos
-# were halved by the picture that they were cut from: what was chosen with real photos was chosen with one half, and the
-# other is reported. It was read twice with the same weights: when this library still computed in bfloat16 on CPUs that
-# can, and in fp32, which stands here. Intervals are resampled by shape; "untrained" is the same network with ImageNet's
-# weights alone, cut-out photo against the nearest view.
+# A **CAD mask** is an oracle: it is the true model's silhouette in the true pose, and so a part of the answer. An
+# **automatic mask** is available to anybody, and **no mask** means the photo as it is. The photos with CAD masks are a
+# different and smaller set than the crops of the other two rows, so only those two rows show the effect of a mask. The
+# photos were split into two halves by the picture that they were cut from: choices on real photos used one half, and
+# the table reports the other. The reported half was read twice with the same weights: once when this library still
+# computed in bfloat16 on CPUs that support it, and once in fp32, which the table shows. Intervals are resampled by
+# shape; "untrained" is the same network with ImageNet's weights alone, which compares the cut-out photo with the
+# nearest view.
 
 # %%
 stored = chapter.root / "data/results/real_photos.json"
@@ -285,8 +287,8 @@ if real is not None:
     display(figures.result_points(real))
 
 # %% [markdown]
-# Where an automatic mask loses against none, it cuts off too much or too little, and the model trusts it. Ask with
-# `cmic search --no-mask` then, or correct the mask by hand.
+# Where an automatic mask does worse than none, it cuts off too much or too little, and the model trusts it. In that
+# case search with `cmic search --no-mask`, or correct the mask by hand.
 
 # %%
 if real is not None:
@@ -298,8 +300,8 @@ if real is not None:
 # %% [markdown]
 # ### Where it fails
 #
-# Photos with the CAD mask whose own shape did not come first. Many shapes have siblings, of another width or with
-# another number of seats, and some tables of different series look alike from most sides.
+# The table lists the photos with a CAD mask whose own shape did not come first. Many shapes have siblings with another
+# width or another number of seats, and some tables of different series look alike from most sides.
 
 # %%
 wrong = failure_table(on_photos, "CAD mask")
@@ -307,15 +309,15 @@ Markdown("**Not run.**") if real is None else wrong.set_index("photo")
 
 # %%
 own, found = (wrong[name].str.split("/").str[0] for name in ("own shape", "found first"))
-close = f"{(wrong['rank'] == 2).sum()} times the own shape is second"
-Markdown("" if real is None else f"{len(wrong)} photos: {close}, {(own == found).sum()} times the category is right.")
+close = f"for {(wrong['rank'] == 2).sum()} the own shape is second"
+Markdown("" if real is None else f"{len(wrong)} photos: {close}, for {(own == found).sum()} the category is right.")
 
 # %% [markdown]
-# ### What each ingredient gave
+# ### What each ingredient contributed
 #
-# Short trainings with one thing changed, judged on the half that was chosen with. They see smaller pictures and far
-# fewer steps than the weights above, so they say what helps at the beginning. An interval that holds 0 says that this
-# many photos cannot tell; it is over shapes, and another seed could lie elsewhere.
+# These are short trainings with one thing changed, evaluated on the half that was used for choices. They use smaller
+# pictures and far fewer steps than the weights above, so they show what helps at the beginning. If an interval contains
+# 0, this number of photos cannot decide; the interval is over shapes, and another seed could give a result outside it.
 
 # %%
 file = chapter.root / "data/results/ingredients.json"
@@ -339,5 +341,5 @@ pd.concat(sides, axis=1).round(1).rename_axis("Top-1, per cent") if sides else N
 # %% [markdown]
 # ## Try it
 #
-# Put five meshes and a photo of your own into a folder, and run the commands above. Is the right one first? If not,
-# save the automatic mask, correct it in any painting program, and search again with `--mask`: is it the mask's fault?
+# Put five meshes and a photo of your own into a folder, and run the commands above. Is the right shape first? If not,
+# save the automatic mask, correct it in any painting program, and search again with `--mask`: was the mask the cause?

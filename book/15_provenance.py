@@ -13,10 +13,11 @@
 # %% [markdown]
 # # Provenance
 #
-# Where this report's numbers come from: which machine, which versions, which data and code, by hash, how long each
-# chapter took, and what was random. Then how to repeat it and how to find out whether your result agrees.
+# This chapter says where this report's numbers come from: which machine, which versions, which data and code (by hash),
+# how long each chapter took, and what was random. Then it says how to repeat the report and how to check whether your
+# result agrees.
 #
-# It needs the record that `make reproduce` keeps in `outputs/<profile>/provenance.json`.
+# It needs the record that `make reproduce` writes to `outputs/<profile>/provenance.json`.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
@@ -42,10 +43,10 @@ Markdown(
 # %% [markdown]
 # ## Time per chapter
 #
-# In running order. A chapter runs again only when something it depends on changed: its script, the library, the
-# configuration, the benchmark, its parameters, stored results that it shows, or a chapter it needs. So chapters may
-# have run on different days. The time of a chapter that loaded a finished run does not hold the training; the
-# training's own time stands below.
+# The table lists the chapters in the order in which they ran. A chapter runs again only when something that it depends
+# on has changed: its script, the library, the configuration, the benchmark, its parameters, stored results that it
+# shows, or a chapter that it needs. So chapters may have run on different days. If a chapter loaded a finished run, its
+# time does not include the training; the sentence below the table gives the training's own time.
 
 # %%
 ran = pd.DataFrame.from_dict(record.get("chapters", {}), orient="index")
@@ -61,7 +62,8 @@ Markdown(
 # %% [markdown]
 # ## Machine and versions
 #
-# Of the training and of the last chapters that ran; they differ where a run was copied here from elsewhere.
+# The table compares the machine of the training with that of the last chapters that ran; they differ if the run was
+# copied here from elsewhere.
 
 # %%
 machines = {"training": run.environment, "chapters": record.get("environment", {})}
@@ -69,12 +71,12 @@ columns = {name: pd.json_normalize(values).T.squeeze("columns") for name, values
 pd.DataFrame(columns).drop("seconds").rename(index=lambda name: name.removeprefix("versions.")).fillna("–")
 
 # %% [markdown]
-# The exact versions of all other packages stand in `requirements.lock`.
+# `requirements.lock` lists the exact versions of all other packages.
 #
 # ## Data and code, by hash
 #
-# The benchmark's hash covers both tables and all arrays; the run's name is a hash of the configuration, of the
-# benchmark and of the modules that decide its weights; `commit` ends in `+` when files differed from the commit.
+# The benchmark's hash covers both tables and all arrays. The run's name is a hash of the configuration, of the
+# benchmark and of the modules that determine its weights. `commit` ends in `+` if files differed from the commit.
 
 # %%
 hashes = {
@@ -108,28 +110,29 @@ Markdown(
 # | t-SNE map | `SEED` of that chapter |
 # | shapes and photos drawn in the chapter on an unseen repository | seed 0 |
 #
-# On one machine the same seed gives the same `metrics.json`, byte by byte. On another processor the sums of a
-# convolution are taken in another order, so weights differ in their last digits, and after hundreds of steps so do the
-# answers to photos whose margin is near zero. `make verify` allows for that.
+# On one machine the same seed gives the same `metrics.json`, byte by byte. Another processor sums a convolution's terms
+# in another order, so weights differ in their last digits; after hundreds of steps, so do the answers to photos whose
+# margin is near zero. `make verify` allows for that.
 
 # %%
 Markdown(f"The seed of this run is {run.config.train.seed}.")
 
 # %% [markdown]
-# ## Killed, and fed with rubbish
+# ## Interrupted runs and damaged files
 #
-# `make kill-test` kills trainings and preparations at random moments, goes on, and compares what they end with to
-# undisturbed ones. `make fuzz` damages files for every reader; nothing but a message of this library's may come of it.
-# Loaded from `data/results/robustness.json`:
+# `make kill-test` kills trainings and preparations at random moments, resumes them, and compares their results with
+# those of undisturbed ones. `make fuzz` damages files for every reader; each reader must then either succeed or fail
+# with one of this library's own messages. These results are loaded from `data/results/robustness.json`:
 
 # %%
 from cmiclib.book.results import compare, read_results
 
 tried = read_results(chapter.root / "data/results/robustness.json")
 said = {
-    "kills": "{kills} kills of trainings, {trainings} ended, equal to the bit: {bit_equal}; {prepare_kills} kills of "
-    "preparations, {preparations} ended, equal hashes: {hashes_equal}",
-    "fuzz": "{files} damaged files: {crashes} crashes, {hangs} hangs, {executed} executed, at most {peak_rss_gb} GB",
+    "kills": "{kills} kills of trainings, {trainings} completed, bit-identical: {bit_equal}; {prepare_kills} kills of "
+    "preparations, {preparations} completed, equal hashes: {hashes_equal}",
+    "fuzz": "{files} damaged files: {crashes} crashes, {hangs} hangs, {executed} executed code, at most {peak_rss_gb} "
+    "GB of memory",
 }
 when = "; {environment[date]}, {environment[cores]} cores ({environment[processor]})"
 Markdown("\n".join(f"- {(said[name] + when).format(**tried[name])}" for name in said if name in tried))
@@ -138,25 +141,26 @@ Markdown("\n".join(f"- {(said[name] + when).format(**tried[name])}" for name in 
 # ## Repeat it
 #
 # ```
-# make reproduce                     # the same again; runs only what changed
-# make clean && make reproduce       # from nothing: unpacks, trains, evaluates, writes the report
+# make reproduce                     # the same report again; runs only what changed
+# make clean && make reproduce       # from scratch: unpacks, trains, evaluates, writes the report
 # make verify                        # compares outputs/demo with the stored results
 # ```
 #
-# `make verify` reads `outputs/demo/metrics.json` and `data/results/demo.json`, which holds the metrics of the run that
-# the README reports, with its machine, date and hashes, and for each metric the largest difference that counts as
-# agreement. It prints both numbers side by side and fails if one lies outside. The same comparison for this run:
+# `make verify` reads `outputs/demo/metrics.json` and `data/results/demo.json`. The latter holds the metrics of the run
+# that the README reports, with its machine, date and hashes, and for each metric the largest difference that counts as
+# agreement. The command prints both numbers side by side and fails if a difference is larger. The same comparison for
+# this run:
 
 # %%
 stored = chapter.root / "data/results" / f"{PROFILE}.json"
 path = chapter.outputs / "metrics.json"
 rows = compare(read_results(path), read_results(stored)) if stored.exists() and path.exists() else []
 compared = pd.DataFrame([{**row._asdict(), "agrees": row.agrees} for row in rows])
-compared if rows else Markdown(f"No results are stored for the profile `{PROFILE}`: nothing to compare with.")
+compared if rows else Markdown(f"No results are stored for the profile `{PROFILE}`, so there is nothing to compare.")
 
 # %% [markdown]
 # ## Try it
 #
 # Change `train.seed` with `OVERRIDES = ["train.seed=1"]` in the chapters [Training](06_training.ipynb) and
-# [Evaluation](07_evaluation.ipynb), and hold the difference in Top-1 against the interval in the main table. An
+# [Evaluation](07_evaluation.ipynb), and compare the difference in Top-1 with the interval in the main table. An
 # interval over shapes does not cover the seed; how much does the seed add?

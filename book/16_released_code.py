@@ -11,11 +11,12 @@
 # %% [markdown]
 # # What the released code really does
 #
-# Is this CMIC? The authors published their code {cite:p}`lin2021cmic`, and numbers can be compared. This chapter first
-# runs this library on inputs that the released code was run on, and lists how far the results lie apart. Then it lists
-# what the released code does otherwise than one would think, with the option here, if any, and with what it changes.
+# Is this CMIC? The authors published their code {cite:p}`lin2021cmic`, so results can be compared number by number.
+# This chapter first runs this library on the inputs on which the released code was run, and lists how much the results
+# differ. Then it lists where the released code does something other than one would expect, with the corresponding
+# option here, if any, and with its effect.
 #
-# **What it needs:** nothing but the repository. It takes seconds; the effects are loaded, not measured here.
+# **What it needs:** only the repository. It takes seconds; the effects are loaded, not measured here.
 
 # %% tags=["parameters"]
 PROFILE = "demo"
@@ -37,9 +38,9 @@ chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
 # %% [markdown]
 # ## The same numbers
 #
-# The arrays in `tests/data/parity` were computed by the released code itself, unchanged, on a CPU. Here every quantity
-# is computed again. The largest difference over all cases stands beside the tolerance that the notes of the arrays
-# name: what two float32 programs may differ in.
+# The unchanged released code computed the arrays in `tests/data/parity` on a CPU. Here every quantity is computed
+# again. The table shows the largest difference over all cases, beside the tolerance that the arrays' notes specify: the
+# difference that two float32 programs may have.
 
 # %%
 table = parity_table(chapter.root / "tests/data/parity")
@@ -47,12 +48,13 @@ table.style.format({"absolute": "{:.1e}", "relative": "{:.1e}", "tolerance": "{:
 
 # %%
 assert table.agrees.all()
-Markdown(f"All {len(table)} quantities, {table.arrays.sum()} arrays, agree.")
+Markdown(f"All {len(table)} quantities ({table.arrays.sum()} arrays) agree.")
 
 # %% [markdown]
-# The scores are the same, the way to them is not. The released code goes photo by photo and builds a descriptor for
-# every shape. It also runs a second layer of its attention for every photo and shape, whose result nobody uses. Here
-# two matrix products and a softmax serve a whole batch. Measured now, on this machine, in turns:
+# The scores are the same, but they are computed differently. The released code scores photo by photo and builds a
+# descriptor for every shape. It also runs a second layer of its attention for every photo and shape, and never uses the
+# result. Here two matrix products and a softmax serve a whole batch. This cell measures both now, on this machine, in
+# turns:
 
 # %%
 import time
@@ -87,12 +89,13 @@ pd.DataFrame({"ms a photo": taken.median(), "times the time here": times}).round
 
 # %% [markdown]
 # Further arrays are too large for this repository: both encoders with given weights, a whole training step with its
-# gradients and weight changes, the augmentation. The tests compare them where they are at hand
-# (`tests/test_encoders.py`, `tests/test_released.py`) and say so where they are not.
+# gradients and weight changes, the augmentation. The tests (`tests/test_encoders.py`,
+# `tests/training/test_jittor_optim.py`) compare them where they are available and say so where they are not.
 #
 # ## Peculiarities that have an option
 #
-# `cmic train --preset released` repeats those that have an option. What stands below is what the preset changes.
+# `cmic train --preset released` repeats those peculiarities that have an option. The table lists what the preset
+# changes.
 
 # %%
 paper, released = profile("paper"), profile("paper", preset="released")
@@ -103,29 +106,31 @@ options = pd.DataFrame(flat)
 options[options.here.map(str) != options.released.map(str)]
 
 # %% [markdown]
-# - **Colours.** RGB is multiplied by 255 before a conversion to CIELAB that is written for [0, 1]. The conversion back
-#   undoes it, so this is a transfer in a slightly different space; see the chapter on colour transfer.
-# - **Style.** The photo that lends its colours is drawn by a permutation of the batch, so it can be the photo itself.
-# - **Crops.** The generator is seeded by the clock's second, anew for each sample. All samples that are made within one
+# - **Colours.** RGB is multiplied by 255 before a conversion to CIELAB that expects [0, 1]. The conversion back
+#   reverses this, so the transfer happens in a slightly different space; see the chapter on colour transfer.
+# - **Style.** A permutation of the batch assigns the photo that provides the colours, so a photo can get its own
+#   colours.
+# - **Crops.** The generator is reseeded for each sample with the clock's current second. All samples drawn within one
 #   second share their crop and flip, and the configured seed has no effect.
-# - **Mask.** Its channel is 0 and 1 in training, -1 and 1 in evaluation.
-# - **Category loss.** Photos whose loss rounds to exactly 0 are left out of the mean.
-# - **Jittor.** Its batch normalisation remembers the biased variance of a batch, its Adam adds ε before the correction
-#   of the second moment.
+# - **Mask.** The mask channel is 0 and 1 in training, but -1 and 1 in evaluation.
+# - **Category loss.** Photos whose loss rounds to exactly 0 do not count in the mean.
+# - **Jittor.** Its batch normalisation stores the biased variance of a batch; its Adam adds ε before the correction of
+#   the second moment.
 #
 # Some have no option, because nobody would want them: the weights are chosen by the accuracy on the test photos; with
-# fewer shapes than the batch, training loops for ever; test photos are neither converted to RGB nor resized; and half
-# of the attention module is computed and thrown away. Its test on ShapeNet searches only the photo's true category,
-# which `cmic evaluate --mode shapenet` repeats. The own shape among the positives of the category loss is not a fault;
-# both the released code and this library count it (`loss.include_instance`).
+# fewer shapes than the batch size, training loops forever; test photos are neither converted to RGB nor resized; and
+# half of the attention module is computed and discarded. The released test on ShapeNet searches only the photo's true
+# category; `cmic evaluate --mode shapenet` repeats this. It is not a fault that the own shape is among the positives of
+# the category loss; both the released code and this library count it (`loss.include_instance`).
 #
-# ## What they change
+# ## What the peculiarities change
 #
 # Each peculiarity was switched on in the demo at a smaller scale: the same seeds with and without it, compared photo by
 # photo on the validation photos of seen shapes. The interval is over shapes. Marks are single seeds; where they spread
-# more than the interval, chance in training matters more than the peculiarity. The mask's range is missing: where the
-# mask cuts the photo out, it cannot change anything. These rows were measured when this library still computed in
-# bfloat16 on CPUs that can; *all together* in fp32 and with Adam on both sides, so it starts elsewhere.
+# more than the interval, chance in training matters more than the peculiarity. The mask's range is missing: the demo
+# cuts the photo out by its mask, so the range cannot change anything. These rows were measured when this library still
+# computed in bfloat16 on CPUs that support it; *all together* was measured in fp32 and with Adam on both sides, so its
+# baseline differs.
 
 # %%
 stored = chapter.root / "data/results/quirks.json"
@@ -134,7 +139,7 @@ rows = pd.DataFrame(quirks["rows"]) if quirks else pd.DataFrame(columns=["quirk"
 Markdown(
     f"{quirks['part']}, {len(quirks['seeds'])} seeds, {', '.join(quirks['overrides'])}; {quirks['about']}"
     if quirks
-    else "**Not run:** there is no `data/results/quirks.json`; `tools/measure/measure_quirks.py` makes it."
+    else "**Not run:** there is no `data/results/quirks.json`; `tools/measure/measure_quirks.py` writes it."
 )
 
 # %%
@@ -151,5 +156,5 @@ shown = rows.drop(columns=["options", "by_seed"], errors="ignore").set_index("qu
 # %% [markdown]
 # ## Try it
 #
-# Break something and see the table notice: change `0.2` in `cmiclib.config.LossConfig.category_weight` to `0.25`,
-# restart the kernel, and run the first table again. Which rows must differ, and which must not?
+# Break something and see whether the table notices: change `0.2` in `cmiclib.config.LossConfig.category_weight` to
+# `0.25`, restart the kernel, and run the first table again. Which rows must differ, and which must not?

@@ -13,7 +13,7 @@
 #
 # Given one photo of an object and a gallery of CAD models, find the model that the photo shows. *Single Image 3D Shape
 # Retrieval via Cross-Modal Instance and Category Contrastive Learning* {cite:p}`lin2021cmic` trains two encoders, one
-# for photos and one for rendered views, so that a photo and the views of its own shape meet in one space. This book
+# for photos and one for rendered views, so that a photo is embedded close to the views of its own shape. This book
 # rebuilds the method, trains it and measures it, on a benchmark of real CAD models that ships with it.
 
 # %% tags=["parameters"]
@@ -36,13 +36,15 @@ from cmiclib.evaluation.examples import examples, typical
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 benchmark = chapter.benchmark
+pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
 # ## The task in one figure
 #
-# Three test photos; the shape each of them shows; and the first five shapes that the trained model finds in the whole
-# gallery, with their scores. The right one is framed. The photos are the median cases of their categories, neither the
-# best nor the worst; more of them, and the worst failures, are in [What retrieval looks like](10_retrieval.ipynb).
+# The figure shows three test photos, the shape that each of them shows, and the first five shapes that the trained
+# model finds in the whole gallery, with their scores. The right one is framed. Each photo is the median case of its
+# category, neither the best nor the worst; [What retrieval looks like](10_retrieval.ipynb) shows more of them, and the
+# worst failures.
 
 # %%
 index = gallery_index(chapter.run, benchmark)
@@ -54,10 +56,10 @@ figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.categ
 # %% [markdown]
 # ## Results
 #
-# Measured here, from `metrics.json`, which the chapter [Evaluation](07_evaluation.ipynb) writes. In brackets: 95 %
-# bootstrap intervals over shapes. **Top-1** and **Top-10**: the photo's own shape is the first, or among the first ten.
-# **Unseen** shapes are in the gallery, but on no training photo. Every photo is searched in the whole gallery, shapes
-# without photos included.
+# These results were measured here; the chapter [Evaluation](07_evaluation.ipynb) writes them to `metrics.json`.
+# Brackets hold 95 % bootstrap intervals over shapes. **Top-1** and **Top-10**: share of photos whose own shape is the
+# first, or among the first ten. **Unseen** shapes are in the gallery, but no training photo shows them. Every photo
+# comes with its exact mask and is searched in the whole gallery, shapes without photos included.
 
 # %%
 metrics = read_results((chapter.run.path if OVERRIDES else chapter.outputs) / "metrics.json")
@@ -71,15 +73,15 @@ current = (metrics["config"], metrics["benchmark_hash"]) == (chapter.config.dige
 Markdown(
     f"Benchmark `{metrics['benchmark']}`, gallery of {metrics['gallery_size']} shapes, profile `{metrics['profile']}`, "
     f"trained in {made['seconds'] / 60:.0f} minutes on {made['date']}: {where}."
-    + ("" if current else " **These figures are of other data or settings: run the chapter on evaluation again.**")
+    + ("" if current else " **These figures belong to other data or settings: run the chapter on evaluation again.**")
 )
 
 # %% [markdown]
 # ```{admonition} How to read these numbers
 # :class: warning
-# The photos of `sweethome` are synthetic: path-traced, and rendered from the very meshes of the gallery. That is easier
-# than Pix3D {cite:p}`sun2018pix3d`, where photos are real and a model only comes close to the object. A number on
-# `sweethome` must not be held against a published one.
+# The photos of `sweethome` are synthetic: path-traced, and rendered from exactly the meshes of the gallery. That is
+# easier than Pix3D {cite:p}`sun2018pix3d`, where photos are real and a model only resembles the object. Do not compare
+# these numbers with published ones.
 # ```
 
 # %%
@@ -88,8 +90,8 @@ figures.result_points(measured)
 # %% [markdown]
 # ## Published, and measured here
 #
-# What the literature reports, and what was measured here; a benchmark that was not run here says so. The published
-# figures are second-hand; [Evaluation](07_evaluation.ipynb) says where they come from.
+# The table lists what the literature reports and what was measured here; it says so where a benchmark was not run here.
+# The published figures are second-hand; [Evaluation](07_evaluation.ipynb) says where they come from.
 
 # %%
 published = published_table(chapter.root / "data/results/published.json")
@@ -106,33 +108,33 @@ lines[["method", "kind", "Top-1", "Top-10", "profile", "date", "machine"]].filln
 # %% [markdown]
 # ## How to read this book
 #
-# Every page is an executed notebook: the numbers and figures come from the cells above them. A chapter opens with what
-# it shows and needs, and ends with one change worth making.
+# Every page is an executed notebook: the numbers and figures come from the cells above them. Each chapter opens with
+# what it shows and needs, and ends with an experiment for you to try.
 #
-# - **You want to believe the numbers.** Read what the data are and how leaks were looked for in [Data](01_data.ipynb),
-#   then [Evaluation](07_evaluation.ipynb), then the failures in [What retrieval looks like](10_retrieval.ipynb), and
-#   where everything comes from in [Provenance](15_provenance.ipynb).
-# - **You want to change the method.** It is built up in [Views](02_views.ipynb), [Colour
-#   transfer](03_colour_transfer.ipynb), [Model](04_model.ipynb) and [Losses](05_losses.ipynb). `make lab` opens the
-#   chapters in JupyterLab; set the same `OVERRIDES` in [Training](06_training.ipynb), [Evaluation](07_evaluation.ipynb)
-#   and [The common space](09_embedding.ipynb), and see what it does.
-# - **You have photos and CAD models of your own.** `cmic prepare folder`, `cmic index` and `cmic search` answer with a
-#   trained model; [Published benchmarks and your own folder](14_published_benchmarks.ipynb) goes through it, and
-#   [the library reference](api.md) explains each function.
+# - **You want to know whether to believe the numbers.** Read in [Data](01_data.ipynb) what the data are and how they
+#   were checked for leaks; then [Evaluation](07_evaluation.ipynb); then the failures in [What retrieval looks
+#   like](10_retrieval.ipynb); and in [Provenance](15_provenance.ipynb) where everything comes from.
+# - **You want to change the method.** [Views](02_views.ipynb), [Colour transfer](03_colour_transfer.ipynb),
+#   [Model](04_model.ipynb) and [Losses](05_losses.ipynb) build it up. `make lab` opens the chapters in JupyterLab; set
+#   the same `OVERRIDES` in [Training](06_training.ipynb), [Evaluation](07_evaluation.ipynb) and [The common
+#   space](09_embedding.ipynb), and see the effect.
+# - **You have photos and CAD models of your own.** `cmic prepare folder`, `cmic index` and `cmic search` search them
+#   with a trained model; [Published benchmarks and your own folder](14_published_benchmarks.ipynb) explains the steps,
+#   and [the library reference](api.md) each function.
 #
 # ## How to run it again
 #
 # ```
-# make reproduce                   # this report; trains if need be, then runs only what changed
+# make reproduce                   # this report; trains if necessary, then runs only what changed
 # make reproduce PROFILE=smoke     # the same code at the smallest size, in minutes
 # make verify                      # compares your numbers with the stored ones
 # make lab                         # the chapters, in JupyterLab
 # ```
 #
-# Commands such as `cmic` lie in `.venv/bin`: `source .venv/bin/activate` brings them within reach.
+# The command `cmic` is in `.venv/bin`; after `source .venv/bin/activate` you can call it by its name.
 #
 # ## Try it
 #
-# Open [What retrieval looks like](10_retrieval.ipynb) in JupyterLab, and find a failure that you would have answered
-# wrongly yourself.
+# Open [What retrieval looks like](10_retrieval.ipynb) in JupyterLab, and find a failure where you would have given the
+# wrong answer yourself.
 #
