@@ -2,6 +2,7 @@
 # jupyter:
 #   cmic:
 #     needs: []
+#     inputs: [data/sweethome/photos]
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python

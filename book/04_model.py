@@ -2,6 +2,7 @@
 # jupyter:
 #   cmic:
 #     needs: [06_training]
+#     inputs: [data/sweethome/photos]
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -34,19 +35,21 @@ from IPython.display import Markdown
 from cmiclib import figures
 from cmiclib.augment import prepare_queries, prepare_views
 from cmiclib.book import open_chapter
+from cmiclib.book.trained import trained_run
 from cmiclib.config import profile
 from cmiclib.evaluation.report import Scored, report
 from cmiclib.figures.curves import attention_by_angle, distributions
 from cmiclib.index.cache import gallery_index
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
-from cmiclib.book.result_tables import percent
+from cmiclib.book.tables import percent
 from cmiclib.evaluation.examples import parameter_counts, typical
 from cmiclib.sources.sweethome_photos import photo_facts
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 config, benchmark = chapter.config, chapter.benchmark
-model = chapter.run.model()
-index = gallery_index(chapter.run, benchmark)
+run = trained_run(chapter)
+model = run.model()
+index = gallery_index(run, benchmark)
 
 # %% [markdown]
 # ## Two encoders

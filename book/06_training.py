@@ -108,7 +108,7 @@ settings[~differs].drop(columns="paper")
 # computes in fp32 on all CPUs.
 
 # %%
-from cmiclib.book.results import read_results
+from cmiclib.book.tables import read_results
 
 candidates = read_results(chapter.root / "data/results/candidates.json")
 frozen = pd.DataFrame(candidates["frozen"]["rows"]).sort_values("seen Top-1", ascending=False)
@@ -140,11 +140,12 @@ display(Markdown(candidates["scratch"]["about"]), scratch.fillna("–"))
 # stopped; otherwise training starts.
 
 # %%
+from cmiclib.book.trained import trained_run
 from cmiclib.training.loop import run_name
 
 finished = chapter.outputs / "runs" / run_name(config, benchmark) / "environment.json"
 how = "loaded; it was trained earlier" if finished.exists() else "trained now"
-run = chapter.run
+run = trained_run(chapter)
 made = run.environment
 
 # %%
@@ -193,7 +194,7 @@ Markdown(
 # test photos; a number chosen that way is too good, and this library does not do it.
 
 # %%
-from cmiclib.book.result_tables import percent
+from cmiclib.book.tables import percent
 
 looks = log.dropna(subset="val.mrr").set_index("step").filter(like="val.")
 looks = looks.drop(columns="val.queries").rename(columns=lambda name: name.removeprefix("val."))

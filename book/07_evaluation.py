@@ -27,9 +27,10 @@ SPLIT = "test"
 
 # %%
 from cmiclib.book import open_chapter
+from cmiclib.book.trained import trained_run
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
-benchmark, run = chapter.benchmark, chapter.run
+benchmark, run = chapter.benchmark, trained_run(chapter)
 
 # %% [markdown]
 # ## Scores
@@ -90,7 +91,7 @@ if SPLIT == "test" and not OVERRIDES:
 # on which shapes were photographed; they do not cover the variation between training runs.
 
 # %%
-from cmiclib.book.result_tables import measured_table, percent, published_table
+from cmiclib.book.tables import measured_table, percent, published_table
 
 table = measured_table(metrics)
 percent(table).set_index(table.label.rename("per cent"))
@@ -107,7 +108,7 @@ figures.result_points(table)
 from IPython.display import Markdown
 
 from cmiclib.metrics import paired_interval
-from cmiclib.book.result_tables import ROWS
+from cmiclib.book.tables import ROWS
 
 judged = scored.table()  # one row a photo
 rivals = {kind: Scored(scores, scored.rows, benchmark).table() for kind, scores in untrained.items()}
@@ -151,7 +152,7 @@ names = {"title": "benchmark", "method": "method", "year": "year", "source": "re
 published[list(names)].rename(columns=names).join(percent(published, ["top1", "top10"])).set_index("benchmark")
 
 # %%
-from cmiclib.book.results import read_results
+from cmiclib.book.tables import read_results
 
 stored = read_results(chapter.root / "data/results/published.json")
 used = sorted(set(published.mark))

@@ -33,12 +33,13 @@ from IPython.display import Markdown
 
 from cmiclib import figures
 from cmiclib.book import open_chapter
+from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.projection import build_map, neighbour_purity, shape_points
 from cmiclib.index.cache import gallery_index
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 benchmark = chapter.benchmark
-index = gallery_index(chapter.run, benchmark)
+index = gallery_index(trained_run(chapter), benchmark)
 
 # %% [markdown]
 # ## One point for each photo and each shape

@@ -33,13 +33,14 @@ from IPython.display import Markdown
 
 from cmiclib import figures
 from cmiclib.book import open_chapter
+from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.report import score_index
 from cmiclib.index.cache import gallery_index
 from cmiclib.evaluation.examples import examples, typical, worst
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 benchmark = chapter.benchmark
-index = gallery_index(chapter.run, benchmark)
+index = gallery_index(trained_run(chapter), benchmark)
 scored = score_index(index, benchmark, "test")
 table = scored.table()
 table["label"] = table.category + ", rank " + table["rank"].astype(str)

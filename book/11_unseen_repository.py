@@ -2,6 +2,7 @@
 # jupyter:
 #   cmic:
 #     needs: [07_evaluation]
+#     inputs: [data/prepared/shapenet4/benchmark.json]
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -34,13 +35,15 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cmiclib.book import open_chapter
+from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.report import score_index
 from cmiclib.index.cache import gallery_index
 from cmiclib.evaluation.unseen import without_own
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 benchmark = chapter.benchmark
-index = gallery_index(chapter.run, benchmark)
+run = trained_run(chapter)
+index = gallery_index(run, benchmark)
 
 # %% [markdown]
 # ## A repository without the own shape
@@ -200,7 +203,7 @@ repository = chapter.root / REPOSITORY
 figures = None
 if (repository / "benchmark.json").is_file():
     gallery = Benchmark.open(repository)
-    figures = evaluate_unseen(gallery_index(chapter.run, gallery), benchmark, gallery)
+    figures = evaluate_unseen(gallery_index(run, gallery), benchmark, gallery)
 Markdown(
     f"**Run:** {figures['queries']} photos in {figures['gallery_size']} shapes of {gallery.meta['source']}; "
     f"{figures['left_out']} photos show categories that it lacks."

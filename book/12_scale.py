@@ -30,7 +30,7 @@ from IPython.display import Markdown
 from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.config import profile
-from cmiclib.book.results import read_results
+from cmiclib.book.tables import read_results
 from cmiclib.study.speed import least_seconds, median, step_cost
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)

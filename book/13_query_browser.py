@@ -34,13 +34,15 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from cmiclib.book import open_chapter
+from cmiclib.book.trained import trained_run
 from cmiclib.browser import QueryBrowser, static_page
 from cmiclib.browser.retriever import Retriever
 from cmiclib.index.cache import gallery_index
-from cmiclib.book.results import read_results
+from cmiclib.book.tables import read_results
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
-index = gallery_index(chapter.run, chapter.benchmark)
+run = trained_run(chapter)
+index = gallery_index(run, chapter.benchmark)
 retriever = Retriever(index, chapter.benchmark)
 
 # %% [markdown]
@@ -71,7 +73,7 @@ Markdown(f"The first shape is right for {right['these photos']} of these and {ri
 # %%
 example = retriever.answer(retriever.stored(int(chosen.row.iloc[0])))
 place = os.path.relpath(chapter.benchmark.path, chapter.root)
-command = f"cmic index --run {OUTPUTS}/{PROFILE}/runs/{chapter.run.path.name} --benchmark {place} --output own.index"
+command = f"cmic index --run {OUTPUTS}/{PROFILE}/runs/{run.path.name} --benchmark {place} --output own.index"
 Markdown(f"```\n{command}\ncmic search --index own.index --benchmark {place} {example.question.name}\n```")
 
 # %%

@@ -1,7 +1,8 @@
 # ---
 # jupyter:
 #   cmic:
-#     needs: [06_training]
+#     needs: [06_training, 07_evaluation]
+#     inputs: [data/prepared/*/benchmark.json, outputs/*/metrics.json, data/sweethome]
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -37,11 +38,13 @@ from PIL import Image
 
 from cmiclib import figures
 from cmiclib.book import open_benchmark, open_chapter
+from cmiclib.book.trained import trained_run
 from cmiclib.io.images import read_mask
 from cmiclib.index import ShapeIndex
 from cmiclib.index.query import read_query
-from cmiclib.book.result_tables import failure_table, ingredient_table, percent, published_table, real_photo_table
-from cmiclib.book.results import read_results
+from cmiclib.book.tables import (
+    failure_table, ingredient_table, percent, published_table, read_results, real_photo_table,
+)  # fmt: skip
 from cmiclib.sources.own.folder import prepare_folder
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
@@ -166,7 +169,8 @@ Markdown(f"{len(own.shapes)} shapes ({counted}) and {len(own.queries)} photos.")
 # Then the model that this report trained embeds the shapes once (`cmic index`).
 
 # %%
-index = ShapeIndex.build(chapter.run.model(), own, chapter.run.config)
+run = trained_run(chapter)
+index = ShapeIndex.build(run.model(), own, run.config)
 
 # %% [markdown]
 # ## What marks the object

@@ -30,10 +30,11 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cmiclib.book import open_chapter
+from cmiclib.book.trained import trained_run
 from cmiclib.book.runner import read_record
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
-benchmark, run = chapter.benchmark, chapter.run
+benchmark, run = chapter.benchmark, trained_run(chapter)
 record = read_record(chapter.outputs)
 Markdown(
     f"Profile `{PROFILE}`, benchmark `{benchmark.name}`."
@@ -44,14 +45,18 @@ Markdown(
 # ## Time per chapter
 #
 # The table lists the chapters in the order in which they ran. A chapter runs again only when something that it depends
-# on has changed: its script, the library, the configuration, the benchmark, its parameters, stored results that it
-# shows, or a chapter that it needs. So chapters may have run on different days. If a chapter loaded a finished run, its
-# time does not include the training; the sentence below the table gives the training's own time.
+# on has changed: its script, the code that it imports, the packages, the configuration, the benchmark, its parameters,
+# the files that it reads, or a chapter that it needs. So chapters may have run on different days and at different
+# commits. `code` is a hash of the code that a chapter imports, without comments and docstrings. `commit` ends in `+` if
+# files differed from the commit. If a chapter loaded a finished run, its time does not include the training; the
+# sentence below the table gives the training's own time.
 
 # %%
-ran = pd.DataFrame.from_dict(record.get("chapters", {}), orient="index")
-ran = ran.reindex(columns=["status", "seconds", "finished"])
-ran.sort_values("finished").fillna({"finished": "–"})
+entries = record.get("chapters", {})
+rows = {name: entry | {"code": entry.get("hashes", {}).get("code")} for name, entry in entries.items()}
+ran = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=["status", "seconds", "finished", "commit", "code"])
+ran = ran.sort_values("finished")
+ran.fillna(dict.fromkeys(("finished", "commit", "code"), "–"))
 
 # %%
 Markdown(
@@ -62,11 +67,12 @@ Markdown(
 # %% [markdown]
 # ## Machine and versions
 #
-# The table compares the machine of the training with that of the last chapters that ran; they differ if the run was
+# The table compares the machine of the training with that of the last chapter that ended; they differ if the run was
 # copied here from elsewhere.
 
 # %%
-machines = {"training": run.environment, "chapters": record.get("environment", {})}
+ended = [name for name in ran.index if "environment" in entries[name]]
+machines = {"training": run.environment, "last chapter": entries[ended[-1]]["environment"] if ended else {}}
 columns = {name: pd.json_normalize(values).T.squeeze("columns") for name, values in machines.items() if values}
 pd.DataFrame(columns).drop("seconds").rename(index=lambda name: name.removeprefix("versions.")).fillna("–")
 
@@ -76,16 +82,14 @@ pd.DataFrame(columns).drop("seconds").rename(index=lambda name: name.removeprefi
 # ## Data and code, by hash
 #
 # The benchmark's hash covers both tables and all arrays. The run's name is a hash of the configuration, of the
-# benchmark and of the modules that determine its weights. `commit` ends in `+` if files differed from the commit.
+# benchmark and of the modules that determine its weights.
 
 # %%
 hashes = {
     "benchmark": benchmark.hash,
     "benchmark of the run": run.manifest["hash"],
-    "library": record.get("hashes", {}).get("library", "–"),
     "configuration": run.config.digest(),
     "run": run.path.name,
-    "commit": record.get("commit") or "–",
 }
 pd.set_option("display.max_colwidth", None)
 pd.Series(hashes, name="hash").to_frame()
@@ -125,7 +129,7 @@ Markdown(f"The seed of this run is {run.config.train.seed}.")
 # with one of this library's own messages. These results are loaded from `data/results/robustness.json`:
 
 # %%
-from cmiclib.book.results import compare, read_results
+from cmiclib.book.tables import compare, read_results
 
 tried = read_results(chapter.root / "data/results/robustness.json")
 said = {
@@ -152,11 +156,12 @@ Markdown("\n".join(f"- {(said[name] + when).format(**tried[name])}" for name in 
 # this run:
 
 # %%
-stored = chapter.root / "data/results" / f"{PROFILE}.json"
-path = chapter.outputs / "metrics.json"
-rows = compare(read_results(path), read_results(stored)) if stored.exists() and path.exists() else []
+paths = (run.path if OVERRIDES else chapter.outputs) / "metrics.json", chapter.root / f"data/results/{PROFILE}.json"
+here, stored = (read_results(path) if path.exists() else None for path in paths)
+fits = here and stored and here["benchmark_hash"] == stored["metrics"]["benchmark_hash"]
+rows = compare(here, stored) if fits else []
 compared = pd.DataFrame([{**row._asdict(), "agrees": row.agrees} for row in rows])
-compared if rows else Markdown(f"No results are stored for the profile `{PROFILE}`, so there is nothing to compare.")
+compared if rows else Markdown(f"No results of the profile `{PROFILE}` on this benchmark are stored.")
 
 # %% [markdown]
 # ## Try it

@@ -2,6 +2,7 @@
 # jupyter:
 #   cmic:
 #     needs: []
+#     inputs: [tests/data/parity]
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -31,7 +32,7 @@ from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.config import profile
 from cmiclib.evaluation.parity import parity_table
-from cmiclib.book.results import read_results
+from cmiclib.book.tables import read_results
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
 

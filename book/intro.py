@@ -28,10 +28,10 @@ from IPython.display import Markdown
 
 from cmiclib import figures
 from cmiclib.book import open_chapter
+from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.report import score_index
 from cmiclib.index.cache import gallery_index
-from cmiclib.book.result_tables import measured_table, percent, published_table
-from cmiclib.book.results import read_results
+from cmiclib.book.tables import measured_table, percent, published_table, read_results
 from cmiclib.evaluation.examples import examples, typical
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
@@ -47,7 +47,8 @@ pd.set_option("display.max_colwidth", None)
 # worst failures.
 
 # %%
-index = gallery_index(chapter.run, benchmark)
+run = trained_run(chapter)
+index = gallery_index(run, benchmark)
 table = score_index(index, benchmark, "test").table()
 chosen = typical(table, 3)
 e = examples(index, benchmark, chosen.row.to_numpy())
@@ -62,12 +63,12 @@ figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.categ
 # comes with its exact mask and is searched in the whole gallery, shapes without photos included.
 
 # %%
-metrics = read_results((chapter.run.path if OVERRIDES else chapter.outputs) / "metrics.json")
+metrics = read_results((run.path if OVERRIDES else chapter.outputs) / "metrics.json")
 measured = measured_table(metrics)
 percent(measured, ["top1", "top10", "category"]).set_index(measured.label.rename("per cent"))
 
 # %%
-made = chapter.run.environment
+made = run.environment
 where = f"{made['processor']}, {made['cores']} cores, accelerator: {made['accelerator']}"
 current = (metrics["config"], metrics["benchmark_hash"]) == (chapter.config.digest(), benchmark.hash)
 Markdown(

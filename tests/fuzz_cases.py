@@ -34,8 +34,8 @@ from cmiclib.benchmark.splits import read_split
 from cmiclib.benchmark.writer import BenchmarkWriter
 from cmiclib.book.publish import Package, check_integrity
 from cmiclib.book.publish import unpack as unpack_script
-from cmiclib.book.results import read_results
 from cmiclib.book.runner import read_record
+from cmiclib.book.tables import read_results
 from cmiclib.browser.packed import unpack
 from cmiclib.browser.page import model_uri
 from cmiclib.browser.upload import read_mask_upload, read_upload

@@ -278,12 +278,38 @@ def test_verify_compares_and_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(root)
     (root / "data/results").mkdir(parents=True)
     (root / "outputs/demo").mkdir(parents=True)
+    entry = {"key": "k", "status": "ok", "seconds": 1.0, "environment": {}, "hashes": {"config": "c"}}
+    record = {"chapters": dict.fromkeys(("first", "second", "third", "07_evaluation"), entry)}
+    (root / "outputs/demo/provenance.json").write_text(json.dumps(record))
     stored = {"metrics": {"seen": {"top1": 0.7}}, "tolerances": {"seen.top1": 0.02}}
     (root / "data/results/demo.json").write_text(json.dumps(stored))
-    (root / "outputs/demo/metrics.json").write_text(json.dumps({"seen": {"top1": 0.65}}))
+    (root / "outputs/demo/metrics.json").write_text(json.dumps({"config": "c", "seen": {"top1": 0.65}}))
     result = invoke("verify")
     assert result.exit_code == 2 and "seen.top1" in result.stderr and "differs" in result.stdout
-    record = {"environment": {}, "hashes": {}, "chapters": {}}
-    (root / "outputs/demo/provenance.json").write_text(json.dumps(record))
     assert invoke("verify", "--store").exit_code == 0
     assert invoke("verify").exit_code == 0
+    (root / "outputs/demo/provenance.json").write_text("{}")
+    for refused in (invoke("verify"), invoke("verify", "--store")):
+        assert refused.exit_code == 2 and "not the record of a run" in refused.stderr
+
+
+def test_the_report_of_a_profile_that_does_not_exist_or_never_ran_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_book(tmp_path)
+    monkeypatch.chdir(root)
+    for name, said in (("typo", "unknown profile 'typo'"), ("paper", "no chapter has run")):
+        refused = invoke("book", "--profile", name)
+        assert refused.exit_code == 2 and said in refused.stderr
+    assert not (root / "outputs").exists()
+
+
+@pytest.mark.parametrize("wrong", ["PROFILE=smoke", "BENCHMARK=other", "OUTPUTS=elsewhere"])
+def test_reproduce_refuses_a_parameter_that_an_option_sets(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_book(tmp_path)
+    monkeypatch.chdir(root)
+    refused = invoke("reproduce", wrong)
+    assert refused.exit_code == 2 and f"--{wrong.partition('=')[0].lower()}" in refused.stderr
+    assert not (root / "outputs").exists() and not (root / "vendor").exists()

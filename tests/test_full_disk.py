@@ -122,8 +122,7 @@ def test_index(disk: Disk, tiny_benchmark: Benchmark) -> None:
     assert ShapeIndex.load(disk.root / "x.index").shape_ids == index.shape_ids
 
 
-def test_reproduce(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "library_hash", lambda: "library")
+def test_reproduce(disk: Disk) -> None:
     root = make_book(disk.root)
     write_chapter(root, "second", "\n# %%\nprint('x' * 100_000)\n", needs="first")
 

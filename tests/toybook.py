@@ -9,6 +9,7 @@ HEADER = """# ---
 # jupyter:
 #   cmic:
 #     needs: [{needs}]
+#     inputs: [{inputs}]
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -35,8 +36,8 @@ with (folder / "ran.txt").open("a") as file:
 TOC = "format: jb-book\nroot: first\nchapters:\n  - file: second\n  - file: third\n  - file: page\n"
 
 
-def write_chapter(root: Path, name: str, body: str = BODY, needs: str = "", more: str = "") -> None:
-    text = HEADER.format(needs=needs, name=name) + more + "\n" + body.replace("{name}", name)
+def write_chapter(root: Path, name: str, body: str = BODY, needs: str = "", more: str = "", inputs: str = "") -> None:
+    text = HEADER.format(needs=needs, inputs=inputs, name=name) + more + "\n" + body.replace("{name}", name)
     (root / "book" / f"{name}.py").write_text(text, "utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What every chapter begins with: the repository's root, the configuration, the benchmark, the run, the outputs."""
+"""What every chapter begins with: the repository's root, the configuration, the benchmark, the folder for results."""
 
 import os
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING
 from ..config import Config
 from ..config import profile as profile_config
 from ..errors import BookError
-from .chapters import find_root
 
 if TYPE_CHECKING:
     from ..benchmark import Benchmark
-    from ..training.run import Run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SMOKE_SHAPES = 24  # as many of sweethome's shapes as the smallest profile takes
+SMOKE_SHAPES = 24  # the smallest profile takes this many of sweethome's shapes
 
 
 @dataclass(frozen=True)
 class OpenChapter:
-    """Where a chapter reads and writes; benchmark and run are opened, or made, when first asked for.
+    """Where a chapter reads and writes; the benchmark is opened when first asked for.
+
+    A chapter that needs the trained model asks :func:`cmiclib.book.trained.trained_run`.
 
     Attributes:
         root: the folder that holds ``_toc.yml``.
-        config: the profile's configuration.
+        config: the profile's configuration with the chapter's overrides.
         benchmark_name: ``sweethome``, or the folder of a prepared benchmark.
         outputs: the profile's folder of results; it exists.
     """
@@ -46,22 +46,15 @@ class OpenChapter:
         """Whether somebody opened this chapter; False while it runs for the report, where no kernel will answer."""
         return "CMIC_REPORT" not in os.environ
 
-    @cached_property
-    def run(self) -> "Run":
-        """The trained model of this configuration on this benchmark: loaded if present, else trained."""
-        from ..training.loop import train_or_load
-
-        return train_or_load(self.config, self.benchmark, self.outputs / "runs")
-
 
 def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrides: Sequence[str] = ()) -> OpenChapter:
     """Return a chapter's surroundings and set the figures' style.
 
-    The root is the nearest folder at or above the working folder that holds a book; elsewhere, as in Colab or where an
+    The root is the nearest folder at or above the working folder that holds a book. Elsewhere, as in Colab or where an
     editor starts the kernel in another folder, it is the checkout that this library belongs to.
 
     Args:
-        profile: ``smoke``, ``demo`` or ``paper``.
+        profile: ``smoke``, ``demo``, ``photos`` or ``paper``.
         benchmark: ``sweethome``, or the folder of a prepared benchmark.
         outputs: folder for results; a relative one is below the root.
         overrides: changes of the profile such as ``loss.tau=0.05``; another configuration is another run.
@@ -72,7 +65,12 @@ def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrid
     """
     from ..figures.style import use_style
 
-    root = chapter_root()
+    try:
+        root = find_root(Path.cwd())
+    except BookError:
+        if not (CHECKOUT / "_toc.yml").is_file():
+            raise
+        root = CHECKOUT
     config = profile_config(profile, overrides)
     folder = root / outputs / profile
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,18 +78,18 @@ def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrid
     return OpenChapter(root, config, benchmark, folder)
 
 
-def chapter_root() -> Path:
-    """Return the folder that a chapter's data and outputs are in, see :func:`open_chapter`.
+def find_root(start: Path) -> Path:
+    """Return the nearest folder at or above ``start`` that holds a book.
 
     Raises:
         BookError: there is none.
     """
-    try:
-        return find_root(Path.cwd())
-    except BookError:
-        if not (CHECKOUT / "_toc.yml").is_file():
-            raise
-        return CHECKOUT
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / "_toc.yml").exists():
+            return folder
+    raise BookError(
+        "no _toc.yml here or above", path=start, fix="change to the repository's root or to its book/ folder"
+    )
 
 
 def open_benchmark(root: Path, name: str, profile: str) -> "Benchmark":

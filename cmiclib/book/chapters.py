@@ -1,7 +1,8 @@
 """What the book consists of: its chapters, what each of them needs, and which parameters each takes.
 
-The order and the pages stand in ``_toc.yml``. A chapter is a script in ``book/``; the header of the script lists the
-chapters that must run before it, under ``cmic: needs:``, and its cell tagged ``parameters`` says what can be set.
+``_toc.yml`` lists the pages in reading order. A chapter is a script in ``book/``. Its header lists the chapters that
+must run before it (``cmic: needs:``) and the files and folders it reads that no benchmark, run or needed chapter stands
+for (``cmic: inputs:``, patterns below the root); its cell tagged ``parameters`` says what can be set.
 """
 
 import ast
@@ -13,6 +14,8 @@ import yaml
 
 from ..errors import BookError
 
+SET_BY_OPTION = ("PROFILE", "BENCHMARK", "OUTPUTS")
+
 
 @dataclass(frozen=True)
 class Chapter:
@@ -22,25 +25,12 @@ class Chapter:
     path: Path
     text: str
     needs: tuple[str, ...]
+    inputs: tuple[str, ...]
     parameters: frozenset[str]
 
 
-def find_root(start: Path) -> Path:
-    """Return the nearest folder at or above ``start`` that holds a book.
-
-    Raises:
-        BookError: there is none.
-    """
-    for folder in (start.resolve(), *start.resolve().parents):
-        if (folder / "_toc.yml").exists():
-            return folder
-    raise BookError(
-        "no _toc.yml here or above", path=start, fix="change to the repository's root or to its book/ folder"
-    )
-
-
 def pages(root: Path) -> list[str]:
-    """Return the names of all pages of ``_toc.yml`` in reading order, written pages (``.md``) included."""
+    """Return the names of all pages of ``_toc.yml`` in reading order, the ``.md`` pages among them."""
 
     def walk(entry: dict[str, Any]) -> list[str]:
         own = [entry.get("root") or entry["file"]] if "root" in entry or "file" in entry else []
@@ -54,7 +44,7 @@ def read_book(root: Path) -> list[Chapter]:
     """Return the chapters in an order to run them: what a chapter needs comes before it, else as they are read.
 
     Raises:
-        BookError: a page without a file, a need that is no chapter, or chapters that need one another.
+        BookError: a page without a file, a needed chapter that does not exist, or chapters that need one another.
     """
     waiting = []
     for name in pages(root):
@@ -87,12 +77,12 @@ def read_book(root: Path) -> list[Chapter]:
 
 
 def read_chapter(path: Path) -> Chapter:
-    """Read one script: its header and its parameters."""
+    """Read a chapter's script: its header and its parameters."""
     import jupytext
 
     text = path.read_text("utf-8")
     notebook = jupytext.reads(text, fmt="py:percent")
-    needs = notebook.metadata.get("cmic", {}).get("needs", [])
+    header = notebook.metadata.get("cmic", {})
     parameters = {
         target.id
         for cell in notebook.cells
@@ -101,14 +91,15 @@ def read_chapter(path: Path) -> Chapter:
         for target in (statement.targets if isinstance(statement, ast.Assign) else [])
         if isinstance(target, ast.Name)
     }
-    return Chapter(path.stem, path, text, tuple(needs), frozenset(parameters))
+    needs, inputs = tuple(header.get("needs", [])), tuple(header.get("inputs", []))
+    return Chapter(path.stem, path, text, needs, inputs, frozenset(parameters))
 
 
 def selected(book: list[Chapter], names: list[str]) -> list[Chapter]:
-    """Return the named chapters and all that they need, in running order; all of them when no name is given.
+    """Return the named chapters and all that they need, in running order; without names, the whole book.
 
     Raises:
-        BookError: a name that is no chapter.
+        BookError: no chapter has this name.
     """
     known = {chapter.name: chapter for chapter in book}
     wanted, waiting = set[str](), list(names or known)
@@ -125,9 +116,14 @@ def check_parameters(chapters: list[Chapter], parameters: dict[str, Any]) -> Non
     """Refuse a parameter that no chapter takes; papermill would only warn, and run with the default.
 
     Raises:
-        BookError: naming the parameter and those that exist.
+        BookError: naming the parameter, and the existing ones or the option that sets it.
     """
     known = frozenset[str]().union(*(chapter.parameters for chapter in chapters))
-    for name in parameters:
+    for name, value in parameters.items():
+        if name in SET_BY_OPTION:
+            option = f"--{name.lower()}"
+            raise BookError(f"the option {option} sets the parameter {name}", fix=f"write {option} {value}")
         if name not in known:
             raise BookError(f"no chapter takes a parameter '{name}'", fix=f"use one of: {', '.join(sorted(known))}")
+        if name == "OVERRIDES" and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise BookError("OVERRIDES must be a list of changes", fix="write OVERRIDES=[loss.tau=0.05,train.seed=1]")

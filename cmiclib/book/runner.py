@@ -1,9 +1,9 @@
 """Run the chapters whose inputs changed, by papermill, and keep the record that chapter 15 shows.
 
-A chapter's key is a hash of all that its result depends on: its script, the library, the profile's configuration, the
-benchmark, its parameters, ``data/results`` if its script names that folder, and the keys of the chapters it needs.
-Keys and seconds of finished chapters stand in ``outputs/<profile>/provenance.json``; a chapter with the same key and
-status "ok" there is not run again.
+A chapter's key is a hash of everything that its result depends on: its script, the code that it imports, the versions
+of the packages that matter, the configuration, the benchmark, its parameters, the files that it reads, and the keys of
+the chapters it needs. ``outputs/<profile>/provenance.json`` holds the keys and seconds of finished chapters. A chapter
+with the same key and status "ok" there does not run again.
 """
 
 import hashlib
@@ -23,7 +23,9 @@ from ..errors import BookError, StorageError
 from ..io.atomic import write_atomically
 from ..io.files import read_json
 from ..io.lock import alone
+from ..io.provenance import PACKAGE, environment, package_versions
 from .chapters import Chapter, check_parameters, read_book, selected
+from .imports import Library
 from .notebooks import derive
 
 KERNEL_ENVIRONMENT = {
@@ -32,14 +34,14 @@ KERNEL_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
     # Each redraw of a progress bar becomes an output of the executed notebook.
     "TQDM_MININTERVAL": "30",
-    # A chapter can tell that nobody sits before it: see `cmiclib.book.OpenChapter.live`.
+    # Tells a chapter that no reader is at its kernel: see `cmiclib.book.OpenChapter.live`.
     "CMIC_REPORT": "1",
 }
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one call of `reproduce` did, chapter by chapter."""
+    """The chapters that one call of `reproduce` ran, and those that it did not."""
 
     ran: list[str]
     failed: list[str]
@@ -52,16 +54,17 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def library_hash() -> str:
-    """Return one hash of the text of every module of this package, and of the style and script beside them."""
-    package = Path(__file__).parents[1]
-    texts = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".css", ".js"))
-    return digest([[str(path.relative_to(package)), path.read_text("utf-8")] for path in texts])
+def inputs_hash(root: Path, chapter: Chapter) -> str:
+    """Hash the inputs of a chapter's header, and ``data/results`` where the script names that folder."""
+    patterns = [*chapter.inputs, *(["data/results/*.json"] if "data/results" in chapter.text else [])]
+    found = {path for pattern in patterns for path in root.glob(pattern)}
+    files = {file for path in found for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()}
+    return digest([[file.relative_to(root).as_posix(), _sha256(file)] for file in sorted(files)])
 
 
-def stored_hash(root: Path) -> str:
-    """Return one hash of the published and stored results in ``data/results``."""
-    return digest([[path.name, path.read_text("utf-8")] for path in sorted((root / "data/results").glob("*.json"))])
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reproduce(
@@ -73,86 +76,87 @@ def reproduce(
     benchmark_hash: Callable[[], str],
     chapters: list[str] | None = None,
     parameters: dict[str, Any] | None = None,
+    library: Path = PACKAGE,
     say: Callable[[str], None] = print,
 ) -> Result:
     """Run what changed; executed notebooks go to ``outputs/<profile>/notebooks``.
 
-    A chapter that fails keeps its notebook up to the error; chapters that need it are skipped, others run.
+    A chapter that fails keeps its notebook up to the error. Chapters that need it are skipped, others run. A chapter
+    that is not asked for keeps its notebook and is marked as stale in the record if its key changed.
 
     Args:
         root: the folder that holds ``_toc.yml`` and ``book/``.
         profile: name of a configuration profile, a parameter of each chapter.
         benchmark: ``sweethome`` or the folder of a prepared benchmark, likewise.
         outputs: folder for results, relative to the root.
-        benchmark_hash: gives the hash of the benchmark's content; called once, after the other checks.
+        benchmark_hash: gives the hash of the benchmark's content; called once, after everything else was checked.
         chapters: run only these and what they need.
         parameters: further values for parameters; each goes to the chapters that take it.
+        library: the package whose code the chapters import.
         say: receives lines of progress.
 
     Raises:
         BookError: a chapter or parameter that does not exist, or another run at work in the same folder.
-        ConfigError: no such profile.
+        ConfigError: no such profile, or ``OVERRIDES`` that do not fit it.
     """
     book = read_book(root)
     todo = selected(book, chapters or [])
     given = {"PROFILE": profile, "BENCHMARK": benchmark, "OUTPUTS": outputs} | (parameters or {})
-    check_parameters(todo, given)
-    config = profile_config(profile)
+    check_parameters(todo, parameters or {})
+    plain, changed = profile_config(profile), profile_config(profile, given.get("OVERRIDES", []))
     folder = root / outputs / profile
     with alone(folder, BookError):
-        hashes = {"library": library_hash(), "config": config.digest(), "benchmark": benchmark_hash()}
-        record = read_record(folder) | {
-            "profile": profile,
-            "benchmark": benchmark,
-            "hashes": hashes,
-        }
-        done = record.setdefault("chapters", {})
+        data, versions, code = benchmark_hash(), digest(package_versions()), Library(library)
+        earlier = read_record(folder)
+        done: dict[str, dict[str, Any]] = earlier.get("chapters", {})
+        record = {"profile": profile, "benchmark": benchmark, "chapters": done, "html": earlier.get("html", {})}
         for gone in set(done) - {chapter.name for chapter in book}:
             del done[gone]
         keys: dict[str, str] = {}
+        made: dict[str, Any] = {}
         result = Result([], [], [], [])
-        for number, chapter in enumerate(todo, 1):
+        for chapter in book:
             own = {name: value for name, value in given.items() if name in chapter.parameters}
-            stored = stored_hash(root) if "data/results" in chapter.text else None
-            keys[chapter.name] = digest(chapter.text, hashes, own, stored, [keys[need] for need in chapter.needs])
-            target = folder / "notebooks" / f"{chapter.name}.ipynb"
-            head = f"[{number:2}/{len(todo)}] {chapter.name}"
+            hashes = {
+                "code": code.digest(chapter.text),
+                "packages": versions,
+                "config": (changed if "OVERRIDES" in own else plain).digest(),
+                "benchmark": data,
+                "inputs": inputs_hash(root, chapter),
+            }
+            key = digest(chapter.text, hashes, own, [keys[need] for need in chapter.needs])
+            keys[chapter.name] = key
+            entry, target = done.get(chapter.name, {}), folder / "notebooks" / f"{chapter.name}.ipynb"
+            entry.pop("stale", None)
+            if chapter not in todo:
+                if entry and entry["key"] != key:
+                    entry["stale"] = True
+                continue
+            head = f"[{todo.index(chapter) + 1:2}/{len(todo)}] {chapter.name}"
             if missing := [need for need in chapter.needs if need in result.failed + result.skipped]:
                 say(f"{head}: skipped, it needs {', '.join(missing)}")
                 result.skipped.append(chapter.name)
                 target.unlink(missing_ok=True)
-                done[chapter.name] = {"key": keys[chapter.name], "status": "skipped", "seconds": 0.0}
-            elif is_current(done.get(chapter.name), keys[chapter.name]) and target.exists():
+                done[chapter.name] = {"key": key, "status": "skipped", "seconds": 0.0}
+            elif entry.get("status") == "ok" and entry["key"] == key and target.exists():
                 result.current.append(chapter.name)
             else:
                 say(f"{head} …")
-                if not result.ran + result.failed:
-                    record |= {"commit": commit(root), "environment": environment()}
-                done[chapter.name] = {"key": keys[chapter.name], "status": "running"}
+                made = made or {"commit": commit(root), "environment": environment()}
+                entry = done[chapter.name] = {"key": key, "status": "running", "parameters": own, "hashes": hashes}
                 write_record(folder, record)
                 started = time.perf_counter()
                 error = execute(chapter, own, target, root)
                 seconds = round(time.perf_counter() - started, 1)
                 finished = datetime.now(UTC).isoformat(timespec="seconds")
-                done[chapter.name] |= {"status": "failed" if error else "ok", "seconds": seconds, "finished": finished}
+                entry |= {"status": "failed" if error else "ok", "seconds": seconds, "finished": finished, **made}
                 (result.failed if error else result.ran).append(chapter.name)
                 say(f"{' ' * len(head)} {'failed after' if error else 'took'} {seconds:.1f} s{error and f': {error}'}")
             write_record(folder, record)
+        write_record(folder, record)
     if result.current:
         say(f"{len(result.current)} of {len(todo)} chapters are up to date")
     return result
-
-
-def environment() -> dict[str, Any]:
-    """Return machine, versions and date; imported late, because it brings torch in."""
-    from ..io.provenance import environment
-
-    return dict(environment())
-
-
-def is_current(entry: dict[str, Any] | None, key: str) -> bool:
-    """Tell whether a chapter's last run was complete and had the same inputs."""
-    return entry is not None and entry["status"] == "ok" and entry["key"] == key
 
 
 def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Path) -> str:
@@ -182,7 +186,7 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
     except DeadKernelError:
-        return "DeadKernelError: its process was killed, most often for want of memory"
+        return "DeadKernelError: its process was killed, most often because memory ran out"
     except OSError as error:
         raise _storage(error, target) from None
     return ""
@@ -210,7 +214,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(entries, dict) or not all(
         isinstance(e, dict) and {"key", "status"} <= e.keys() for e in entries.values()
     ):
-        raise BookError("this is no record of a run", path=path, fix="remove it, then run again")
+        raise BookError("this is not the record of a run", path=path, fix="remove it, then run again")
     return record
 
 

@@ -1,8 +1,246 @@
-"""Long tables for the report: folded up until wanted, and searched without a kernel."""
+"""Results as tables: read, compared with the stored ones, shown in the book and in the README.
 
+Measured results (``metrics.json``) and published ones (``data/results/published.json``) get the same columns, so that
+they can stand one above the other: ``method``, ``kind`` ("measured" or "published"), and for each metric its value
+and, where known, ``_low`` and ``_high``, all in [0, 1]. ``data/results/demo.json`` holds ``metrics``, ``tolerances`` (a
+metric's dotted name → the largest difference that counts as agreement), and the date, machine and hashes of their run.
+"""
+
+from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+
+from ..errors import BookError
+from ..io.files import read_json
+
+BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
+EVALUATION = "07_evaluation"
+"""The chapter that writes ``metrics.json``."""
+ROWS = {
+    "seen": "CMIC, seen shapes",
+    "unseen": "CMIC, unseen shapes",
+    "untrained": "untrained network, seen shapes",
+    "untrained_unseen": "untrained network, unseen shapes",
+    "untrained_cells": "untrained, 3 × 3 cells, seen shapes",
+    "untrained_cells_unseen": "untrained, 3 × 3 cells, unseen shapes",
+    "prior": "category prior",
+    "chance": "chance",
+}
+IN_README = ROWS | {
+    "seen": "CMIC, shapes seen in training",
+    "prior": "category prior, seen shapes",
+    "chance": "chance, seen shapes",
+}
+COLUMNS = {"top1": "Top-1", "top10": "Top-10", "category": "Category", "map10": "mAP@10", "mrr": "MRR"}
+MODELS = {"trained": "trained on renderings", "untrained": "untrained", "untrained_cells": "untrained, 3 × 3 cells"}
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a JSON file of results.
+
+    Raises:
+        BookError: it is missing or not JSON.
+    """
+    if not path.is_file():
+        raise BookError("this file of results does not exist", path=path, fix="run `make reproduce` first")
+    return read_json(path, BookError, fix="run `make reproduce` again")
+
+
+def read_metrics(outputs: Path) -> dict[str, Any]:
+    """Return ``metrics.json`` of ``outputs/<profile>``, if the last evaluation there wrote it.
+
+    Raises:
+        BookError: the chapter on evaluation did not end well, is stale, or ran with other settings or data.
+    """
+    metrics, entry = read_results(outputs / "metrics.json"), _entries(outputs).get(EVALUATION, {})
+    hashes, again = entry.get("hashes", {}), "run `make reproduce`"
+    if entry.get("status") != "ok" or entry.get("stale"):
+        state = "was made with an older state" if entry.get("stale") else f"has the status '{entry.get('status')}'"
+        raise BookError(f"the chapter {EVALUATION} {state}, so metrics.json may be old", path=outputs, fix=again)
+    for name, key in (("configuration", "config"), ("benchmark", "benchmark")):
+        if metrics.get({"benchmark": "benchmark_hash"}.get(key, key)) != hashes.get(key):
+            message = f"metrics.json was measured with another {name} than the last {EVALUATION}"
+            raise BookError(message, path=outputs / "metrics.json", fix=again)
+    return metrics
+
+
+def snapshot(outputs: Path, tolerances: dict[str, float], chapters: Iterable[str]) -> dict[str, Any]:
+    """Return what ``data/results/<profile>.json`` holds, from a finished reproduction in ``outputs/<profile>``.
+
+    Raises:
+        BookError: a chapter did not end well or is stale, or the metrics are of another run.
+    """
+    metrics, entries = read_metrics(outputs), _entries(outputs)
+    if missing := [c for c in chapters if entries.get(c, {}).get("status") != "ok" or entries[c].get("stale")]:
+        raise BookError(
+            f"these chapters did not run with the present state: {', '.join(missing)}",
+            path=outputs,
+            fix="run `make reproduce` for the whole book first",
+        )
+    made = entries[EVALUATION]
+    seconds = {name: entry["seconds"] for name, entry in entries.items()}
+    kept = {"environment": made["environment"], "hashes": made["hashes"], "seconds": seconds}
+    return {"metrics": metrics, "tolerances": tolerances, **kept}
+
+
+def _entries(outputs: Path) -> dict[str, dict[str, Any]]:
+    record = read_results(outputs / "provenance.json")
+    entries = record.get("chapters") if isinstance(record, dict) else None
+    if not isinstance(entries, dict):
+        raise BookError("this is not the record of a run", path=outputs / "provenance.json", fix="run `make reproduce`")
+    return entries
+
+
+class Comparison(NamedTuple):
+    """One metric: what was measured now, what is stored, and how far they may lie apart."""
+
+    metric: str
+    measured: float | None
+    stored: float
+    tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is within the tolerance; a metric that was not measured never agrees."""
+        return self.measured is not None and abs(self.measured - self.stored) <= self.tolerance
+
+
+def compare(measured: dict[str, Any], stored: dict[str, Any]) -> list[Comparison]:
+    """Compare metrics with stored ones, for every metric that has a tolerance.
+
+    Args:
+        measured: nested metrics, such as ``outputs/demo/metrics.json``.
+        stored: ``data/results/demo.json``.
+
+    Raises:
+        BookError: the stored metrics are of another benchmark, or lack one that has a tolerance.
+    """
+    hashes = {metrics.get("benchmark_hash") for metrics in (measured, stored["metrics"])}
+    if len(hashes) > 1:
+        raise BookError("the stored results are of other data", fix="compare results of the same benchmark")
+    rows = []
+    for name, tolerance in stored["tolerances"].items():
+        value = lookup(stored["metrics"], name)
+        if value is None:
+            raise BookError(
+                f"the stored results have a tolerance but no value for '{name}'", fix="correct data/results"
+            )
+        rows.append(Comparison(name, lookup(measured, name), value, tolerance))
+    return rows
+
+
+def lookup(metrics: dict[str, Any], name: str) -> float | None:
+    """Return ``metrics["seen"]["top1"]`` for ``seen.top1``, or None where it is missing."""
+    value: Any = metrics
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def readme_table(stored: dict[str, Any]) -> str:
+    """Return the README's table in Markdown: percentages with one decimal, and where they were measured."""
+    metrics, environment = stored["metrics"], stored["environment"]
+    lines = ["| % | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    for part, title in IN_README.items():
+        cells = [lookup(metrics, f"{part}.{column}") for column in COLUMNS]
+        lines.append(f"| {title} | " + " | ".join("–" if v is None else f"{100 * v:.1f}" for v in cells) + " |")
+    lines += [
+        "",
+        f"{lookup(metrics, 'seen.queries')} photos of seen and {lookup(metrics, 'unseen.queries')} of unseen shapes "
+        f"against a gallery of {metrics['gallery_size']}; benchmark `{metrics['benchmark']}`, profile "
+        f"`{metrics['profile']}`, {environment['date']}, {environment['processor']}, {environment['cores']} cores, "
+        f"accelerator: {environment['accelerator']}.",
+    ]
+    return "\n".join(lines)
+
+
+def with_table(readme: str, stored: dict[str, Any]) -> str:
+    """Return the README's text with its table replaced.
+
+    Raises:
+        BookError: the two marks that enclose the table are missing.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise BookError("README.md lacks the marks around its table of results", fix=f"put in {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{readme_table(stored)}\n{END}{after}"
+
+
+def measured_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Return one row for each result of ``metrics.json`` that `ROWS` names, in its order, with a ``label``."""
+    rows = [{"method": title, "kind": "measured", **metrics[name]} for name, title in ROWS.items() if name in metrics]
+    table = pd.DataFrame(rows)
+    return table.assign(label=table.method + " (" + table.queries.map(str) + " photos)")
+
+
+def published_table(path: Path) -> pd.DataFrame:
+    """Return the published figures, one row a method and benchmark.
+
+    Further columns: ``year``, ``benchmark``, ``title`` (the benchmark's name in print), ``source``, ``mark``.
+    """
+    stored = read_results(path)
+    table = pd.DataFrame(stored["rows"]).assign(kind="published")
+    return table.assign(title=table.benchmark.map(stored["benchmarks"]))
+
+
+def real_photo_table(stored: dict[str, Any]) -> pd.DataFrame:
+    """Return the figures of ``data/results/real_photos.json``, one row a set of photos and model.
+
+    Args:
+        stored: ``rows``, each with ``photos`` (what marks the object), ``half``, ``model``, and the flat figures;
+            ``macro_…`` are means over categories, ``shape_…`` means over shapes.
+    """
+    table = pd.DataFrame(stored["rows"]).assign(kind="measured")
+    return table.assign(method=table.photos + ": " + table.model.map(MODELS).fillna(table.model))
+
+
+def failure_table(stored: dict[str, Any], photos: str) -> pd.DataFrame:
+    """Return the photos of one set whose own shape did not come first, worst last.
+
+    Args:
+        stored: ``data/results/real_photos.json``.
+        photos: the set, by what marks the object.
+
+    Returns:
+        Columns photo, own shape, found first, and rank of the own shape.
+    """
+    names = {"photo_id": "photo", "shape_id": "own shape", "first": "found first", "rank": "rank"}
+    rows = [
+        {title: row[name] for name, title in names.items()} for row in stored["failures"] if row["photos"] == photos
+    ]
+    return pd.DataFrame(rows, columns=list(names.values())).sort_values("rank", kind="stable")
+
+
+def ingredient_table(stored: dict[str, Any]) -> pd.DataFrame:
+    """Return the effects of ``data/results/ingredients.json`` for :func:`cmiclib.figures.effects`, in points."""
+    table = pd.DataFrame(stored["rows"]).rename(columns={"ingredient": "name"})
+    by_seed = table.by_seed.map(lambda values: [100 * value for value in values])
+    return table.assign(**{name: 100 * table[name] for name in ("difference", "low", "high")}, by_seed=by_seed)
+
+
+def percent(table: pd.DataFrame, metrics: Sequence[str] = tuple(COLUMNS)) -> pd.DataFrame:
+    """Return each metric in per cent, with its interval where there is one: ``83.1 (80.2 to 85.9)``.
+
+    Args:
+        table: with a column for each metric and, where known, ``_low`` and ``_high``, in [0, 1].
+        metrics: columns to show; a missing value becomes a dash.
+    """
+    rows = table.to_dict("records")
+    cells = {COLUMNS.get(name, name): [_cell(row, name) for row in rows] for name in metrics}
+    return pd.DataFrame(cells, index=table.index)
+
+
+def _cell(row: dict[Any, Any], name: str) -> str:
+    value, low, high = (row.get(name + end, np.nan) for end in ("", "_low", "_high"))
+    if pd.isna(value):
+        return "–"
+    return f"{100 * value:.1f}" + ("" if pd.isna(low) else f" ({100 * low:.1f} to {100 * high:.1f})")
+
 
 _FILTER = (
     "for (const row of this.parentElement.querySelectorAll('tbody tr'))"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..book.chapters import find_root
+from ..book import find_root
 from ..errors import ConfigError
 from .common import Profile, show, write_json
 

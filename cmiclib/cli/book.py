@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from ..book import results
-from ..book.chapters import find_root
+from ..book import find_root
 from ..errors import BookError, ConfigError
-from .common import Outputs, Profile, show
+from .common import Outputs, Profile, show, write_json
 
 
 def reproduce(
@@ -27,14 +26,18 @@ def reproduce(
     from ..book.runner import reproduce
 
     root = find_root(Path.cwd())
-    if fetch_vendor(root):
-        typer.echo("fetched the scripts that the report needs offline")
+
+    def benchmark_hash() -> str:
+        if fetch_vendor(root):  # early, because the report cannot be written without
+            typer.echo("fetched the scripts that the report needs offline")
+        return open_benchmark(root, benchmark, profile).hash
+
     result = reproduce(
         root,
         profile=profile,
         benchmark=benchmark,
         outputs=outputs,
-        benchmark_hash=lambda: open_benchmark(root, benchmark, profile).hash,
+        benchmark_hash=benchmark_hash,
         chapters=chapter,
         parameters=dict(parse_parameter(text) for text in parameters or []),
     )
@@ -48,9 +51,9 @@ def reproduce(
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:
-    """Split ``NAME=VALUE``; a number, a truth value and a list are taken as such, anything else as a string.
+    """Split ``NAME=VALUE`` and read a number, a truth value or a list; anything else is a string.
 
-    In a list quotes may be missing, because shells take them away: ``OVERRIDES=[loss.tau=0.05]``.
+    Quotes in a list may be missing, because shells take them away: ``OVERRIDES=[loss.tau=0.05]``.
 
     Raises:
         ConfigError: there is no ``=``.
@@ -110,15 +113,17 @@ def app(
 def verify(
     store: Annotated[bool, typer.Option("--store", help="store this reproduction's results instead")] = False,
 ) -> None:
-    """Compare outputs/demo with data/results/demo.json, within the tolerances that stand there."""
+    """Compare outputs/demo with data/results/demo.json, within its tolerances."""
+    from ..book.chapters import read_book
+    from ..book.tables import compare, read_metrics, read_results, snapshot
+
     root = find_root(Path.cwd())
-    path = root / "data" / "results" / "demo.json"
-    stored = results.read_results(path)
+    outputs, path = root / "outputs" / "demo", root / "data" / "results" / "demo.json"
+    stored = read_results(path)
     if store:
-        new = results.snapshot(root / "outputs" / "demo", stored["tolerances"])
-        path.write_text(json.dumps(new, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_json(path, snapshot(outputs, stored["tolerances"], [chapter.name for chapter in read_book(root)]))
         return
-    rows = results.compare(results.read_results(root / "outputs" / "demo" / "metrics.json"), stored)
+    rows = compare(read_metrics(outputs), stored)
     lines = []
     for row in rows:
         measured = "–" if row.measured is None else f"{row.measured:.4f}"
@@ -130,7 +135,9 @@ def verify(
 
 def readme() -> None:
     """Write README's table of results from data/results/demo.json."""
+    from ..book.tables import read_results, with_table
+
     root = find_root(Path.cwd())
     text = (root / "README.md").read_text("utf-8")
-    stored = results.read_results(root / "data" / "results" / "demo.json")
-    (root / "README.md").write_text(results.with_table(text, stored), "utf-8")
+    stored = read_results(root / "data" / "results" / "demo.json")
+    (root / "README.md").write_text(with_table(text, stored), "utf-8")

@@ -10,14 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGE = Path(__file__).parents[1]
 PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "scipy", "trimesh", "embreex", "pandas", "papermill")
 
 
 def environment() -> dict[str, str | int | dict[str, str]]:
     """Return the machine, the versions that matter and today's date (UTC), ready for JSON."""
+    import torch
+
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": _processor(),
@@ -25,8 +25,13 @@ def environment() -> dict[str, str | int | dict[str, str]]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that results depend on."""
+    return {name: version(name) for name in PACKAGES}
 
 
 def _processor() -> str:
@@ -45,7 +50,7 @@ def code_digest(names: Iterable[str]) -> str:
     files = {file for name in names for file in _files(name)}
     digest = hashlib.sha256()
     for file in sorted(files):
-        digest.update(f"{file.relative_to(PACKAGE).as_posix()} {_tree(file)}".encode())
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()} {code_text(file)}".encode())
     return digest.hexdigest()[:12]
 
 
@@ -54,7 +59,8 @@ def _files(name: str) -> list[Path]:
     return [module] if module.is_file() else sorted((PACKAGE / name).rglob("*.py"))
 
 
-def _tree(file: Path) -> str:
+def code_text(file: Path) -> str:
+    """Return the code of a Python file without comments and docstrings, written the same on every Python."""
     return _text(ast.parse(file.read_text("utf-8")))
 
 

@@ -7,7 +7,7 @@ import pytest
 from toybook import make_book
 
 from cmiclib import book
-from cmiclib.book.chapters import find_root
+from cmiclib.book import find_root
 from cmiclib.errors import BenchmarkError, BookError, ConfigError
 
 
@@ -38,14 +38,18 @@ def test_another_benchmark_is_opened_once_and_from_a_relative_path(
 
 
 def test_runs_are_kept_below_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_benchmark) -> None:
-    from cmiclib.training import loop as train
+    from cmiclib.book import trained
 
-    monkeypatch.setattr(train, "train_or_load", lambda config, benchmark, runs: (config.profile, benchmark.hash, runs))
+    monkeypatch.setattr(trained, "train_or_load", lambda config, data, runs: (config.profile, data.hash, runs))
     root = make_book(tmp_path)
     monkeypatch.chdir(root)
     with plt.rc_context():
         chapter = book.open_chapter("smoke", str(tiny_benchmark.path), "elsewhere")
-    assert chapter.run == ("smoke", tiny_benchmark.hash, root.resolve() / "elsewhere" / "smoke" / "runs")
+    assert trained.trained_run(chapter) == (
+        "smoke",
+        tiny_benchmark.hash,
+        root.resolve() / "elsewhere" / "smoke" / "runs",
+    )
 
 
 def test_what_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

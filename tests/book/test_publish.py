@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,13 +61,23 @@ def test_another_checksum_is_refused(package: Package, tmp_path: Path, monkeypat
     assert not (tmp_path / "vendor/packages.json").exists()
 
 
-def test_no_network_is_an_error_that_says_how(
+def test_no_network_is_an_error_that_says_how_and_the_old_files_stay(
     package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert publish.fetch_vendor(tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "vendor").rglob("*") if path.is_file()}
+    monkeypatch.setattr(publish, "VENDOR", (dataclasses.replace(package, files=("main.js",)),))
     npm = fake_npm(tmp_path, "echo 'npm error network ENOTFOUND' >&2; exit 1")
     monkeypatch.setattr(publish, "find_npm", lambda: npm)
     with pytest.raises(BookError, match=r"thing@1.2.3 \(npm error network ENOTFOUND\)[\s\S]*make vendor"):
         publish.fetch_vendor(tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "vendor").rglob("*") if path.is_file()} == before
+    assert not list(tmp_path.glob(".vendor-*"))
+
+
+def test_of_two_processes_one_fetches(package: Package, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(publish.fetch_vendor, [tmp_path] * 2)) == [False, True]
 
 
 def test_the_configuration_loads_only_what_is_vendored() -> None:
@@ -80,7 +91,6 @@ def test_the_configuration_loads_only_what_is_vendored() -> None:
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A toy book whose chapters "ran", with a build that only counts."""
     monkeypatch.setattr(publish, "fetch_vendor", lambda root: False)
-    monkeypatch.setattr(publish, "library_hash", lambda: "library")
     root = make_book(tmp_path)
     folder = root / "outputs/smoke"
     (folder / "notebooks").mkdir(parents=True)
@@ -137,6 +147,16 @@ def test_a_chapter_that_did_not_run_says_so_and_warnings_no_longer_stop_the_buil
     publish.publish(root, "smoke")
     assert builds == [False]
     assert "This chapter was not run here (skipped)" in (folder / "site/second.md").read_text()
+
+
+def test_a_chapter_of_an_older_state_says_so_and_the_report_is_not_complete(root: Path) -> None:
+    folder = root / "outputs/smoke"
+    record = json.loads((folder / "provenance.json").read_text())
+    assert publish.stage(root, folder, record)
+    record["chapters"]["second"]["stale"] = True
+    assert not publish.stage(root, folder, record)
+    assert "older state of the code or data" in (folder / "site/second.ipynb").read_text()
+    assert "older state" not in (folder / "site/first.ipynb").read_text()
 
 
 def test_staged_notebooks_show_the_values_used_not_the_defaults(root: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmiclib.book.result_tables import (
+from cmiclib.book.tables import (
     ROWS,
     failure_table,
     ingredient_table,

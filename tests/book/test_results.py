@@ -6,7 +6,7 @@ import json
 import pytest
 from toybook import REPOSITORY
 
-from cmiclib.book import results
+from cmiclib.book import tables as results
 from cmiclib.errors import BookError
 
 STORED = {
@@ -78,12 +78,54 @@ def test_the_readme_agrees_with_the_stored_results() -> None:
 
 
 def test_a_snapshot_holds_what_readers_need_to_judge_it(tmp_path) -> None:
-    record = {
-        "environment": STORED["environment"], "hashes": {"library": "x"}, "chapters": {"01_data": {"seconds": 3.5}}
-    }  # fmt: skip
-    (tmp_path / "provenance.json").write_text(json.dumps(record))
-    (tmp_path / "metrics.json").write_text(json.dumps(STORED["metrics"]))
-    snapshot = results.snapshot(tmp_path, {"seen.top1": 0.02})
-    assert snapshot["seconds"] == {"01_data": 3.5}
-    assert all(row.agrees for row in results.compare(STORED["metrics"], snapshot))
+    finish(tmp_path)
+    snapshot = results.snapshot(tmp_path, {"seen.top1": 0.02}, CHAPTERS)
+    assert snapshot["seconds"] == {"01_data": 3.5, "07_evaluation": 3.5}
+    assert all(row.agrees for row in results.compare(STORED["metrics"] | HASHES, snapshot))
     assert results.readme_table(snapshot) == results.readme_table(STORED)
+
+
+CHAPTERS = ["01_data", "07_evaluation"]
+HASHES = {"config": "c", "benchmark_hash": "b"}
+
+
+def finish(outputs, **changes) -> None:
+    """Write what a finished reproduction leaves, with changes of the entry of the chapter on evaluation."""
+    hashes = {"config": "c", "benchmark": "b"}
+    entry = {"key": "k", "status": "ok", "seconds": 3.5, "hashes": hashes, "environment": STORED["environment"]}
+    record = {"chapters": {"01_data": entry, "07_evaluation": entry | changes}}
+    (outputs / "provenance.json").write_text(json.dumps(record))
+    (outputs / "metrics.json").write_text(json.dumps(STORED["metrics"] | HASHES))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"status": "failed"}, "status 'failed'"),
+        ({"stale": True}, "older state"),
+        ({"hashes": {"config": "other", "benchmark": "b"}}, "another configuration"),
+        ({"hashes": {"config": "c", "benchmark": "other"}}, "another benchmark"),
+    ],
+)
+def test_metrics_that_the_last_evaluation_did_not_write_are_refused(tmp_path, changes: dict, said: str) -> None:
+    finish(tmp_path)
+    assert results.read_metrics(tmp_path)["seen"]["top1"] == 0.7
+    finish(tmp_path, **changes)
+    with pytest.raises(BookError, match=said):
+        results.read_metrics(tmp_path)
+
+
+def test_results_of_several_states_are_not_stored(tmp_path) -> None:
+    finish(tmp_path)
+    with pytest.raises(BookError, match="08_ablations"):
+        results.snapshot(tmp_path, {}, [*CHAPTERS, "08_ablations"])
+    record = json.loads((tmp_path / "provenance.json").read_text())
+    record["chapters"]["01_data"]["stale"] = True
+    (tmp_path / "provenance.json").write_text(json.dumps(record))
+    with pytest.raises(BookError, match="01_data"):
+        results.snapshot(tmp_path, {}, CHAPTERS)
+
+
+def test_stored_results_of_other_data_are_not_compared() -> None:
+    with pytest.raises(BookError, match="other data"):
+        results.compare(STORED["metrics"] | HASHES, STORED)

@@ -9,13 +9,13 @@ from toybook import BODY, make_book, write_chapter
 
 from cmiclib.book import runner
 from cmiclib.book.chapters import read_book, selected
-from cmiclib.errors import BookError, ConfigError
+from cmiclib.config import profile
+from cmiclib.errors import BookError, CMICError, ConfigError
 from cmiclib.io.lock import alone
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(runner, "library_hash", lambda: "library")
+def root(tmp_path: Path) -> Path:
     return make_book(tmp_path)
 
 
@@ -70,12 +70,12 @@ def test_an_edited_chapter_runs_again_with_those_that_need_it(
     assert run(root).ran == again
 
 
-def test_everything_runs_again_for_another_library_benchmark_or_lost_notebook(
+def test_another_benchmark_other_packages_and_a_lost_notebook_run_again(
     root: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(root)
     assert len(run(root, benchmark_hash="other").ran) == 3
-    monkeypatch.setattr(runner, "library_hash", lambda: "edited")
+    monkeypatch.setattr(runner, "package_versions", lambda: {"torch": "9.9"})
     assert len(run(root, benchmark_hash="other").ran) == 3
     (root / "outputs/smoke/notebooks/third.ipynb").unlink()
     assert run(root, benchmark_hash="other").ran == ["third"]
@@ -88,6 +88,75 @@ def test_new_published_results_run_the_chapters_that_show_them(root: Path, kerne
     (root / "data/results/published.json").write_text("{}")
     assert run(root).ran == ["third"]
     assert run(root).ran == []
+
+
+def test_only_the_chapters_that_import_an_edited_function_run_again(root: Path, kernel: Kernel) -> None:
+    library = root / "cmiclib"
+    library.mkdir()
+    (library / "__init__.py").write_text("")
+    (library / "tool.py").write_text('"""A tool."""\n\n\ndef use():\n    return 1\n')
+    write_chapter(root, "third", "\n# %%\nfrom cmiclib.tool import use\n")
+    assert len(run(root, library=library).ran) == 3
+    (library / "tool.py").write_text('"""A better tool."""\n\n\ndef use():\n    """Use it."""\n    return 1\n')
+    assert run(root, library=library).ran == []
+    (library / "tool.py").write_text("def use():\n    return 2\n")
+    assert run(root, library=library).ran == ["third"]
+
+
+def test_a_changed_input_runs_the_chapters_whose_header_names_it(root: Path, kernel: Kernel) -> None:
+    write_chapter(root, "third", inputs="tests/arrays, data/*/benchmark.json")
+    run(root)
+    for name in ("tests/arrays/deep/a.npz", "data/pix3d/benchmark.json"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("1")
+        assert run(root).ran == ["third"]
+        (root / name).write_text("2")
+        assert run(root).ran == ["third"]
+    (root / "data/pix3d/other.json").write_text("1")
+    assert run(root).ran == []
+
+
+def test_a_chapter_that_was_left_out_is_marked_when_its_inputs_changed(root: Path, kernel: Kernel) -> None:
+    def stale() -> list[str]:
+        chapters = runner.read_record(root / "outputs/smoke")["chapters"]
+        return [name for name, entry in chapters.items() if entry.get("stale")]
+
+    run(root)
+    before = runner.read_record(root / "outputs/smoke")["chapters"]
+    run(root, benchmark_hash="other", chapters=["third"])
+    after = runner.read_record(root / "outputs/smoke")["chapters"]
+    assert stale() == ["first", "second"]
+    assert after["first"]["hashes"] == before["first"]["hashes"] != after["third"]["hashes"]
+    assert run(root, benchmark_hash="other", chapters=["first"]).ran == ["first"]
+    assert stale() == ["second"]
+    run(root, chapters=["third"])
+    assert stale() == ["first"], "the second is what the first state made"
+    run(root)
+    assert stale() == []
+
+
+def test_overrides_are_part_of_the_configuration_and_checked_before_anything_is_touched(
+    root: Path, kernel: Kernel
+) -> None:
+    write_chapter(root, "first", more="OVERRIDES = []\n")
+    run(root)
+    before = {path: path.read_bytes() for path in (root / "outputs").rglob("*") if path.is_file()}
+    kernel.ran.clear()
+    for value, said in ((["loss.tua=0.05"], "loss.tua"), (["train.steps=x"], "train.steps"), ("loss.tau=1", "list")):
+        with pytest.raises(CMICError, match=said):
+            run(root, parameters={"OVERRIDES": value})
+    after = {path: path.read_bytes() for path in (root / "outputs").rglob("*") if path.is_file()}
+    assert kernel.ran == [] and after == before
+    assert run(root, parameters={"OVERRIDES": ["loss.tau=0.05"]}).ran == ["first", "second"]
+    chapters = runner.read_record(root / "outputs/smoke")["chapters"]
+    assert chapters["first"]["hashes"]["config"] == profile("smoke", ["loss.tau=0.05"]).digest()
+    assert chapters["second"]["hashes"]["config"] == profile("smoke").digest()
+
+
+@pytest.mark.parametrize("name", ["PROFILE", "BENCHMARK", "OUTPUTS"])
+def test_what_an_option_sets_cannot_be_set_as_a_parameter(root: Path, kernel: Kernel, name: str) -> None:
+    with pytest.raises(BookError, match=f"the option --{name.lower()} sets the parameter {name}"):
+        run(root, parameters={name: "smoke"})
 
 
 def test_profiles_do_not_touch_each_other(root: Path, kernel: Kernel) -> None:
@@ -165,10 +234,10 @@ def test_the_second_of_two_runs_says_who_holds_the_lock(root: Path, kernel: Kern
 def test_the_record_says_what_ran_where_and_how_long(root: Path, kernel: Kernel) -> None:
     run(root)
     record = json.loads((root / "outputs/smoke/provenance.json").read_text())
-    assert record["environment"]["versions"]["torch"]
-    assert set(record["hashes"]) == {"library", "config", "benchmark"}
-    assert record["chapters"]["third"]["seconds"] >= 0
-    assert record["chapters"]["third"]["finished"].endswith("+00:00")
+    entry = record["chapters"]["third"]
+    assert entry["environment"]["versions"]["torch"]
+    assert set(entry["hashes"]) == {"code", "packages", "config", "benchmark", "inputs"}
+    assert entry["seconds"] >= 0 and entry["finished"].endswith("+00:00")
 
 
 def test_needs_come_first_and_else_the_order_of_reading_stays(root: Path) -> None:
