@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import EpsImagePlugin, Image, ImageOps
+from PIL import Image, ImageOps
 
 from ..errors import ImageError, StorageError
 from .files import check_regular
@@ -13,9 +13,8 @@ from .files import check_regular
 MAX_PIXELS = 80_000_000  # more than any camera of today; a small file can claim far more and fill the memory
 MAX_BYTES = 1 << 29
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""What photos come as; Pillow's other readers, of which one starts another program, are never asked."""
+"""Formats of photos. Pillow's other readers are never asked; the one for PostScript would start Ghostscript."""
 _FIX = "save it again as JPEG or PNG"
-EpsImagePlugin.gs_binary = False  # trimesh opens textures with all readers: nothing shall start Ghostscript
 
 
 def read_photo(path: str | Path, upright: bool = True) -> np.ndarray:

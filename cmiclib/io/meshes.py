@@ -4,6 +4,7 @@ trimesh reads many more formats, archives among them, by a file's ending. A few 
 memory: a GLB may place one mesh thousands of times, or name numbers that it does not hold.
 """
 
+import base64
 import io
 import json
 import struct
@@ -13,7 +14,7 @@ from typing import Any
 import trimesh
 
 from ..errors import MeshError
-from .files import check_inside, check_regular, read_limited
+from .files import check_inside, read_limited
 
 FORMATS = (".obj", ".glb", ".ply", ".stl", ".off")
 MESH_LIMIT = 1 << 30
@@ -22,6 +23,8 @@ MOST_FACES = 20_000_000
 MOST_NODES = 10_000
 MOST_DEPTH = 100
 """Of a node below the scene; trimesh multiplies the transforms of a chain again for each of its nodes."""
+POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+"""First bytes of the one kind of picture for which Pillow starts another program; trimesh would hand it over."""
 _FIX = "convert it to OBJ, GLB, PLY, STL or OFF"
 
 
@@ -79,18 +82,21 @@ class _Beside(trimesh.resolvers.FilePathResolver):
     def get(self, name: str) -> bytes:
         path, folder = Path(self.parent) / name.strip().replace("\\", "/"), Path(self.parent)
         check_inside(path, folder, MeshError)
-        check_regular(path, MeshError)
-        return read_limited(path, MESH_LIMIT, MeshError)
+        data = read_limited(path, MESH_LIMIT, MeshError)
+        if data.startswith(POSTSCRIPT):
+            raise MeshError("this texture is PostScript", path=path, fix="convert it to PNG or JPEG")
+        return data
 
 
 def _check_glb(data: bytes) -> None:
-    """Refuse a GLB that claims more numbers than it holds bytes, or nodes without end.
+    """Refuse a GLB that claims more numbers than it holds bytes, has too many nodes, or a picture in PostScript.
 
     Raises:
         ValueError: it does.
     """
     (length,) = struct.unpack_from("<I", data, 12)
-    header = json.loads(data[20 : 20 + length])
+    header = json.loads(data[20 : 20 + length].decode())  # trimesh guesses the encoding of what is not UTF-8
+    _check_pictures(header, data, 20 + length)
     counts = [accessor["count"] for accessor in header.get("accessors", [])]
     if any(not isinstance(count, int) or not 0 <= count <= len(data) for count in counts) or sum(counts) > len(data):
         raise ValueError("it claims more numbers than it holds")
@@ -100,6 +106,31 @@ def _check_glb(data: bytes) -> None:
     parts = [part for mesh in header.get("meshes", []) for part in mesh["primitives"]]
     if sum(counts[part.get("indices", part["attributes"]["POSITION"])] for part in parts) > 3 * MOST_FACES:
         raise ValueError(f"it has more than {MOST_FACES} faces")
+
+
+def _check_pictures(header: dict[str, Any], data: bytes, at: int) -> None:
+    """Refuse embedded pictures in PostScript; ``at`` is where the chunk after the header begins.
+
+    Raises:
+        ValueError: one is in PostScript, or lies in a buffer of another file.
+    """
+    length, kind = 0, b""
+    while kind != b"BIN\0" and (at := at + length) + 8 <= len(data):
+        length, kind = struct.unpack_from("<I4s", data, at)
+        at += 8
+    binary = memoryview(data)[at : at + length]
+    outside = any("uri" in buffer for buffer in header.get("buffers", []))
+    for picture in header.get("images", []):
+        if "bufferView" in picture:
+            view = header["bufferViews"][picture["bufferView"]]
+            if view["buffer"] != 0 or outside:
+                raise ValueError("a picture lies in a buffer outside the file")
+            start = view.get("byteOffset", 0)
+            first = bytes(binary[start : start + view["byteLength"]][:4])
+        else:  # the name of a file, which the resolver checks, or the picture itself
+            first = base64.b64decode(picture.get("uri", "").partition("base64,")[2])[:4]
+        if first.startswith(POSTSCRIPT):
+            raise ValueError("a picture is PostScript")
 
 
 def _check_tree(nodes: list[dict[str, Any]]) -> None:

@@ -1,15 +1,14 @@
 """Meshes that claim more than they hold, or ask for files that are not theirs."""
 
-import io
+import base64
+import struct
 from pathlib import Path
 
 import pytest
-import trimesh
-from fuzz_cases import GLB_DATA, OBJ, glb, glb_tree, picture, write_obj
-from PIL import EpsImagePlugin
+from fuzz_cases import GLB_DATA, OBJ, POSTSCRIPT, glb, glb_tree, picture, textured_glb, write_obj
 
 from cmiclib.errors import MeshError
-from cmiclib.geometry import face_colors, load_mesh
+from cmiclib.geometry import load_mesh
 from cmiclib.io.meshes import MOST_DEPTH, parse_scene, read_scene
 
 
@@ -65,11 +64,47 @@ def test_textures_outside_the_folder_are_as_if_missing(tmp_path: Path, place: st
     assert len(load_mesh(folder / "part.obj").faces) == 12
 
 
-def test_no_texture_starts_another_program() -> None:
-    assert EpsImagePlugin.gs_binary is False
-    visual = trimesh.visual.TextureVisuals(material=trimesh.visual.material.SimpleMaterial())
-    visual.material.image = EpsImagePlugin.EpsImageFile(
-        io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    )
-    part = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]], visual=visual, process=False)
-    assert face_colors(part).shape == (1, 4)
+def test_a_texture_in_postscript_is_as_if_missing(tmp_path: Path) -> None:
+    write_obj(tmp_path)
+    (tmp_path / "wood.png").write_bytes(POSTSCRIPT)
+    (part,) = read_scene(tmp_path / "part.obj").geometry.values()
+    assert getattr(part.visual.material, "image", None) is None
+    assert len(load_mesh(tmp_path / "part.obj").faces) == 12
+
+
+def with_picture(picture: dict, at: int = 0, **changes: object) -> dict:
+    view = {"buffer": at, "byteOffset": 240 if at == 0 else 0, "byteLength": len(POSTSCRIPT)}
+    tree = glb_tree(
+        images=[picture], textures=[{"source": 0}],
+        materials=[{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
+        meshes=[{"primitives": [PART | {"material": 0}]}], buffers=[{"byteLength": 240 + len(POSTSCRIPT)}],
+    )  # fmt: skip
+    return tree | {"bufferViews": [*tree["bufferViews"], view]} | changes
+
+
+URI = f"data:image/png;base64,{base64.b64encode(POSTSCRIPT).decode()}"
+OUTSIDE = [{"byteLength": 240}, {"byteLength": len(POSTSCRIPT), "uri": URI}]
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        with_picture({"bufferView": 2, "mimeType": "image/png"}),
+        with_picture({"uri": URI}),
+        with_picture({"bufferView": 2}, at=1, buffers=OUTSIDE),
+        with_picture({"bufferView": -1}),
+    ],
+    ids=["in the file", "in the header", "in another buffer", "from the end"],
+)
+def test_a_glb_with_a_picture_in_postscript_is_refused(tree: dict) -> None:
+    data = glb(tree, GLB_DATA + POSTSCRIPT)
+    length = struct.unpack_from("<I", data, 12)[0]
+    unknown = data[: 20 + length] + struct.pack("<I4s", 8, b"NOTE") + bytes(8) + data[20 + length :]
+    for content in (data, unknown):
+        with pytest.raises(MeshError, match=r"x\.glb: cannot be read as a mesh \(ValueError: a picture"):
+            parse_scene(content, Path("x.glb"))
+
+
+def test_a_glb_with_a_picture_is_read() -> None:
+    (part,) = parse_scene(textured_glb(), Path("x.glb")).geometry.values()
+    assert part.visual.material.baseColorTexture.size == (24, 16)
