@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from cmiclib import browser
+from cmiclib.browser import static, widget
+
 STATE = """
 import hashlib, json, locale, logging, os, pickle, random, signal, sys, warnings
 import cv2, matplotlib, numpy, pandas, torch
@@ -62,3 +65,16 @@ def test_importing_every_module_changes_no_state_of_the_process() -> None:
     then = "before = state()\nload()\nprint(json.dumps([before, state()]))"
     before, after = json.loads(python(f"{first}{STATE}{LIBRARY}{then}").splitlines()[-1])
     assert before == after
+
+
+@pytest.mark.parametrize("statement", ["import cmiclib.browser.visitors", "from cmiclib import figures"])
+def test_what_is_imported_often_imports_no_torch(statement: str) -> None:
+    code = f"import sys\n{statement}\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_the_browsers_names_are_found_and_others_are_not() -> None:
+    assert browser.QueryBrowser is widget.QueryBrowser and browser.static_page is static.static_page
+    with pytest.raises(AttributeError, match=r"'cmiclib\.browser' has no attribute 'missing'"):
+        browser.missing  # noqa: B018

@@ -16,7 +16,7 @@ import ipywidgets as widgets
 from IPython.display import display
 
 from ..benchmark import Benchmark
-from ..errors import CMICError, ConfigError
+from ..errors import BenchmarkError, CMICError, ConfigError
 from ..index.cache import gallery_index
 from ..sources.sweethome import PREPARED, ROOT, open_sweethome
 from ..training.run import Run
@@ -83,22 +83,28 @@ def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[
 
     Args:
         run: a run folder; default: the reader's own newest run, else the packed model.
-        benchmark: the gallery's folder; default: what the run was trained on where that is here, else the shipped one.
+        benchmark: the gallery's folder; default: the benchmark that the run was trained on. A converted checkpoint was
+            trained on none, and searches the shipped one.
 
     Raises:
-        BenchmarkError, CheckpointError: something is missing or damaged.
+        BenchmarkError, CheckpointError: something is missing or damaged, or the run's benchmark is not here.
         ConfigError: a benchmark without a run, for which there is no model.
     """
     if benchmark is not None:
         if run is None:
-            raise ConfigError("a benchmark of your own needs a run", fix="give --run, too")
+            raise ConfigError("--benchmark needs a run that searches it", fix="pass --run as well")
         return _of_run(Run.open(run), Benchmark.open(benchmark)), f"The run {Path(run).name}"
     shipped = open_sweethome()
     if run is not None:
         chosen = Run.open(run)
-        has_data = (chosen.path / "data.json").is_file()  # a converted checkpoint has no benchmark
-        own_data = benchmark_of(chosen, shipped, PREPARED) if has_data else None
-        return _of_run(chosen, own_data or shipped), f"The run {chosen.path.name}"
+        if not (chosen.path / "data.json").is_file():
+            words = f"The converted checkpoint {chosen.path.name}, which names no benchmark, in the shipped gallery"
+            return _of_run(chosen, shipped), words
+        own_data = benchmark_of(chosen, shipped, PREPARED)
+        if own_data is None:
+            fix = "pass --benchmark DIR with the gallery to search"
+            raise BenchmarkError("the benchmark of this run is not here", path=chosen.path, fix=fix)
+        return _of_run(chosen, own_data), f"The run {chosen.path.name}"
     if own := newest_run(shipped, OUTPUTS, PREPARED):
         return _of_run(*own), f"Your newest run, {own[0].path.name} of {own[0].environment['date']}"
     browser, date = shipped_browser(shipped)

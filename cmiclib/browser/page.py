@@ -80,9 +80,11 @@ def verdict(answer: Answer) -> str:
     first = answer.found[0]
     found = f"<b>{escape(first.shape_id)}</b> comes first with score {first.score:.3f}"
     if answer.rank is None:
-        return f"{found}, {answer.lead:.3f} before the second. Which shape is the right one is not known here."
+        lead = "" if answer.lead is None else f", {answer.lead:.3f} before the second"
+        return f"{found}{lead}. Which shape is the right one is not known here."
     if answer.rank == 1:
-        return f"<b>✓ Right.</b> {found}, {answer.margin:.3f} before the best wrong shape."
+        margin = "" if answer.margin is None else f", {answer.margin:.3f} before the best wrong shape"
+        return f"<b>✓ Right.</b> {found}{margin}."
     return (
         f"<b>✗ Wrong.</b> {found}; the own shape {escape(min(answer.question.own))} has rank {answer.rank}, "
         f"{-(answer.margin or 0):.3f} behind the first wrong one."

@@ -29,7 +29,7 @@ def data_uri(pixels: np.ndarray, side: int = THUMBNAIL) -> str:
 
 def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:
     """Return the photo, (H, W, 3) uint8 and at most ``side`` pixels, with the outlines of the box and the mask used."""
-    photo, mask, box = answer.question.photo, answer.query.mask, answer.choice.box
+    photo, mask, box = answer.question.photo, answer.query.mask, answer.question.in_photo(answer.choice.box)
     scale = side / max(photo.shape[:2])
     size = tuple(max(1, round(length * scale)) for length in photo.shape[1::-1])
     drawn = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)).copy()

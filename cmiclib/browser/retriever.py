@@ -40,9 +40,22 @@ class Question:
     name: str
     photo: np.ndarray  # (H, W, 3) uint8
     mask: np.ndarray | None = None  # (H, W) bool; None: not known
+    sent: tuple[int, int] | None = None  # height and width of the photo as the visitor sent it; None: that of `photo`
     stored: Query | None = None  # the benchmark's own crop
     own: frozenset[str] = frozenset()  # ids of the right shapes, as far as the gallery has them
     category: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in which boxes are given: those of the photo before it was made smaller."""
+        return self.sent or (self.photo.shape[0], self.photo.shape[1])
+
+    def in_photo(self, box: Box | None) -> Box | None:
+        """Return a box of the photo as it was sent in pixels of :attr:`photo`."""
+        if box is None:
+            return None
+        down, across = (mine / sent for mine, sent in zip(self.photo.shape[:2], self.size, strict=True))
+        return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Choice:
     """How to cut the object out of a photo, and how many shapes to return."""
 
     mask: MaskChoice = "given"
-    box: Box | None = None  # x0, y0, x1, y1 in pixels of the photo
+    box: Box | None = None  # x0, y0, x1, y1 in pixels of the photo as it was sent
     mirror: bool = False
     top: int = 8
 
@@ -77,9 +90,9 @@ class Answer:
     query: Query
     vector: Tensor  # (d,) what the photo became
     found: list[Found]
-    lead: float  # the first score minus the second
-    rank: int | None  # of the own shape, from 1; None: the gallery has none that is known
-    margin: float | None  # the own shape's score minus the best other one's
+    lead: float | None  # the first score minus the second; None: the gallery has one shape
+    rank: int | None  # of the best right shape, from 1; None: no right shape is known
+    margin: float | None  # the best right shape's score minus the best wrong one's; None: one of the two is missing
 
     def record(self) -> dict[str, Any]:
         """Return what the answer says, ready for JSON; ``object`` and ``results`` as in ``cmic search --json``."""
@@ -169,7 +182,9 @@ class Retriever:
             outcome, margin = np.where(scored.top1 == 1, "right", "wrong"), scored.margin.to_numpy()
         else:
             two = scores.topk(min(2, len(self.index)), dim=1).values  # (Q, 2)
-            outcome, margin = np.full(len(table), "unknown"), (two[:, 0] - two[:, -1]).numpy()
+            lead = (two[:, 0] - two[:, 1]).numpy() if len(self.index) > 1 else np.full(len(table), np.nan)
+            outcome, margin = np.full(len(table), "unknown"), lead
+        margin = np.where(np.isfinite(margin), margin, np.nan)
         return table.assign(outcome=outcome, margin=margin, doubt=np.abs(margin))
 
     def select(self, category: str = "", outcome: str = "", order: str = "by name") -> pd.DataFrame:
@@ -235,8 +250,8 @@ class Retriever:
             first = int(np.where(mine, scores, -np.inf).argmax())
             ahead = (scores > scores[first]) | ((scores == scores[first]) & (np.arange(len(scores)) < first))
             own_rank = int(ahead.sum()) + 1
-            margin = float(scores[first] - np.where(mine, -np.inf, scores).max())
-        lead = float(best[0] - best[min(1, len(best) - 1)])
+            margin = None if mine.all() else float(scores[first] - scores[~mine].max())
+        lead = float(best[0] - best[1]) if len(best) > 1 else None
         return Answer(question, choice, query, vector[0], found, lead, own_rank, margin)
 
     @property
@@ -265,11 +280,11 @@ def cut(question: Question, choice: Choice) -> Query:
     if question.stored is not None and choice.box is None and choice.mask == best_mask(question):
         query = question.stored
     else:
-        mask = question.mask if choice.mask == "given" else None
-        if mask is not None and choice.box is not None:
-            mask = _inside(mask, choice.box)
-        how = "given mask" if choice.box is None else "given mask, within the box"
-        query = cut_query(question.photo, mask, choice.box, choice.mask == "automatic", how)
+        mask, box = question.mask if choice.mask == "given" else None, question.in_photo(choice.box)
+        if mask is not None and box is not None:
+            mask = _inside(mask, box)
+        how = "given mask" if box is None else "given mask, within the box"
+        query = cut_query(question.photo, mask, box, choice.mask == "automatic", how)
     if choice.mirror:
         query = query._replace(image=np.ascontiguousarray(query.image[:, :, ::-1]), how=f"{query.how}, mirrored")
     return query

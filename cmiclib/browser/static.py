@@ -33,7 +33,7 @@ def static_page(retriever: Retriever, rows: Iterable[int], top: int = 5) -> str:
         "records": [answer.record() for answer in answers],
     }
     # "</" would end the script element wherever it stands.
-    block = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    block = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     return (
         f'{STYLE}<div class="cmic" data-cmic-static>{_filters(answers)}{_choices(answers)}{body}'
         f'<div class="cmic-solid"><h4>The model</h4>{viewer_part("", "")}</div><h4>Place on the map</h4>'

@@ -22,8 +22,8 @@ SMALLEST = 16  # pixels a side; fewer show no object
 LARGER = "make it smaller, or cut the object out with some surroundings"
 
 
-def read_upload(content: bytes) -> np.ndarray:
-    """Decode a photo: upright, uint8 RGB (H, W, 3), at most `LONGEST` pixels a side.
+def read_upload(content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode a photo: upright, uint8 RGB (H, W, 3), at most `LONGEST` pixels a side; and its height and width as sent.
 
     EXIF rotation, palettes, transparency, gray, CMYK and 16 bit are treated as in :func:`cmiclib.io.images.read_photo`;
     of an animation the first frame counts.
@@ -35,7 +35,8 @@ def read_upload(content: bytes) -> np.ndarray:
         ImageError: empty, too large, of another format, cut off or damaged, or with too many or too few pixels.
     """
     image = _decode(content, "photo")
-    return _shrink(photo_pixels(image))
+    pixels = photo_pixels(image)
+    return _shrink(pixels), (pixels.shape[0], pixels.shape[1])
 
 
 def read_mask_upload(content: bytes, photo: np.ndarray) -> np.ndarray:

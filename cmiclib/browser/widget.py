@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
 from IPython.display import Javascript
 from torch import Tensor
 
@@ -173,7 +175,8 @@ class QueryBrowser(widgets.VBox):
             marks = {"right": "✓", "wrong": "✗", "unknown": ""}
             labels = chosen.query_id
             if "outcome" in chosen:
-                labels = chosen.outcome.map(marks) + chosen.margin.map(" {:+.3f} ".format) + labels
+                margin = chosen.margin.map(lambda value: " " if np.isnan(value) else f" {value:+.3f} ")
+                labels = chosen.outcome.map(marks) + margin + labels
             with self._setting():
                 self.photo.options = list(zip(labels, chosen.row.tolist(), strict=True))
                 self.photo.value = next(iter(chosen.row.tolist()), None)
@@ -199,8 +202,8 @@ class QueryBrowser(widgets.VBox):
         if self.upload.value:
             file = self.upload.value[0]
             with self._guarded("Reading the photo"):
-                pixels = read_upload(bytes(file["content"]))
-                self._take(Question(name=str(file["name"])[:100], photo=pixels))
+                pixels, sent = read_upload(bytes(file["content"]))
+                self._take(Question(name=str(file["name"])[:100], photo=pixels, sent=sent))
 
     def _receive_mask(self) -> None:
         if self.mask_upload.value:
@@ -208,13 +211,13 @@ class QueryBrowser(widgets.VBox):
                 if self.question is None or self.question.stored is not None:
                     raise CMICError("there is no photo of yours for this mask yet", fix="choose the photo first")
                 mask = read_mask_upload(bytes(self.mask_upload.value[0]["content"]), self.question.photo)
-                self._take(Question(name=self.question.name, photo=self.question.photo, mask=mask))
+                self._take(replace(self.question, mask=mask))
 
     def _take(self, question: Question) -> None:
         """Make this the question, with the box around all of it and the best mask there is."""
         self.question = question
         choices = ["given", "automatic", "none"] if question.mask is not None else ["automatic", "none"]
-        height, width = question.photo.shape[:2]
+        height, width = question.size
         with self._setting():
             self.mask.options = [(MASKS[name], name) for name in choices]
             self.mask.value, self.use_box.value = best_mask(question), False
@@ -284,7 +287,7 @@ class QueryBrowser(widgets.VBox):
         with self._guarded("Drawing"):
             if self.answer is None:
                 raise CMICError("there is no result yet", fix="choose a photo")
-            record = json.dumps(self.answer.record(), indent=1, ensure_ascii=False).encode()
+            record = json.dumps(self.answer.record(), indent=1, ensure_ascii=False, allow_nan=False).encode()
             picture = answer_png(self.retriever, self.answer, self.shape.value - 1)
             name = escape(Path(self.answer.question.name).stem)
             self.links.value = " ".join(

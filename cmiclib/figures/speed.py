@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from ..study.speed import least_seconds, median
 from .style import BLUE, FAINT, GREEN, INK, ORANGE, PINK, new_figure, percent_axis
 
 PRECISIONS = {"float32": BLUE, "bfloat16": ORANGE}
@@ -42,6 +41,8 @@ def search_scaling(rows: Rows) -> Figure:
 
 
 def _times(ax: Axes, at: list[int], rows: Rows, color: str, marker: str, name: str) -> None:
+    from ..study.speed import least_seconds, median  # torch and timm, which no other figure needs
+
     taken = [1e3 * median(row["seconds"]) for row in rows]
     fastest, slowest = [1e3 * min(row["seconds"]) for row in rows], [1e3 * max(row["seconds"]) for row in rows]
     ax.fill_between(at, fastest, slowest, color=color, alpha=0.2, linewidth=0)
@@ -55,6 +56,8 @@ def roofline(rows: Rows) -> Figure:
     Args:
         rows: as in :func:`search_scaling`, of one gallery.
     """
+    from ..study.speed import median  # see _times
+
     with new_figure(4.2, width=7.5) as figure:
         ax = figure.subplots()
         reach = np.geomspace(0.5, 2 * max(r["operations"] / r["bytes"] for r in rows), 100)

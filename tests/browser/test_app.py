@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from cmiclib.browser import app
-from cmiclib.errors import ConfigError
+from cmiclib.errors import BenchmarkError, ConfigError
 from cmiclib.io.atomic import write_json
 from cmiclib.training.run import save_weights
 
@@ -92,6 +92,20 @@ def test_a_run_that_is_named_comes_before_a_newer_one(outputs, tiny_benchmark):
     assert words == "The run first" and browser.answer is not None
     with pytest.raises(ConfigError, match="needs a run"):
         app.open_browser(None, str(tiny_benchmark.path))
+
+
+def test_a_run_whose_benchmark_is_not_here_says_so(outputs):
+    change(outputs / "demo/runs/first/data.json", hash="of data that are gone")
+    with pytest.raises(BenchmarkError, match=r"first: the benchmark of this run is not here\n.*--benchmark DIR"):
+        app.open_browser(str(outputs / "demo/runs/first"))
+
+
+def test_a_converted_checkpoint_searches_the_shipped_gallery_and_says_so(outputs, retriever, monkeypatch):
+    (outputs / "demo/runs/first/data.json").unlink()
+    monkeypatch.setattr(app, "open_sweethome", lambda: retriever.gallery)
+    browser, words = app.open_browser(str(outputs / "demo/runs/first"))
+    assert words == "The converted checkpoint first, which names no benchmark, in the shipped gallery"
+    assert browser.retriever.gallery is retriever.gallery
 
 
 def test_without_a_run_the_shipped_model_is_taken_and_named(outputs, retriever, monkeypatch):

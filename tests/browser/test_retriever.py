@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from cmiclib.browser import QueryBrowser, static_page
+from cmiclib.browser.page import verdict
 from cmiclib.browser.pictures import MapPicture, answer_png, outlined
 from cmiclib.browser.retriever import Choice, Question, Retriever, best_mask
 from cmiclib.cli import app
@@ -157,6 +160,51 @@ def test_pictures_show_the_choice(retriever):
     assert png.startswith(b"\x89PNG")
     own = Question("photo", question.photo)
     assert answer_png(retriever, retriever.answer(own, Choice("none"))).startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def of_one_shape(index, tiny_benchmark):
+    """A gallery of one shape, and its photos."""
+    own = (tiny_benchmark.queries.shape_id == index.shape_ids[0]).to_numpy()
+    gallery = dataclasses.replace(
+        tiny_benchmark,
+        shapes=tiny_benchmark.shapes.iloc[:1],
+        queries=tiny_benchmark.queries[own].reset_index(drop=True),
+        arrays={"views.npy": tiny_benchmark.views[:1], "queries.npy": tiny_benchmark.images[own]},
+    )
+    one = ShapeIndex(index.views[:1], index.attention, index.shape_ids[:1], index.model, index.config)
+    return Retriever(one, gallery)
+
+
+def strict(page: str) -> dict:
+    """Parse a page's data as JSON.parse does, which knows no Infinity and no NaN."""
+    block = re.search(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)[1]
+    return json.loads(block, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_a_gallery_of_one_shape_has_no_margin(of_one_shape):
+    answer = of_one_shape.answer(of_one_shape.stored(int(of_one_shape.rows[0])))
+    assert answer.rank == 1 and answer.margin is None and answer.lead is None
+    assert verdict(answer).endswith("comes first with score " + f"{answer.found[0].score:.3f}.")
+    assert of_one_shape.table.margin.isna().all() and len(of_one_shape.select(order="worst first"))
+    (record, *_) = strict(static_page(of_one_shape, of_one_shape.rows))["records"]
+    assert record["margin"] is None and record["lead"] is None
+    unknown = of_one_shape.answer(Question("photo", answer.question.photo), Choice("none"))
+    assert unknown.rank is None and unknown.lead is None and "not known" in verdict(unknown)
+
+
+def test_a_photo_for_which_all_shapes_are_right_has_no_margin(retriever):
+    question = retriever.stored(int(retriever.rows[0]))
+    answer = retriever.answer(dataclasses.replace(question, own=frozenset(retriever.index.shape_ids)))
+    assert answer.rank == 1 and answer.margin is None and answer.lead > 0
+    assert json.dumps(answer.record(), allow_nan=False) and "Right." in verdict(answer)
+
+
+def test_in_the_widget_a_gallery_of_one_shape_is_listed_and_exported(of_one_shape):
+    browser = QueryBrowser(of_one_shape.index, of_one_shape.gallery)
+    browser.order.value = "worst first"
+    browser.export.click()
+    assert browser.problem.value == "" and "nan" not in browser.photo.options[0][0] and browser.links.value
 
 
 def test_records_are_json(retriever):

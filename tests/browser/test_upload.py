@@ -107,8 +107,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", READ)
 def test_unusual_photos_are_read_right(name: str) -> None:
     content, (above, below) = READ[name]
-    pixels = read_upload(content)
-    assert pixels.shape == (40, 60, 3) and pixels.dtype == np.uint8
+    pixels, sent = read_upload(content)
+    assert sent == (40, 60) and pixels.shape == (40, 60, 3) and pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels[10, 30], above, atol=30 if "CMYK" in name else 12)
     np.testing.assert_allclose(pixels[30, 30], below, atol=30 if "CMYK" in name else 12)
 
@@ -126,8 +126,8 @@ def test_what_is_no_photo_is_refused_in_words(name: str) -> None:
 
 
 def test_large_photos_and_their_masks_are_made_smaller_alike() -> None:
-    photo = read_upload(file(Image.new("RGB", (2 * LONGEST, 100), RED), "PNG"))
-    assert photo.shape == (50, LONGEST, 3)
+    photo, sent = read_upload(file(Image.new("RGB", (2 * LONGEST, 100), RED), "PNG"))
+    assert photo.shape == (50, LONGEST, 3) and sent == (100, 2 * LONGEST)
     mask = Image.new("L", (2 * LONGEST, 100))
     mask.paste(255, (0, 0, LONGEST, 100))
     found = read_mask_upload(file(mask, "PNG"), photo)
@@ -135,7 +135,7 @@ def test_large_photos_and_their_masks_are_made_smaller_alike() -> None:
 
 
 def test_a_mask_must_fit_its_photo_and_mark_something() -> None:
-    photo = read_upload(file(picture(), "PNG"))
+    photo, _ = read_upload(file(picture(), "PNG"))
     with pytest.raises(ImageError, match="40×60 pixels, its photo 60×40"):
         read_mask_upload(file(Image.new("L", (40, 60), 255), "PNG"), photo)
     with pytest.raises(ImageError, match="empty"):

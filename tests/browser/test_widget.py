@@ -11,6 +11,9 @@ import pytest
 from PIL import Image
 
 from cmiclib.browser import QueryBrowser, widget
+from cmiclib.browser.pictures import outlined
+from cmiclib.browser.retriever import Choice, Question
+from cmiclib.browser.upload import LONGEST
 
 
 @pytest.fixture
@@ -82,6 +85,27 @@ def test_uploads_are_searched_with_their_mask(browser):
     assert "&lt;b&gt;mine" in browser.photo_html.value and "<b>mine" not in browser.photo_html.value
     send(browser.mask_upload, png(stored.mask.astype(np.uint8) * 255))
     assert browser.answer.choice.mask == "given" and browser.answer.query.how == "given mask"
+
+
+def test_the_box_of_a_photo_that_was_made_smaller_is_in_the_photos_own_pixels(browser, retriever):
+    stored = retriever.stored(int(retriever.rows[0])).photo
+    large = np.asarray(Image.fromarray(stored).resize((2 * LONGEST, LONGEST)))
+    send(browser.upload, png(large))
+    assert browser.question.photo.shape == (LONGEST // 2, LONGEST, 3)
+    assert browser.across.max == browser.sides[2].max == 2 * LONGEST and browser.down.max == LONGEST
+    browser.mask.value = "none"
+    browser.use_box.value = True
+    browser.across.value = (1000, 4000)
+    browser.down.value = (500, 2500)
+    assert browser.problem.value == ""
+    assert browser.answer.record()["box"] == [1000, 500, 4000, 2500]
+    small = Question("photo.png", browser.question.photo)
+    expected = retriever.answer(small, Choice("none", (500, 250, 2000, 1250)))
+    np.testing.assert_array_equal(browser.answer.query.image, expected.query.image)
+    np.testing.assert_array_equal(outlined(browser.answer), outlined(expected))
+    browser.export.click()
+    record = json.loads(b64decode(findall(r"base64,([^\"]+)", browser.links.value)[0]))
+    assert record["box"] == [1000, 500, 4000, 2500]
 
 
 def test_a_mask_without_a_photo_and_a_bad_photo_are_words(browser):
