@@ -114,7 +114,6 @@ def test_nothing_in_the_repository_runs_what_a_file_says() -> None:
 
 def test_the_library_reads_each_kind_of_file_in_one_place() -> None:
     paths = [path for path in scripts() if path.is_relative_to(REPOSITORY / "cmiclib")]
-    assert len(paths) > 50
     assert [p for path in paths for p in misplaced(path.read_text("utf-8"), str(path.relative_to(REPOSITORY)))] == []
 
 

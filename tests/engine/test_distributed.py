@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -35,8 +34,8 @@ def serve(rank, count, port, connection):
     torch.set_num_threads(1)
     with joined(CPU) as processes, suppress(EOFError):
         while True:
-            function, arguments = pickle.loads(connection.recv_bytes())
-            connection.send_bytes(pickle.dumps(function(processes, *arguments)))
+            function, arguments = connection.recv()
+            connection.send(function(processes, *arguments))
 
 
 class Team:
@@ -52,12 +51,12 @@ class Team:
         if not self.processes:
             self.start()
         for pipe in self.pipes:
-            pipe.send_bytes(pickle.dumps((function, arguments)))
+            pipe.send((function, arguments))
         results = {}
         while len(results) < self.count:
             for pipe in wait([pipe for pipe in self.pipes if pipe not in results]):
                 try:
-                    results[pipe] = pickle.loads(pipe.recv_bytes())
+                    results[pipe] = pipe.recv()
                 except EOFError:
                     self.stop()
                     pytest.fail("a process failed; its traceback is in the captured stderr")
