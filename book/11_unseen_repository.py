@@ -192,8 +192,8 @@ grid(pictures, titles, across=7, mask=True)
 # categories that the repository lacks are left out and counted. `--mode shapenet` gives the released script's table
 # instead. The views of both sides must follow the same protocol; the command refuses others.
 #
-# If `data/prepared/shapenet4` exists, this chapter searches this benchmark's test photos in it. A finished chapter does
-# not notice a new folder: remove `outputs/<profile>/notebooks/11_unseen_repository.ipynb`, then run `make reproduce`.
+# If `data/prepared/shapenet4` exists, this chapter searches this benchmark's test photos in it. `make reproduce`
+# notices a new folder there and runs this chapter again.
 
 # %%
 from cmiclib.benchmark import Benchmark

@@ -1,4 +1,4 @@
-"""The command `cmic`: thin commands over the library; an error that a user can cause is one message, status 2."""
+"""The command `cmic`: thin commands over the library. An error that a user can cause gives one message, status 2."""
 
 import typer
 

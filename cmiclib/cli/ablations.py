@@ -13,19 +13,19 @@ Benchmark = Annotated[str, typer.Option(help="sweethome, or the folder of a prep
 
 
 def ablations(
-    jobs: Annotated[int, typer.Option(min=1, help="processes; each takes its share of the cores")] = 1,
-    seed: Annotated[list[int] | None, typer.Option(help="repeatable; default: 0 to 4")] = None,
-    variant: Annotated[list[str] | None, typer.Option(help="repeatable; default: all")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="number of processes, which share the cores")] = 1,
+    seed: Annotated[list[int] | None, typer.Option(help="seed to run; repeatable; default: 0 to 4")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="variant to run; repeatable; default: all")] = None,
     profile: Profile = "demo",
     benchmark: Benchmark = "sweethome",
-    table: Annotated[Path, typer.Option(metavar="FILE", help="the table to go on with")] = Path(
+    table: Annotated[Path, typer.Option(metavar="FILE", help="the table to continue")] = Path(
         "data/results/ablations.json"
     ),
     same_code: Annotated[
-        bool, typer.Option("--same-code", help="run again what another state of the code computed")
+        bool, typer.Option("--same-code", help="also repeat runs that another version of the code made")
     ] = False,
 ) -> None:
-    """Run what is missing of all variants and seeds; the table is written after each run."""
+    """Run all variants and seeds that are missing from the table; write the table after each run."""
     from ..book import open_benchmark
     from ..study.ablations import SEEDS, for_profile, run_grid
 
@@ -41,13 +41,13 @@ def ablations(
 
 
 def ablation(
-    variant: Annotated[str, typer.Argument(help="such as no-category; a wrong one lists them all")],
-    seed: Annotated[int, typer.Option(help="of the training")] = 0,
+    variant: Annotated[str, typer.Argument(help="such as no-category; a wrong name lists all variants")],
+    seed: Annotated[int, typer.Option(help="seed of the training")] = 0,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="write the result here")] = None,
     profile: Profile = "demo",
     benchmark: Benchmark = "sweethome",
 ) -> None:
-    """Train and evaluate one variant anew, whatever is stored, and compare it with the stored row."""
+    """Train and evaluate one variant again, even if it is stored, and compare it with the stored row."""
     from ..book import open_benchmark
     from ..study.ablations import for_profile, read_stored, run_variant, variant_config
 
@@ -68,7 +68,7 @@ def ablation(
 
 def _check_profile(profile: str) -> None:
     if profile not in ("demo", "smoke"):
-        raise ConfigError(f"the grid has no scale '{profile}'", fix="give --profile demo or smoke")
+        raise ConfigError(f"the ablations do not run at profile '{profile}'", fix="pass --profile demo or smoke")
 
 
 def _percent(value: float | None) -> str:

@@ -18,9 +18,11 @@ def reproduce(
     profile: Profile = "demo",
     benchmark: Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")] = "sweethome",
     outputs: Outputs = "outputs",
-    chapter: Annotated[list[str] | None, typer.Option(help="only this chapter and what it needs; repeatable")] = None,
+    chapter: Annotated[
+        list[str] | None, typer.Option(help="run only this chapter and the chapters it needs; repeatable")
+    ] = None,
 ) -> None:
-    """Run the chapters whose inputs changed and write the report; NAME=VALUE sets a chapter's parameter."""
+    """Run the chapters whose inputs changed and write the report; NAME=VALUE sets a parameter of the chapters."""
     from ..book import open_benchmark
     from ..book.publish import fetch_vendor
     from ..book.runner import reproduce
@@ -46,14 +48,14 @@ def reproduce(
         notebooks = ", ".join(f"{outputs}/{profile}/notebooks/{name}.ipynb" for name in result.failed)
         skipped = f"; {', '.join(result.skipped)} needed them" if result.skipped else ""
         raise BookError(
-            f"these chapters failed: {', '.join(result.failed)}{skipped}", fix=f"the error stands in {notebooks}"
+            f"these chapters failed: {', '.join(result.failed)}{skipped}", fix=f"read the error in {notebooks}"
         )
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:
-    """Split ``NAME=VALUE`` and read a number, a truth value or a list; anything else is a string.
+    """Split ``NAME=VALUE`` and parse a number, a boolean or a list; anything else stays a string.
 
-    Quotes in a list may be missing, because shells take them away: ``OVERRIDES=[loss.tau=0.05]``.
+    Quotes in a list may be missing, because shells remove them: ``OVERRIDES=[loss.tau=0.05]``.
 
     Raises:
         ConfigError: there is no ``=``.
@@ -68,7 +70,7 @@ def parse_parameter(text: str) -> tuple[str, Any]:
 
 
 def write_report(root: Path, profile: str, outputs: str) -> None:
-    """Build the HTML if need be and say where it is."""
+    """Build the HTML if necessary and say where it is."""
     from ..book.publish import publish
 
     page, built = publish(root, profile, outputs)
@@ -76,12 +78,12 @@ def write_report(root: Path, profile: str, outputs: str) -> None:
 
 
 def book(profile: Profile = "demo", outputs: Outputs = "outputs") -> None:
-    """Write the HTML from the notebooks that ran."""
+    """Write the HTML report from the executed notebooks."""
     write_report(find_root(Path.cwd()), profile, outputs)
 
 
 def vendor() -> None:
-    """Fetch the scripts that let the report open without a network."""
+    """Fetch the scripts with which the report opens without a network."""
     from ..book.publish import fetch_vendor
 
     fetched = fetch_vendor(find_root(Path.cwd()))
@@ -90,11 +92,12 @@ def vendor() -> None:
 
 def app(
     run: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="default: your newest run, else the shipped model")
+        Path | None,
+        typer.Option(metavar="RUN", help="a run folder; default: your newest run, otherwise the shipped model"),
     ] = None,
     benchmark: Annotated[Path | None, typer.Option(metavar="DIR", help="the gallery; default: the run's own")] = None,
-    port: Annotated[int, typer.Option(help="of 127.0.0.1")] = 8866,
-    tab: Annotated[bool, typer.Option("--tab/--no-tab", help="open it in the web browser")] = True,
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 8866,
+    tab: Annotated[bool, typer.Option("--tab/--no-tab", help="open the app in the web browser")] = True,
 ) -> None:
     """Open the query browser as an app on this machine."""
     from ..book.publish import fetch_vendor
@@ -107,11 +110,13 @@ def app(
         typer.echo(f"without the 3D viewer: {error}", err=True)
     status = serve(str(run) if run else None, str(benchmark) if benchmark else None, port, tab)
     if status != 0:
-        raise BookError(f"the app ended with status {status}", fix="is the port taken? give another one with --port")
+        raise BookError(f"the app ended with status {status}", fix="if the port is taken, pass another one with --port")
 
 
 def verify(
-    store: Annotated[bool, typer.Option("--store", help="store this reproduction's results instead")] = False,
+    store: Annotated[
+        bool, typer.Option("--store", help="store the results of outputs/demo instead of comparing them")
+    ] = False,
 ) -> None:
     """Compare outputs/demo with data/results/demo.json, within its tolerances."""
     from ..book.chapters import read_book
@@ -134,7 +139,7 @@ def verify(
 
 
 def readme() -> None:
-    """Write README's table of results from data/results/demo.json."""
+    """Write the README's table of results from data/results/demo.json."""
     from ..book.tables import read_results, with_table
 
     root = find_root(Path.cwd())

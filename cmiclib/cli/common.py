@@ -33,7 +33,7 @@ class Commands(TyperGroup):
 
 
 Profile = Annotated[str, typer.Option(help="smoke, demo, photos or paper")]
-Outputs = Annotated[str, typer.Option(help="folder for results, below the repository")]
+Outputs = Annotated[str, typer.Option(help="folder for results, inside the repository")]
 Folder = Annotated[Path, typer.Option(metavar="DIR", help="a prepared benchmark")]
 RunFolder = Annotated[Path, typer.Option("--run", "-r", metavar="RUN", help="a run folder that `cmic train` wrote")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the result here")]
@@ -51,10 +51,10 @@ def show(header: list[str], rows: list[list[str]]) -> None:
 
 
 def write_json(path: Path | None, values: Any) -> None:
-    """Write values to a file, if one is wanted.
+    """Write values to a file, if ``path`` is given.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     if path is not None:
         from ..io.atomic import write_atomically

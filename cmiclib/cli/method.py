@@ -14,10 +14,10 @@ def train(
     output: Annotated[Path, typer.Option(metavar="RUN", help="the run folder to write")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     profile: Profile = "demo",
-    preset: Annotated[str, typer.Option(help="paper, or released: with the released code's peculiarities")] = "paper",
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the folder's last state")] = False,
-    until: Annotated[int | None, typer.Option(help="stop after so many steps; --resume goes on")] = None,
-    fuse: Annotated[bool, typer.Option("--compile", help="with torch.compile: for long trainings on a GPU")] = False,
+    preset: Annotated[str, typer.Option(help="paper, or released for the released code's peculiarities")] = "paper",
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the folder's last state")] = False,
+    until: Annotated[int | None, typer.Option(help="stop after this many steps; --resume continues")] = None,
+    fuse: Annotated[bool, typer.Option("--compile", help="use torch.compile, for long trainings on a GPU")] = False,
 ) -> None:
     """Train on a prepared benchmark; KEY=VALUE changes the profile, as in loss.tau=0.05."""
     from ..benchmark import Benchmark
@@ -39,16 +39,21 @@ def evaluate(
     run: RunFolder,
     benchmark: Folder,
     gallery: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="search this one, in which the photos' own shapes are not")
+        Path | None,
+        typer.Option(metavar="DIR", help="search this benchmark's shapes, which lack the photos' own shapes"),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "test",
-    mode: Annotated[str | None, typer.Option(help="as the released test script: simple, full or shapenet")] = None,
-    changed: Annotated[bool, typer.Option("--changed", help="also where the benchmark has changed since")] = False,
+    mode: Annotated[
+        str | None, typer.Option(help="evaluate as the released test script does: simple, full or shapenet")
+    ] = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="evaluate even if the benchmark changed since the training")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure a run on a prepared benchmark, in its own gallery or in one that lacks the photos' shapes.
 
-    Under torchrun, each process embeds its share of the gallery; write -r there, as torchrun takes --run for its own.
+    Under torchrun, each process embeds its share of the gallery; write -r there, because torchrun has its own --run.
     """
     from ..benchmark import Benchmark
     from ..engine.distributed import joined, own_device
@@ -93,9 +98,11 @@ def index(
     run: RunFolder,
     benchmark: Folder,
     output: Annotated[Path, typer.Option(metavar="FILE", help="the index file to write")],
-    half: Annotated[bool, typer.Option("--half", help="in bfloat16: half the size, scores differ a little")] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="store bfloat16: half the size, slightly different scores")
+    ] = False,
 ) -> None:
-    """Embed a benchmark's gallery once, for `cmic search`; also under torchrun, with -r instead of --run."""
+    """Embed a benchmark's gallery for `cmic search`; under torchrun, write -r instead of --run."""
     import torch
 
     from ..benchmark import Benchmark
@@ -123,19 +130,19 @@ def convert(
 
 
 def search(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="files; with --benchmark, query ids")],
-    index: Annotated[Path, typer.Option(metavar="FILE", help="made by `cmic index`")],
-    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="white where the object is")] = None,
-    box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="the object, in pixels")] = None,
-    no_mask: Annotated[bool, typer.Option("--no-mask", help="do not look for a mask where none is given")] = False,
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photo files; with --benchmark, query ids")],
+    index: Annotated[Path, typer.Option(metavar="FILE", help="an index file that `cmic index` wrote")],
+    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="mask image, white on the object")] = None,
+    box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
+    no_mask: Annotated[bool, typer.Option("--no-mask", help="compute no mask if none is given")] = False,
     save_mask: Annotated[Path | None, typer.Option(metavar="FILE", help="write the mask that was used, as PNG")] = None,
-    top: Annotated[int, typer.Option(min=1, help="how many shapes")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="number of shapes to list")] = 10,
     json_file: JsonFile = None,
     benchmark: Annotated[
         Path | None, typer.Option(metavar="DIR", help="search with this benchmark's own photos and their masks")
     ] = None,
 ) -> None:
-    """Find the shapes that a photo shows, best first; without a mask the object is cut out automatically."""
+    """List the shapes that match a photo best; without a mask the object is cut out automatically."""
     import numpy as np
 
     from ..benchmark import Benchmark
@@ -146,11 +153,13 @@ def search(
     if len(photos) > 1 and (mask or box or save_mask):
         raise ImageError("a mask or box belongs to one photo", fix="search for one photo at a time")
     if no_mask and (mask or save_mask):
-        raise ImageError("--no-mask leaves no mask to use or to save", fix="leave out --no-mask, or the other option")
+        raise ImageError("--no-mask excludes --mask and --save-mask", fix="leave out --no-mask, or the other option")
     gallery = ShapeIndex.load(index)
     if benchmark is not None:
         if mask or box or no_mask:
-            raise ImageError("photos of a benchmark have their masks", fix="leave out --mask, --box and --no-mask")
+            raise ImageError(
+                "photos of a benchmark come with their own masks", fix="leave out --mask, --box and --no-mask"
+            )
         opened = Benchmark.open(benchmark, verify=False)
         loaded = [stored_query(opened, stored_row(opened, str(name))) for name in photos]
     else:

@@ -1,4 +1,4 @@
-"""``cmic prepare SOURCE``: raw data to a prepared benchmark."""
+"""``cmic prepare SOURCE``: convert raw data to a prepared benchmark."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,23 +12,29 @@ if TYPE_CHECKING:
 
 Meshes = Literal["first", "pose"]
 
-prepare = typer.Typer(help="Turn raw data into a prepared benchmark.", no_args_is_help=True)
+prepare = typer.Typer(help="Convert raw data to a prepared benchmark.", no_args_is_help=True)
 
 
 @prepare.command("sweethome")
 def prepare_sweethome(
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="default: below data/prepared")] = None,
-    input: Annotated[Path | None, typer.Option(metavar="DIR", help="default: data/sweethome")] = None,
-    size: Annotated[int | None, typer.Option(min=16, help="side in pixels; default: 128")] = None,
-    shapes: Annotated[int | None, typer.Option(min=12, help="only so many shapes, always the same ones")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="the folder to write; default: inside data/prepared")
+    ] = None,
+    input: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="the packed benchmark; default: data/sweethome")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=16, help="side of photos and views in pixels; default: 128")] = None,
+    shapes: Annotated[
+        int | None, typer.Option(min=12, help="unpack only this many shapes, always the same ones")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="number of processes")] = 2,
 ) -> None:
-    """Unpack the shipped benchmark of Sweet Home 3D's models."""
+    """Unpack the shipped benchmark with models of Sweet Home 3D."""
     from ..sources import sweethome
 
     if output is None:
         if input is not None or size is not None:
-            raise SourceError("another input or size needs a folder of its own", fix="give --output, too")
+            raise SourceError("--input and --size need --output", fix="pass --output as well")
         benchmark = sweethome.open_sweethome(shapes=shapes, jobs=jobs)
     else:
         benchmark = sweethome.prepare_sweethome(output, input, size or 128, shapes, jobs)
@@ -37,11 +43,11 @@ def prepare_sweethome(
 
 @prepare.command("release")
 def prepare_release(
-    input: Annotated[Path, typer.Option(metavar="DIR", help="one folder of the archive, such as data/pix3d")],
+    input: Annotated[Path, typer.Option(metavar="DIR", help="a folder of the archive, such as data/pix3d")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")],
     size: Annotated[int, typer.Option(min=32, help="side of photos and views in pixels")] = 224,
     val: Annotated[float, typer.Option(min=0.0, max=0.9, help="share of the training photos for validation")] = 0.1,
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="leave out what is missing")] = False,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="skip what is missing")] = False,
 ) -> None:
     """Convert the authors' released archive."""
     from ..sources.release import prepare_release
@@ -54,14 +60,18 @@ def prepare_release(
 def prepare_pix3d(
     input: Annotated[Path, typer.Option(metavar="DIR", help="the unpacked archive, with pix3d.json and model/")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")],
-    annotation: Annotated[Path | None, typer.Option(metavar="FILE", help="another file than pix3d.json")] = None,
+    annotation: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="annotation to read instead of pix3d.json")
+    ] = None,
     categories: Annotated[str, typer.Option(help="all, paper (bed, chair, sofa, table), or a list")] = "all",
     clean: Annotated[bool, typer.Option("--clean", help="leave out truncated and occluded photos")] = False,
-    meshes: Annotated[Meshes, typer.Option(help="first OBJ of a folder, or pose: each a shape of its own")] = "first",
+    meshes: Annotated[
+        Meshes, typer.Option(help="first: the first OBJ of a folder; pose: each OBJ is a shape")
+    ] = "first",
     split: Annotated[str, typer.Option(help="photo, shape, or a CSV file with the columns name and split")] = "photo",
     size: Annotated[int, typer.Option(min=32, help="side of photos and views in pixels")] = 224,
-    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="leave out what is missing")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="number of processes")] = 2,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="skip what is missing")] = False,
 ) -> None:
     """Prepare Pix3D from its official archive."""
     from ..sources.pix3d import prepare_pix3d
@@ -75,15 +85,18 @@ def prepare_pix3d(
         typer.echo(f"left out: {count} photos, {reason}")
 
 
-Root = Annotated[Path, typer.Option("--input", metavar="ROOT", help="the folder of Anno3D, CAD and the photos")]
+Root = Annotated[
+    Path, typer.Option("--input", metavar="ROOT", help="the folder that contains Anno3D, CAD and the photos")
+]
 Output = Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")]
-Anno = Annotated[Path | None, typer.Option(metavar="DIR", help="the pickles of poses; default: in ROOT/Anno3D")]
+Anno = Annotated[Path | None, typer.Option(metavar="DIR", help="the folder of the pose pickles; default: ROOT/Anno3D")]
 Shapes = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="ShapeNetCore v1, the folder of 02958343; default: ROOT/CAD")
+    Path | None,
+    typer.Option(metavar="DIR", help="ShapeNetCore v1, the folder that contains 02958343; default: ROOT/CAD"),
 ]
 Size = Annotated[int, typer.Option(min=32, help="side of photos and views in pixels")]
-Jobs = Annotated[int, typer.Option(min=1, help="processes")]
-AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="leave out what is missing, and count it")]
+Jobs = Annotated[int, typer.Option(min=1, help="number of processes")]
+AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="skip what is missing, and count it")]
 Val = Annotated[float, typer.Option(min=0.0, max=0.9, help="share of the training photos for validation")]
 
 
@@ -94,10 +107,12 @@ def prepare_stanfordcars3d(
     anno: Anno = None,
     photos: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="the folder of cars_train and cars_test; default: ROOT/StanfordCars"),
+        typer.Option(
+            metavar="DIR", help="the folder that contains cars_train and cars_test; default: ROOT/StanfordCars"
+        ),
     ] = None,
     shapes: Shapes = None,
-    annotation: Annotated[str, typer.Option(help="v1, or v2: the refined poses")] = "v2",
+    annotation: Annotated[str, typer.Option(help="v1, or v2 for the refined poses")] = "v2",
     size: Size = 224,
     val: Val = 0.1,
     jobs: Jobs = 2,
@@ -118,7 +133,7 @@ def prepare_compcars3d(
     output: Output,
     anno: Anno = None,
     photos: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="the folder of image; default: ROOT/CompCars")
+        Path | None, typer.Option(metavar="DIR", help="the folder that contains image; default: ROOT/CompCars")
     ] = None,
     shapes: Shapes = None,
     size: Size = 224,
@@ -150,14 +165,16 @@ def prepare_shapenet(
     output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")],
     synsets: Annotated[str, typer.Option(help="names and numbers joined by commas, or all")] = "bed,chair,sofa,table",
     version: Annotated[str, typer.Option(help="auto, v1 or v2")] = "auto",
-    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many models of each synset")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="only this many models of each synset, the first ones")
+    ] = None,
     size: Annotated[int, typer.Option(min=32, help="side of the views in pixels")] = 224,
-    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="number of processes")] = 2,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="leave out models whose mesh is missing or broken")
+        bool, typer.Option("--allow-missing", help="skip models whose mesh is missing or broken")
     ] = False,
-    up: Annotated[str | None, typer.Option(help="axis that points up; default: +y")] = None,
-    front: Annotated[str | None, typer.Option(help="axis of the front; default: +x of v1, -z of v2")] = None,
+    up: Annotated[str | None, typer.Option(help="the axis that points up; default: +y")] = None,
+    front: Annotated[str | None, typer.Option(help="the axis that fronts face; default: +x in v1, -z in v2")] = None,
 ) -> None:
     """Render ShapeNetCore as a gallery without photos, for `cmic evaluate --gallery`."""
     from ..sources.shapenet import prepare_shapenet
@@ -174,22 +191,36 @@ def prepare_shapenet(
 @prepare.command("folder")
 def prepare_folder(
     output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")],
-    input: Annotated[Path | None, typer.Option(metavar="DIR", help="meshes, to any depth")] = None,
-    categories: Annotated[Path | None, typer.Option(metavar="FILE", help="CSV: shape_id,category and facts")] = None,
+    input: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="folder of meshes, in subfolders of any depth")
+    ] = None,
+    categories: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV with shape_id, category and optional facts")
+    ] = None,
     up: Annotated[str | None, typer.Option(help="the axis that points up in the meshes; default: +y")] = None,
-    front: Annotated[str | None, typer.Option(help="the axis that fronts look along; default: +z")] = None,
-    photos: Annotated[Path | None, typer.Option(metavar="DIR", help="<shape id>/*.jpg, or a photos.csv")] = None,
-    masks: Annotated[Path | None, typer.Option(metavar="DIR", help="a PNG for each photo, of the same path")] = None,
+    front: Annotated[str | None, typer.Option(help="the axis that fronts face; default: +z")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="folder with <shape id>/*.jpg or a photos.csv")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="folder with a PNG for each photo, under the same path")
+    ] = None,
     queries: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON list of photos, for --gallery")] = None,
     gallery: Annotated[Path | None, typer.Option(metavar="DIR", help="a prepared benchmark, for --queries")] = None,
-    size: Annotated[int | None, typer.Option(min=16, help="side in pixels; default: 224, or the gallery's")] = None,
-    val: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="share for validation; default: 0.1")] = None,
-    test: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="share for the test; default: 0.2")] = None,
-    auto_mask: Annotated[bool, typer.Option("--auto-mask", help="find masks for photos without one")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="leave out what cannot be used")] = False,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="side in pixels; default: 224, or that of the gallery")
+    ] = None,
+    val: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="share of photos for validation; default: 0.1")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="share of photos for the test; default: 0.2")
+    ] = None,
+    auto_mask: Annotated[bool, typer.Option("--auto-mask", help="compute a mask for photos without one")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="number of processes")] = 2,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="skip what cannot be used")] = False,
 ) -> None:
-    """Prepare your own meshes and photos, or your photos against a prepared gallery."""
+    """Prepare your own meshes and photos, or your photos for a prepared gallery."""
     from ..sources.meshes import listed
     from ..sources.own import crops, folder
 
@@ -198,7 +229,7 @@ def prepare_folder(
             "--categories": categories, "--photos": photos, "--masks": masks, "--size": size, "--up": up,
             "--front": front, "--val": val, "--test": test,
         }  # fmt: skip
-        _refuse(given, "--queries takes shapes and size from --gallery, and all photos are for the test")
+        _refuse(given, "--queries takes shapes and size from --gallery, and uses all photos for the test")
         benchmark, left_out = crops.prepare_crops(
             queries, gallery, output, root=input, automatic=auto_mask, jobs=jobs, allow_missing=allow_missing
         )
@@ -212,7 +243,7 @@ def prepare_folder(
             automatic=auto_mask, jobs=jobs, allow_missing=allow_missing,
         )  # fmt: skip
     else:
-        raise SourceError("it is not said what to prepare", fix="give --input, or --queries and --gallery together")
+        raise SourceError("nothing to prepare", fix="pass --input, or --queries with --gallery")
     if left_out:
         typer.echo(f"left out {listed(left_out, 'files')}", err=True)
     typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")
@@ -228,14 +259,14 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 def prepare_synthetic(
     gallery: Annotated[Path, typer.Option(metavar="DIR", help="a prepared benchmark with meshes")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write")],
-    photos: Annotated[int, typer.Option(min=2, help="photos of each shape, the last one for validation")] = 12,
+    photos: Annotated[int, typer.Option(min=2, help="photos per shape; the last one is for validation")] = 12,
     poses: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Pix3D's annotation: draw cameras as its photos have them")
+        Path | None, typer.Option(metavar="FILE", help="Pix3D's annotation; draws cameras like those of its photos")
     ] = None,
-    seed: Annotated[int, typer.Option(help="another number gives other photos")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
+    seed: Annotated[int, typer.Option(help="seed; another number gives other photos")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="number of processes")] = 2,
 ) -> None:
-    """Render practice photos of a gallery that nobody has photographed."""
+    """Render practice photos of a gallery of which there are no photos."""
     from ..sources.rendered import prepare_synthetic
 
     benchmark = prepare_synthetic(gallery, output, photos=photos, poses=poses, seed=seed, jobs=jobs)
