@@ -118,9 +118,8 @@ compared.round(1)
 # %% [markdown]
 # ### What half precision costs
 #
-# A gallery in bfloat16 (`cmic index --half`) takes half the bytes. Up to four queries are compared with it unrounded. A
-# larger batch of queries is rounded as well where the processor can multiply bfloat16 directly; elsewhere the gallery
-# is widened to float32, block by block. The table compares both ways with double precision, on the vectors of the
+# A gallery in bfloat16 (`cmic index --half`) takes half the bytes. Its numbers are widened to float32 as they are read,
+# and the arithmetic is float32 on every processor. The table compares it with double precision, on the vectors of the
 # shipped, trained model and on the same number of random vectors:
 
 # %%

@@ -16,12 +16,8 @@ from torch import Tensor, nn
 from .config import Fusion, ModelConfig
 from .encoders import Encoder, load_initial_weights
 
-CHUNK_ELEMENTS, DEVICE_CHUNK_ELEMENTS = 1 << 18, 1 << 26
-"""Elements of one (q, V, n) block without gradients: 1 MB in float32 stays in a core's cache; a GPU has room."""
-QUERIES = 16
-"""Queries of a block at least, so that each view that is read serves some."""
-FEW_QUERIES, MANY_SHAPES, MANY_SCORES = 4, 2_000, 250_000
-"""So few queries of so many shapes, or so many scores, are worth a compiled pass; less is done within milliseconds."""
+CHUNK = 1 << 26
+"""Numbers in one (Q, n, V) block where no gradients are needed: 256 MB in float32."""
 
 
 def attention_weights(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
@@ -45,47 +41,37 @@ def attention_scores(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         query: (Q, d), rows of length 1.
-        views: (N, V, d), last axis of length 1; they may be of less precision than the queries.
+        views: (N, V, d), last axis of length 1; their precision may be lower than that of the queries.
         weight: (d, d), as in :func:`attention_weights`.
 
     Returns:
-        (Q, N) in [-1, 1]: the attention-weighted mean of the cosines between query and views. Large galleries on the
-        CPU are scored in one compiled pass, :mod:`cmiclib.scan`.
+        (Q, N) in [-1, 1]: the attention-weighted mean of the cosines between query and views. float32 on the CPU goes
+        through :mod:`cmiclib.scan`, where copies of one shape get equal scores.
     """
     _check_shapes(query, views, weight)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (query, views, weight)):
-        return _score_block(query, query @ weight.T, views)
-    if _is_worth_compiling(query, views, weight):
-        from .scan import scan  # takes a moment to load
-
-        return scan(query.detach(), views.detach(), weight.detach(), few=len(query) <= FEW_QUERIES)
+    if _is_compiled(query, views, weight):
+        return _compiled(query, views, weight, "attention")
     turned = query @ weight.T  # (Q, d)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (query, views, weight)):
+        return _score_block(query, turned, views)
     scores = query.new_empty(len(query), len(views))  # (Q, N)
-    chunk = CHUNK_ELEMENTS if query.device.type == "cpu" else DEVICE_CHUNK_ELEMENTS
-    width = max(1, chunk // (QUERIES * max(1, views.shape[1])))
+    width = max(1, CHUNK // max(1, len(query) * views.shape[1]))
     for start in range(0, len(views), width):
-        block = views[start : start + width].to(query.dtype)
-        flat = block.transpose(0, 1).flatten(0, 1).T  # (d, V·n): sums over views run along rows of shapes
-        rows = max(1, chunk // (block.shape[0] * block.shape[1]))
-        for top in range(0, len(query), rows):
-            part = slice(top, top + rows)
-            scores[part, start : start + width] = _score_in_place(query[part], turned[part], flat, len(block))
+        scores[:, start : start + width] = _score_block(query, turned, views[start : start + width].to(query.dtype))
     return scores
 
 
-def _is_worth_compiling(query: Tensor, views: Tensor, weight: Tensor) -> bool:
-    whole = query.device.type == "cpu" and query.dtype == weight.dtype == torch.float32
-    if not whole or views.dtype not in (torch.float32, torch.bfloat16):
+def _is_compiled(query: Tensor, views: Tensor, weight: Tensor) -> bool:
+    inputs = query, views, weight
+    if query.device.type != "cpu" or (torch.is_grad_enabled() and any(t.requires_grad for t in inputs)):
         return False
-    return len(query) * len(views) >= (MANY_SCORES if len(query) > FEW_QUERIES else MANY_SHAPES * len(query)) > 0
+    return query.dtype == weight.dtype == torch.float32 and views.dtype in (torch.float32, torch.bfloat16)
 
 
-def _score_in_place(query: Tensor, turned: Tensor, flat: Tensor, shapes: int) -> Tensor:
-    """Score (q, d) against (d, V·n): the softmax over views by hand, because torch's is slow on so short an axis."""
-    logits = (turned @ flat).unflatten(1, (-1, shapes))  # (q, V, n)
-    share = logits.sub_(logits.amax(dim=1, keepdim=True)).exp_()
-    whole = share.sum(dim=1)  # (q, n)
-    return share.mul_((query @ flat).unflatten(1, (-1, shapes))).sum(dim=1).div_(whole)
+def _compiled(query: Tensor, views: Tensor, weight: Tensor, fusion: Fusion) -> Tensor:
+    from .scan import scan  # takes a moment to load
+
+    return scan(query.detach(), views.detach(), weight.detach(), fusion)
 
 
 def _score_block(query: Tensor, turned: Tensor, views: Tensor) -> Tensor:
@@ -96,9 +82,12 @@ def _score_block(query: Tensor, turned: Tensor, views: Tensor) -> Tensor:
 
 
 def fused_scores(query: Tensor, views: Tensor, weight: Tensor, fusion: Fusion) -> Tensor:
-    """Scores (Q, N) by attention, or by the mean or best view, which leave ``weight`` aside."""
+    """Scores (Q, N) by attention, or by the mean or the best view, which do not use ``weight``."""
     if fusion == "attention":
         return attention_scores(query, views, weight)
+    _check_shapes(query, views, weight)
+    if _is_compiled(query, views, weight):
+        return _compiled(query, views, weight, fusion)
     products = _products(query, views, weight)
     return products.mean(dim=-1) if fusion == "mean" else products.amax(dim=-1)
 

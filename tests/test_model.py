@@ -88,9 +88,9 @@ def test_gradients_are_those_of_the_mixture():
 @pytest.mark.parametrize("elements", [1, 50, 84, 100, 10_000])
 @pytest.mark.parametrize("shapes", [0, 1, 11])
 def test_blocks_of_any_size_give_the_same_scores(monkeypatch, elements, shapes):
-    query, views, weight = embeddings(7, shapes)
+    query, views, weight = embeddings(7, shapes, dtype=torch.float64)
     whole = attention_scores(query, views, weight.requires_grad_()).detach()
-    monkeypatch.setattr(model_module, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(model_module, "CHUNK", elements)
     blocked = attention_scores(query, views, weight.detach())
     assert blocked.shape == (7, shapes)
     torch.testing.assert_close(blocked, whole, atol=2e-7, rtol=0)
@@ -109,7 +109,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_no_vector_per_query_and_shape_ever_exists(training):
-    query, views, weight = embeddings(64, 50, views=4, d=128)
+    query, views, weight = embeddings(64, 50, views=4, d=128, dtype=torch.float64)
     query.requires_grad_(training)
     with LargestTensor() as largest:
         scores = attention_scores(query, views, weight)
@@ -119,8 +119,8 @@ def test_no_vector_per_query_and_shape_ever_exists(training):
 
 
 def test_a_large_gallery_is_scored_block_by_block(monkeypatch):
-    monkeypatch.setattr(model_module, "CHUNK_ELEMENTS", 64 * 4 * 10)
-    query, views, weight = embeddings(64, 500, views=4, d=8)
+    monkeypatch.setattr(model_module, "CHUNK", 64 * 4 * 10)
+    query, views, weight = embeddings(64, 500, views=4, d=8, dtype=torch.float64)
     with LargestTensor() as largest:
         attention_scores(query, views, weight)
     assert largest.elements == 64 * 500  # the result itself

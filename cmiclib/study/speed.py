@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import Config
 from ..model import CMIC
-from ..scan import multiplies_bfloat16
 
 VIEWS, DIM = 12, 128
 
@@ -79,29 +78,25 @@ class Limits:
     def __init__(self, megabytes: int = 256, side: int = 2048):
         self.source = torch.ones(megabytes << 18)  # float32
         self.target = torch.empty_like(self.source)
-        half = torch.bfloat16 if multiplies_bfloat16() else torch.float32
-        kinds = {torch.float32: torch.float32, torch.bfloat16: half}
-        self.matrix = {dtype: torch.randn(side, side).to(kind) for dtype, kind in kinds.items()}
+        self.matrix = torch.randn(side, side)
         self.bytes, self.operations = 2 * self.source.nbytes, 2 * side**3
 
     def copy(self) -> None:
         """Read ``bytes`` / 2 and write as many."""
         self.target.copy_(self.source)
 
-    def multiply(self, dtype: torch.dtype) -> None:
-        """Do ``operations`` in this precision; as the search does, in float32 where bfloat16 has no instructions."""
-        torch.mm(self.matrix[dtype], self.matrix[dtype])
+    def multiply(self) -> None:
+        """Do ``operations`` in float32, as the search does."""
+        torch.mm(self.matrix, self.matrix)
 
-    def beside(self, function: Callable[[], Any], dtype: torch.dtype, repeats: int = 5) -> dict[str, Any]:
+    def beside(self, function: Callable[[], Any], repeats: int = 5) -> dict[str, Any]:
         """Time a function and, in turns with it, both limits.
 
         Returns:
             ``seconds``, ``copy_seconds`` and ``product_seconds`` of each turn; ``copy_rate``, bytes read and written a
             second, and ``product_rate``, operations a second, of the medians.
         """
-        ways = {
-            "seconds": function, "copy_seconds": self.copy, "product_seconds": lambda: self.multiply(dtype),
-        }  # fmt: skip
+        ways = {"seconds": function, "copy_seconds": self.copy, "product_seconds": self.multiply}
         taken = in_turns(ways, repeats)
         rates = {
             "copy_rate": self.bytes / median(taken["copy_seconds"]),

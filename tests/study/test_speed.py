@@ -5,7 +5,6 @@ import torch
 
 from cmiclib.config import Config, profile
 from cmiclib.model import CMIC
-from cmiclib.study import speed
 from cmiclib.study.speed import (
     Limits,
     in_turns,
@@ -54,18 +53,10 @@ def test_the_slower_limit_decides():
 
 def test_limits_are_measured_beside_a_function():
     limits, calls = Limits(megabytes=1, side=32), []
-    row = limits.beside(lambda: calls.append(1), torch.float32, repeats=2)
+    row = limits.beside(lambda: calls.append(1), repeats=2)
     assert len(calls) == 3 and len(row["seconds"]) == len(row["copy_seconds"]) == 2
     assert row["copy_rate"] == 2 * (1 << 20) / median(row["copy_seconds"])
     assert row["product_rate"] == 2 * 32**3 / median(row["product_seconds"])
-
-
-@pytest.mark.parametrize("able", [True, False])
-def test_the_limit_of_products_is_of_the_precision_that_a_search_multiplies_in(monkeypatch, able):
-    monkeypatch.setattr(speed, "multiplies_bfloat16", lambda: able)
-    matrix = Limits(megabytes=1, side=32).matrix
-    assert matrix[torch.float32].dtype == torch.float32
-    assert matrix[torch.bfloat16].dtype == (torch.bfloat16 if able else torch.float32)
 
 
 def small(**train) -> Config:

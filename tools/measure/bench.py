@@ -35,7 +35,6 @@ from cmiclib.index import ShapeIndex
 from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.model import CMIC, attention_scores
-from cmiclib.scan import multiplies_bfloat16
 from cmiclib.sources.meshes import MeshFile, add_meshes
 from cmiclib.sources.sweethome import open_sweethome
 from cmiclib.study.speed import Limits, in_turns, peak_memory, random_gallery, search_work, seconds, step_cost
@@ -63,7 +62,7 @@ def search() -> dict[str, Any]:
         cases = {(n, q) for n in SHAPES for q in (1, 256)} | {(SHAPES[-1], q) for q in QUERIES}
         for shapes, queries in sorted(cases):
             part = query[:queries], views[:shapes], weight
-            taken = limits.beside(partial(attention_scores, *part), dtype)
+            taken = limits.beside(partial(attention_scores, *part))
             rows.append({
                 "dtype": name, "shapes": shapes, "queries": queries, **taken, **search_work(shapes, queries, dtype)
             })  # fmt: skip
@@ -76,7 +75,7 @@ def search() -> dict[str, Any]:
         "bfloat16": lambda: attention_scores(query, half, weight),
     }
     loop = {"shapes": 1_000, "queries": 256, "seconds": in_turns(ways)}
-    return {"rows": rows, "loop": loop, "multiplies_bfloat16": multiplies_bfloat16()}
+    return {"rows": rows, "loop": loop}
 
 
 def million() -> dict[str, Any]:
