@@ -220,12 +220,12 @@ distances["solid"] = [f"{candidate.mean():.2%}" for candidate in solids]
 distances.style.format("{:.4f}", subset=["d_HAU", "d_IoU"]).set_caption(f"Distances from {shapes.name[row]}")
 
 # %% [markdown]
-# $d_{IoU}$ is strict with thin parts: shift a chair leg by its own width, and it no longer overlaps with itself. So a
+# $d_{IoU}$ is strict with thin parts: shift a chair leg by its own width, and the two no longer overlap at all. So a
 # low $d_{IoU}$ between two chairs does not mean that they look different. Read the two distances together.
 #
 # ## Try it
 #
-# Raise the cameras. From an elevation of 60° seats and table tops are easy to tell apart, and legs vanish. Which
+# Raise the cameras. From an elevation of 60° seats and table tops become clearly visible, and legs vanish. Which
 # elevation would you choose for photos taken from standing height?
 
 # %%

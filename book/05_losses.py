@@ -141,7 +141,7 @@ table.style.format("{:+.2f}").background_gradient("PiYG", vmin=-2, vmax=2).set_c
 # %% [markdown]
 # Green scores are pushed up, red ones down. The push goes where the mistake is: to the wrong chair that leads in the
 # second row, and to the chair in the third. In the solved first row the push comes almost entirely from the category
-# loss, which would raise the other two chairs at the cost of the own one.
+# loss, which would raise the other two chairs at the cost of its own chair.
 #
 # ## Temperature
 #

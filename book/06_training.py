@@ -208,7 +208,7 @@ Markdown(
 )
 
 # %% [markdown]
-# ## What is random, and how a stopped run goes on
+# ## What is random, and how a stopped run continues
 #
 # The seed determines the initial weights. Each step draws its photos, shapes, views and crops from CPU generators that
 # are seeded with the seed and the step's number. So a step can be repeated without those before it, and a run that was

@@ -110,7 +110,7 @@ from IPython.display import Markdown
 from cmiclib.metrics import paired_interval
 from cmiclib.book.tables import ROWS
 
-judged = scored.table()  # one row a photo
+judged = scored.table()  # one row per photo
 rivals = {kind: Scored(scores, scored.rows, benchmark).table() for kind, scores in untrained.items()}
 seen = judged.seen.to_numpy()
 

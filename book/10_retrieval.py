@@ -88,7 +88,7 @@ show(failures) if len(failures) else Markdown("Every test photo is answered corr
 # %%
 lost = table[table.top1 == 0]
 kinds = {
-    "first shape is a variant of the own one": lost.variant,
+    "first shape is a variant of the own shape": lost.variant,
     "first shape has the right category": lost.category == lost.found,
     "first shape has no photos": ~lost["first"].isin(benchmark.queries.shape_id),
     "own shape is among the first ten": lost.top10 == 1,

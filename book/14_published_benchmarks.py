@@ -225,8 +225,8 @@ Markdown(
 
 # %% [markdown]
 # The figure shows one photo in all four ways: the one whose automatic mask has the median overlap, so neither a good
-# nor a bad case. The orange line is the mask, where one was used; then follow the photo's own shape and the first five
-# found.
+# nor a bad case. The orange line is the mask, where one was used. To its right are the photo's own shape and the first
+# five found.
 
 # %%
 median = ious["photo alone"].to_numpy().argsort()[len(ious) // 2]
@@ -266,7 +266,8 @@ Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way
 # light, on surfaces that face upwards, in frames that cut the object off, with cameras as in Pix3D's annotation. A
 # model that was trained on such pictures only is tested on real photos, over the whole gallery. The repository contains
 # its weights, `data/weights/pix3d-synthetic`, and the commands that reproduce it. The photos belong to others and are
-# for research only, so this chapter does not measure them; it shows what `tools/measure/measure_real_photos.py` stored.
+# for research only, so this chapter does not evaluate them; it shows what `tools/measure/measure_real_photos.py`
+# stored.
 #
 # A **CAD mask** is an oracle: it is the true model's silhouette in the true pose, and so a part of the answer. An
 # **automatic mask** is available to anybody, and **no mask** means the photo as it is. The photos with CAD masks are a

@@ -54,8 +54,8 @@ Markdown(f"All {len(table)} quantities ({table.arrays.sum()} arrays) agree.")
 # %% [markdown]
 # The scores are the same, but they are computed differently. The released code scores photo by photo and builds a
 # descriptor for every shape. It also runs a second layer of its attention for every photo and shape, and never uses the
-# result. Here two matrix products and a softmax serve a whole batch. This cell measures both now, on this machine, in
-# turns:
+# result. Here two matrix products and a softmax serve a whole batch. The next cells measure both now, on this machine,
+# in turns:
 
 # %%
 import time
