@@ -56,7 +56,7 @@ class Encoder(nn.Module):
             )
         whole = self.stages and self.frozen == len(self.stages)
         self._folded = Folded(self.stages[: self.frozen], self.top if whole else [])
-        for part in self._frozen_parts():
+        for part in self.frozen_parts():
             part.requires_grad_(False)
         if config.grid > 1:
             features += config.grid**2 * (self.top[0].in_channels if self.top else features)
@@ -105,13 +105,14 @@ class Encoder(nn.Module):
             pooled.append(F.adaptive_avg_pool2d(maps, self.grid).flatten(1))
         return torch.cat(pooled, dim=1)
 
-    def _frozen_parts(self) -> list[Any]:
+    def frozen_parts(self) -> list[Any]:
+        """Return the modules that keep their initial weights, in the order in which they run."""
         return [part for parts in self._folded.lists for part in parts]
 
     def train(self, mode: bool = True) -> "Encoder":
         """Switch between training and evaluation; frozen stages stay in evaluation."""
         super().train(mode)
-        for part in self._frozen_parts():
+        for part in self.frozen_parts():
             part.eval()
         return self
 

@@ -6,8 +6,9 @@ A file's name holds a hash of all that its content depends on, so a change of da
 import hashlib
 
 from ..benchmark import Benchmark, file_sha256
-from ..embed import default_device
+from ..embed import default_device, head_vectors
 from ..io.provenance import code_digest
+from ..training.features import FOLDER, FrozenFeatures
 from ..training.run import Run
 from . import ShapeIndex
 
@@ -30,7 +31,11 @@ def gallery_index(run: Run, benchmark: Benchmark) -> ShapeIndex:
     path = run.path / f"index-{key}.safetensors"
     if path.is_file():
         return ShapeIndex.load(path)
-    index = ShapeIndex.build(run.model(default_device()), benchmark, run.config)
+    model = run.model(default_device())
+    maps = FrozenFeatures(model, benchmark, run.config, run.path.parent / FOLDER).gallery(keep=False)
+    views = head_vectors(model.view_encoder, maps, run.config).unflatten(0, benchmark.views.shape[:2])
+    attention = model.attention_weight.detach().cpu()
+    index = ShapeIndex(views, attention, benchmark.shapes.shape_id.tolist(), model, run.config)
     index.save(path)
     return index
 

@@ -29,7 +29,7 @@ from ..io.atomic import write_json
 from ..io.files import read_json
 from ..io.lock import alone
 from ..io.provenance import code_digest, environment
-from ..training.kept_maps import Maps, kept_maps
+from ..training.features import FrozenFeatures
 from ..training.loop import METHOD, train
 from ..training.run import Run
 from .variants import UNCHANGED, Change, apply_variant
@@ -176,14 +176,14 @@ def run_variant(
         return read_stored(path)
     started, made = time.perf_counter(), environment()
     seen = apply_variant(benchmark, data)
-    maps = kept_maps(config, seen, folder / "maps") if config.train.copies and config.train.view_copies else None
+    features = folder / "maps"
     running = folder / "running"
     running.mkdir(parents=True, exist_ok=True)
     # A folder of its own: workers of a grid that was killed may still be at the same run. It goes with its weights,
     # which nobody reads and which would fill a disk after a hundred runs.
     with tempfile.TemporaryDirectory(prefix=f"{path.stem}-", dir=running) as work:
-        run = train(config, seen, Path(work) / "run", progress=False, maps=maps)
-        scored = score_run(run, seen, "val") if maps is None else _score(run, seen, maps)
+        run = train(config, seen, Path(work) / "run", progress=False, features=features)
+        scored = _score(run, seen, features) if config.train.copies else score_run(run, seen, "val")
     row = {
         "variant": name, "seed": seed, "overrides": variants[name].changes, "metrics": figures(scored),
         "seconds": round(time.perf_counter() - started, 1), "config_hash": config_hash(config, data),
@@ -195,11 +195,12 @@ def run_variant(
     return row
 
 
-def _score(run: Run, benchmark: Benchmark, maps: Maps) -> Scored:
+def _score(run: Run, benchmark: Benchmark, features: Path) -> Scored:
     """Do what `score_run` does with the validation photos, without running the frozen stages once more."""
     model, rows = run.model(default_device()), benchmark.rows("val")
-    query = head_vectors(model.query_encoder, maps.still.queries, run.config)  # (Q, d)
-    views = head_vectors(model.view_encoder, maps.still.views, run.config).unflatten(0, benchmark.views.shape[:2])
+    still = FrozenFeatures(model, benchmark, run.config, features).validation()
+    query = head_vectors(model.query_encoder, still.queries, run.config)  # (Q, d)
+    views = head_vectors(model.view_encoder, still.views, run.config).unflatten(0, benchmark.views.shape[:2])
     index = ShapeIndex(
         views, model.attention_weight.detach().cpu(), benchmark.shapes.shape_id.tolist(), model, run.config
     )

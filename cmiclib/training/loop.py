@@ -32,7 +32,7 @@ from ..io.provenance import code_digest, environment
 from ..losses import cmic_loss
 from ..metrics import retrieval_metrics
 from ..model import CMIC, build_model
-from .copies import AugmentedFeatures, ValidationFeatures, draw_photos, draw_views, make_copies
+from .features import FOLDER, AugmentedFeatures, FrozenFeatures, ValidationFeatures, draw_photos, draw_views
 from .guard import DIVERGED, SAVE_SECONDS, CheckpointTimer, check_loss, check_weights, warn_if_collapsed
 from .jittor_optim import keep_biased_variance
 from .optimizer import fuse_operations, learning_rate, make_optimizer, set_learning_rate
@@ -43,8 +43,7 @@ METHOD = (
     "training", "weights",
 )  # fmt: skip
 """The rooms and modules that a run's weights depend on; a change of one of them makes a new run."""
-
-NO_FEATURES = AugmentedFeatures(photos=None, views=None)
+PICTURES = AugmentedFeatures()
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class TrainingData:
     photo_shape: Tensor  # (P,) row of views, on the CPU
     views: Tensor  # (N, V, S, S) uint8
     category: Tensor  # (N,) code of each shape
-    copies: AugmentedFeatures = NO_FEATURES
+    copies: AugmentedFeatures = PICTURES
 
     @classmethod
     def load(cls, benchmark: Benchmark, device: torch.device, distractors: bool = True) -> "TrainingData":
@@ -75,12 +74,6 @@ class TrainingData:
             category=torch.from_numpy(benchmark.shape_category()[shapes]).to(device),
         )
 
-    def with_copies(self, model: CMIC, config: Config, progress: bool = True) -> "TrainingData":
-        """Add the copies that ``train.copies`` and ``train.view_copies`` ask for; see :mod:`.copies`."""
-        if not config.train.copies and not config.train.view_copies:
-            return self
-        return replace(self, copies=make_copies(model, self.photos, self.views, config, progress))
-
 
 def run_name(config: Config, benchmark: Benchmark) -> str:
     """Name a run by everything it depends on: configuration, data and the code of the method."""
@@ -89,11 +82,14 @@ def run_name(config: Config, benchmark: Benchmark) -> str:
 
 
 def train_or_load(config: Config, benchmark: Benchmark, runs: str | Path, progress: bool = True) -> Run:
-    """Return the finished run of this configuration on this benchmark; train it, or go on training it, if need be."""
+    """Return the finished run of this configuration on this benchmark; train it, or go on training it, if need be.
+
+    What the frozen stages return stays in ``runs/features`` (0.4 GB for the demo) for runs that differ in what follows.
+    """
     path = Path(runs) / run_name(config, benchmark)
     if (path / "environment.json").is_file():
         return Run.open(path)
-    return train(config, benchmark, path, resume=True, progress=progress)
+    return train(config, benchmark, path, resume=True, progress=progress, features=path.parent / FOLDER)
 
 
 def train(
@@ -105,7 +101,7 @@ def train(
     until: int | None = None,
     progress: bool = True,
     device: torch.device | None = None,
-    maps: tuple[AugmentedFeatures, ValidationFeatures] | None = None,
+    features: Path | None = None,
     processes: Processes = ALONE,
     fuse: bool = False,
     save_seconds: float = SAVE_SECONDS,
@@ -120,7 +116,7 @@ def train(
         until: stop after so many steps, a multiple of ``train.eval_every``; the rest is for another call.
         progress: show a progress bar.
         device: default: the first GPU, else the CPU.
-        maps: what the frozen stages return, where it was computed before; see :mod:`cmiclib.training.kept_maps`.
+        features: folder in which runs share what the frozen stages return; see :mod:`cmiclib.training.features`.
         processes: train with several, see :mod:`cmiclib.engine.distributed`; only the first one writes.
         fuse: let ``torch.compile`` fuse the step's operations; rounding and dropout's draws are then others.
         save_seconds: a state is written after so long, besides those at each look at the validation photos.
@@ -181,12 +177,10 @@ def train(
 
     started = time.perf_counter() - state["seconds"]
     model.train()
-    if maps is None:
-        data = data.with_copies(model, config, progress)
-        keep = config.train.copies or config.train.view_copies
-        still = ValidationFeatures.make(model, benchmark.images[val], benchmark.views, config) if keep else None
-    else:
-        data, still = replace(data, copies=maps[0]), maps[1]
+    still = None
+    if config.train.copies or config.train.view_copies:
+        frozen = FrozenFeatures(model, benchmark, config, features)
+        data, still = replace(data, copies=frozen.augmented(data.photos, data.views, progress)), frozen.validation()
     step_model = DistributedDataParallel(model) if processes.count > 1 else model
     if fuse:
         fuse_operations(step_model)

@@ -23,7 +23,7 @@ from cmiclib.config import profile as profile_config
 from cmiclib.engine.distributed import ALONE, Processes, joined, own_device, share_statistics
 from cmiclib.model import CMIC
 from cmiclib.study.speed import median
-from cmiclib.training.copies import AugmentedFeatures
+from cmiclib.training.features import AugmentedFeatures
 from cmiclib.training.loop import TrainingData, step_input, training_loss
 from cmiclib.training.optimizer import make_optimizer
 

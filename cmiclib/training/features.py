@@ -1,0 +1,214 @@
+"""What the frozen stages return: computed once for each picture, and kept in files where a folder is given.
+
+Frozen stages return the same in every step, and they are most of the work. So each training photo and view is augmented
+a few times (``train.copies``, ``train.view_copies``), as a step would do it, and passes the frozen stages before
+training; a step then draws one copy of each of its pictures. A copy's colours and occluders come from photos of its own
+batch, as in a step. Validation photos and the gallery are not augmented and pass the frozen stages once.
+
+A file's name holds a hash of all that its content depends on: frozen weights, pictures, augmentation and code. Runs
+that agree in these share the file, and the index of their gallery reads it too.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..augment import augment_queries, augment_views
+from ..batches import step_generator
+from ..benchmark import Benchmark
+from ..config import Config
+from ..embed import autocast, query_maps, view_maps
+from ..encoders import Encoder
+from ..engine.device import to_device
+from ..io.atomic import write_atomically
+from ..io.lock import in_turn
+from ..io.provenance import code_digest
+from ..model import CMIC
+
+FOLDER = "features"
+"""The folder of kept features, beside the runs that share it."""
+BATCH = 96
+"""Pictures that are augmented together; on every device, memory holds what the first stages make of them."""
+CODE = ("augment", "batches", "color", "damage", "embed", "encoders", "engine", "model", "training/features", "weights")
+AFTERWARDS = {
+    "dim", "fusion", "attention_start", "init", "shared_head", "running_variance", "dropout", "mirror",
+}  # fmt: skip
+"""Options of the model that change nothing in front of the head, or only through the weights."""
+OF_PHOTOS = {
+    "translate", "query_scale", "color", "style", "occlusion", "mask_damage", "mask_drop", "mask_range",
+}  # fmt: skip
+"""Options of the augmentation that leave views alone."""
+
+
+class AugmentedFeatures(NamedTuple):
+    """Copies of the training pictures, or None where a step augments the pictures themselves."""
+
+    photos: Tensor | None = None  # (K, P, …)
+    views: Tensor | None = None  # (L, N, V, …)
+
+
+class ValidationFeatures(NamedTuple):
+    """Validation photos and gallery, batch by batch."""
+
+    queries: list[Tensor]
+    views: list[Tensor]
+
+
+class FrozenFeatures:
+    """The features of a benchmark's pictures: what :meth:`.Encoder.frozen_forward` returns, on the model's device.
+
+    Args:
+        model: only its frozen stages matter, so before and after training it gives the same features.
+        benchmark: its pictures.
+        config: of the run.
+        folder: where features are kept and shared; None keeps nothing.
+    """
+
+    def __init__(self, model: CMIC, benchmark: Benchmark, config: Config, folder: Path | None = None):
+        self.model, self.benchmark, self.config, self.folder = model, benchmark, config, folder
+        self.device = next(model.parameters()).device
+
+    @torch.no_grad()
+    def augmented(self, photos: Tensor, views: Tensor, progress: bool = True) -> AugmentedFeatures:
+        """Return copies of the training pictures, as many as the configuration asks for.
+
+        Args:
+            photos: uint8 (P, 4, S, S), all training photos.
+            views: uint8 (N, V, S, S) of all shapes that a step may take.
+            progress: show a progress bar.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        settings, sha = self.config.train, self.benchmark.meta["sha256"]
+        augment = self.config.augment.model_dump(mode="json")
+        made: list[Tensor | None] = [None, None]
+        if settings.copies:
+            key = {name: value for name, value in augment.items() if name != "view_scale"}
+            made[0] = self._kept(
+                "photos", lambda: self._photo_copies(photos, progress),
+                key, settings.seed, settings.copies, sha["queries.csv"], sha["queries.npy"],
+            )[0]  # fmt: skip
+        if settings.view_copies:
+            key = {name: value for name, value in augment.items() if name not in OF_PHOTOS}
+            made[1] = self._kept(
+                "views", lambda: self._view_copies(views, progress), key, settings.seed, settings.view_copies,
+                settings.distractors, sha["queries.csv"], sha["shapes.csv"], sha["views.npy"],
+            )[0]  # fmt: skip
+        return AugmentedFeatures(*made)
+
+    def validation(self) -> ValidationFeatures:
+        """Return the features of the validation photos and of the gallery; raises StorageError on a full disk."""
+        images, rows = self.benchmark.images, self.benchmark.rows("val")
+        sha = self.benchmark.meta["sha256"]
+        queries = self._kept(
+            "still-photos", lambda: query_maps(self.model, images[rows], self.config),
+            sha["queries.csv"], sha["queries.npy"],
+        )  # fmt: skip
+        return ValidationFeatures(queries, list(self.gallery()))
+
+    def gallery(self, keep: bool = True) -> Iterable[Tensor]:
+        """Return the features of all views, a few shapes at a time: (n·V, …).
+
+        Args:
+            keep: False: read the folder's file, but write none; what is missing is computed as it is asked for.
+        """
+        views = self.benchmark.views
+        key = self.benchmark.meta["sha256"]["views.npy"]
+        path = self._path("still-views", key)
+        if not keep and (path is None or not path.is_file()):
+            return view_maps(self.model, views, self.config)
+        return self._kept("still-views", lambda: view_maps(self.model, views, self.config), key)
+
+    def _photo_copies(self, photos: Tensor, progress: bool) -> Iterator[Tensor]:
+        config, copies = self.config, []
+        bar = tqdm(total=config.train.copies * len(photos), desc="frozen stages: photos", disable=not progress)
+        for copy in range(config.train.copies):
+            order = torch.randperm(len(photos), generator=step_generator(config.train.seed, copy, "copy"))
+            maps = []
+            for rows in order.split(BATCH):
+                generator = step_generator(config.train.seed, copy, f"photos from {rows[0]}")
+                batch = photos[to_device(rows, self.device)]
+                pictures = augment_queries(batch, config.augment, config.model.image_size, generator)
+                maps.append(self._run(self.model.query_encoder, self.model.photo_input(pictures), bar))
+            copies.append(torch.cat(maps)[to_device(order.argsort(), self.device)])
+        bar.close()
+        yield torch.stack(copies)
+
+    def _view_copies(self, views: Tensor, progress: bool) -> Iterator[Tensor]:
+        config, copies, shapes = self.config, [], max(1, BATCH // views.shape[1])
+        total = config.train.view_copies * views.shape[:2].numel()
+        bar = tqdm(total=total, desc="frozen stages: views", disable=not progress)
+        for copy in range(config.train.view_copies):
+            maps = []
+            for start in range(0, len(views), shapes):
+                generator = step_generator(config.train.seed, copy, f"views from {start * views.shape[1]}")
+                batch = views[start : start + shapes]
+                pictures = augment_views(batch, config.augment, config.model.image_size, generator)
+                maps.append(self._run(self.model.view_encoder, pictures.flatten(0, 1), bar))
+            copies.append(torch.cat(maps).unflatten(0, views.shape[:2]))
+        bar.close()
+        yield torch.stack(copies)
+
+    def _run(self, encoder: Encoder, pictures: Tensor, bar: Any) -> Tensor:
+        bar.update(len(pictures))
+        with autocast(self.config, self.device):
+            return encoder.frozen_forward(pictures)
+
+    def _path(self, kind: str, *key: Any) -> Path | None:
+        if self.folder is None:
+            return None
+        of_views, settings = kind.endswith("views"), self.config.train
+        network = self.config.model.model_dump(mode="json", exclude=AFTERWARDS | ({"mask"} if of_views else set()))
+        weights = _digest(self.model.view_encoder if of_views else self.model.query_encoder)
+        machine = [self.device.type, settings.precision, settings.channels_last]
+        whole = [kind, weights, network, machine, code_digest(CODE), *key]
+        name = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+        return self.folder / f"{kind}-{name}.safetensors"
+
+    def _kept(self, kind: str, make: Callable[[], Iterable[Tensor]], *key: Any) -> list[Tensor]:
+        """Read a file, or make and write it; another process that wants the same one waits meanwhile."""
+        path = self._path(kind, *key)
+        if path is None:
+            return list(make())
+        with in_turn(path.with_suffix(".lock")):
+            if path.is_file():
+                try:
+                    loaded = load_file(path)
+                    return [loaded[name].to(self.device) for name in sorted(loaded)]
+                except (OSError, SafetensorError):  # a damaged file is made again
+                    path.unlink()
+            made = [block.contiguous() for block in make()]
+            blocks = {f"{i:05d}": block.cpu() for i, block in enumerate(made)}
+            write_atomically(path, lambda temporary: save_file(blocks, temporary))
+        return made
+
+
+def _digest(encoder: Encoder) -> str:
+    """Hash the weights of the frozen stages."""
+    digest = hashlib.sha256()
+    for name, value in sorted(nn.ModuleList(encoder.frozen_parts()).state_dict().items()):
+        digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def draw_photos(copies: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one of the ``copies`` (K, P, …) of each photo in ``rows`` (B,); returns (B, …)."""
+    return copies[_draw(len(copies), rows, generator), rows]
+
+
+def draw_views(copies: Tensor, shapes: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one of the ``copies`` (L, N, V, …) of views ``chosen`` (B, v) of ``shapes`` (B,); returns (B, v, …)."""
+    return copies[_draw(len(copies), chosen, generator), shapes[:, None], chosen]
+
+
+def _draw(copies: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    return to_device(torch.randint(copies, like.shape, generator=generator), like.device)
