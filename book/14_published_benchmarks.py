@@ -186,7 +186,7 @@ index = ShapeIndex.build(run.model(), own, run.config)
 
 # %%
 def ways(photo, mask):
-    given = Image.open(mask).getbbox()
+    given = Image.fromarray(read_mask(mask)).getbbox()
     options = {"mask": {"mask": mask}, "box": {"box": given}, "photo alone": {}, "no mask": {"automatic": False}}
     return {way: read_query(photo, **option) for way, option in options.items()}
 

@@ -7,9 +7,9 @@ class CMICError(Exception):
     """Base of all expected errors; the command line prints it without a traceback and exits with 2.
 
     Args:
-        problem: what is wrong, one sentence.
-        path: the file or folder it concerns, if any.
-        fix: what the user can do, one sentence.
+        problem: what is wrong, in one sentence.
+        path: the file or folder that it concerns, if any.
+        fix: what the user can do, in one sentence.
     """
 
     def __init__(self, problem: str, *, path: str | Path | None = None, fix: str | None = None):
@@ -20,40 +20,40 @@ class CMICError(Exception):
 
 
 class ConfigError(CMICError):
-    """A profile, key or value of the configuration that does not exist or does not fit."""
+    """A configuration names a profile, key or value that does not exist or does not fit."""
 
 
 class BenchmarkError(CMICError):
-    """A prepared benchmark that is missing, damaged or contradicts itself."""
+    """A prepared benchmark is missing, damaged or contradicts itself."""
 
 
 class MissingArrayError(BenchmarkError):
-    """An optional array (points, voxels, amodal masks) that this benchmark does not have."""
+    """A benchmark lacks an optional array: points, voxels or amodal masks."""
 
 
 class SourceError(CMICError):
-    """Raw data that cannot be turned into a benchmark."""
+    """Raw data cannot be turned into a benchmark."""
 
 
 class MeshError(CMICError):
-    """A mesh that cannot be read, has no faces or holds coordinates that are not numbers."""
+    """A mesh cannot be read, has no faces, or its coordinates contain NaN or Inf."""
 
 
 class ImageError(CMICError):
-    """A photo or mask that cannot be read or does not fit."""
+    """A photo or mask cannot be read or does not fit."""
 
 
 class CheckpointError(CMICError):
-    """Weights or a run folder that are missing, damaged or of another model."""
+    """Weights or a run folder are missing, damaged or belong to another model."""
 
 
 class TrainingError(CMICError):
-    """Training that cannot go on, such as a loss that is not a number."""
+    """Training cannot go on, for example because the loss is NaN."""
 
 
 class BookError(CMICError):
-    """A chapter that does not exist, takes no such parameter or failed."""
+    """A chapter does not exist, has no such parameter, or failed."""
 
 
 class StorageError(CMICError):
-    """A write that failed, most often for want of space; nothing half-written stays."""
+    """Writing failed, usually because the disk is full; no half-written file stays."""

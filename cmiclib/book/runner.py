@@ -20,7 +20,7 @@ from typing import Any
 
 from ..config import profile as profile_config
 from ..errors import BookError, StorageError
-from ..io.atomic import write_atomically
+from ..io.atomic import write_json
 from ..io.files import read_json
 from ..io.lock import alone
 from ..io.provenance import PACKAGE, environment, package_versions
@@ -224,8 +224,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     Raises:
         StorageError: the disk is full; the record stays as it was.
     """
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(folder / "provenance.json", lambda temporary: temporary.write_text(text, "utf-8"))
+    write_json(folder / "provenance.json", record)
 
 
 def commit(root: Path) -> str | None:

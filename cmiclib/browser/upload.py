@@ -73,7 +73,7 @@ def _decode(content: bytes, what: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is refused below, and of harmless oddities
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)  # noqa: TID251 (uploads have tighter limits)
             _check_size(image, what)
             image.load()
             return image

@@ -1,7 +1,6 @@
 """What the commands share: errors as messages, tables, JSON files, the types of options."""
 
 import errno
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,7 +56,6 @@ def write_json(path: Path | None, values: Any) -> None:
         StorageError: the file cannot be written.
     """
     if path is not None:
-        from ..io.atomic import write_atomically
+        from ..io import atomic
 
-        text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+        atomic.write_json(path, values)

@@ -1,1 +1,1 @@
-"""Files from outside, read with limits and without running code; what is written, is written whole."""
+"""Files from outside are read with limits and run no code; files are written whole or not at all."""

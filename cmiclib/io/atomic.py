@@ -13,10 +13,10 @@ from ..errors import StorageError
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file, sync it and rename it to ``path``.
+    """Let ``write`` fill a temporary file, then sync it and rename it to ``path``.
 
     Raises:
-        StorageError: the disk is full or read-only; an earlier ``path`` stays as it was.
+        StorageError: the disk is full or read-only; a file that was at ``path`` stays.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -35,13 +35,13 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write sorted, indented JSON atomically."""
-    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    """Write indented JSON in UTF-8, keys in their order, with :func:`write_atomically`."""
+    text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
 
 
 def sync_folder(path: Path) -> None:
-    """Make what was renamed in a folder last through a loss of power, where the system can."""
+    """Make a renaming in this folder survive a loss of power, where the system can."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

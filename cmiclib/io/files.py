@@ -1,7 +1,8 @@
-"""Read files from strangers: only regular files, up to a limit, and nothing outside the folder that they belong to.
+"""Read files from strangers: regular files only, up to a limit, and nothing outside their folder.
 
 A folder that somebody else packed may hold links, pipes, files that claim to be far larger than they are, and lists of
-names that lead elsewhere. What is read here is data of a known size, or one error that names the file.
+names that lead elsewhere. A reader returns data of a known size, or raises one error that names the file. Each takes
+the class of that error (``error``) and what the user can do (``fix``).
 """
 
 import io
@@ -27,19 +28,19 @@ TABLE_LIMIT = 1 << 30
 ARRAY_LIMIT = 1 << 30
 MOST_COLUMNS = 1000
 NUMBERS = "biuf"
-"""Kinds of an array's type that are numbers; no objects, texts or records."""
+"""Kinds of numpy types that are numbers: no objects, texts or records."""
 
 
 def read_limited(path: Path, limit: int, error: Error) -> bytes:
     """Read a whole file of at most ``limit`` bytes.
 
     Raises:
-        CMICError: of class ``error``: missing, unreadable, larger, or no regular file.
+        CMICError: of class ``error``: missing, unreadable, larger, or not a regular file.
     """
     size = check_regular(path, error, limit)
     try:
         with path.open("rb") as file:
-            data = file.read(size + 1)  # never more than it had, should it grow; Python claims this memory at once
+            data = file.read(size + 1)  # a growing file fills no more than this
     except OSError as problem:
         raise error(f"cannot be read ({reason(problem)})", path=path, fix="check the path") from None
     if len(data) > size:
@@ -48,15 +49,12 @@ def read_limited(path: Path, limit: int, error: Error) -> bytes:
 
 
 def reason(problem: Exception) -> str:
-    """Return what the system says is wrong, without the path that it adds: a web page shows no paths."""
+    """Return what the system says is wrong, without the path that it adds: web pages show no paths."""
     return getattr(problem, "strerror", None) or str(problem)
 
 
 def check_regular(path: Path, error: Error, limit: int | None = None, fix: str = "check the path") -> int:
-    """Refuse what is no file with an end: a folder, a pipe, a device; and a file of more than ``limit`` bytes.
-
-    Returns:
-        The file's size in bytes.
+    """Return a file's size in bytes; refuse folders, pipes, devices, and files of more than ``limit`` bytes.
 
     Raises:
         CMICError: of class ``error``.
@@ -68,16 +66,13 @@ def check_regular(path: Path, error: Error, limit: int | None = None, fix: str =
     if not stat.S_ISREG(found.st_mode):
         raise error("this is not a regular file", path=path, fix=fix)
     if limit is not None and found.st_size > limit:
-        raise _too_large(path, found.st_size, error)
+        size = f"{found.st_size / 1e9:.2g} GB"
+        raise error(f"the file has {size}, more than such a file can have", path=path, fix="check the path")
     return found.st_size
 
 
-def _too_large(path: Path, size: int, error: Error) -> CMICError:
-    return error(f"the file has {size / 1e9:.2g} GB, more than such a file can have", path=path, fix="check the path")
-
-
 def check_inside(path: Path, root: Path, error: Error) -> None:
-    """Refuse a path that leads out of ``root``, by ``..`` or by a link; the root itself may be a link.
+    """Refuse a path that leads out of ``root`` by ``..`` or by a link; the root itself may be a link.
 
     Raises:
         CMICError: of class ``error``.
@@ -88,28 +83,28 @@ def check_inside(path: Path, root: Path, error: Error) -> None:
 
 
 def leads_inside(path: Path, root: Path) -> bool:
-    """Tell whether a path, links followed, lies below ``root``, which may be a link itself."""
+    """Tell whether a path lies below ``root`` once all links are followed."""
     try:
         return path.resolve().is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError):  # a name with a zero byte, links that go round in circles
+    except (OSError, ValueError, RuntimeError):  # a zero byte, circular links
         return False
 
 
 def usable_path(text: str) -> bool:
-    """Tell whether a text from a file can be a relative path with slashes, on any system; it says nothing of places."""
+    """Tell whether a text can be a relative path with slashes on any system; where it leads is not checked."""
     try:
         lengths = [len(part.encode()) for part in text.split("/")]
-    except UnicodeEncodeError:  # half a character, which JSON can hold and no file system
+    except UnicodeEncodeError:  # half a character: JSON can hold it, a file system cannot
         return False
     named = PurePosixPath(text).name not in ("", "..")
     return named and max(lengths) <= 255 and len(text) <= 2048 and not any(c in text for c in "\0\n")
 
 
 def parse_json(data: bytes | str, path: Path, error: Error, fix: str) -> Any:
-    """Read JSON, however deep it claims to nest.
+    """Parse JSON, however deep it claims to nest.
 
     Raises:
-        CMICError: of class ``error``: it is none.
+        CMICError: of class ``error``: it is not JSON.
     """
     try:
         return json.loads(data)
@@ -121,7 +116,7 @@ def read_json(path: Path, error: Error, fix: str, limit: int = JSON_LIMIT) -> An
     """Read a JSON file of at most ``limit`` bytes.
 
     Raises:
-        CMICError: of class ``error``: missing, larger or no JSON.
+        CMICError: of class ``error``: missing, larger, or not JSON.
     """
     return parse_json(read_limited(path, limit, error), path, error, fix)
 
@@ -130,38 +125,37 @@ def read_table(path: Path, columns: Sequence[str], error: Error, fix: str, limit
     """Read these columns of a CSV file, all values as text.
 
     Raises:
-        CMICError: of class ``error``: missing, larger, no CSV, or a column is missing.
+        CMICError: of class ``error``: missing, larger, not CSV, or without one of the columns.
     """
     return parse_table(read_limited(path, limit, error), path, columns, error, fix)
 
 
 def parse_table(data: bytes, path: Path, columns: Sequence[str], error: Error, fix: str) -> pd.DataFrame:
-    """Read these columns of CSV, all values as text; see :func:`read_table`."""
+    """Parse CSV as :func:`read_table` does."""
     try:
-        if data.partition(b"\n")[0].count(b",") > MOST_COLUMNS:  # pandas tells names apart in quadratic time
+        if data.partition(b"\n")[0].count(b",") > MOST_COLUMNS:  # pandas compares names in quadratic time
             raise ValueError(f"it has more than {MOST_COLUMNS} columns")
-        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8")
+        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8")  # noqa: TID251 (the one place)
         if missing := [name for name in columns if name not in table]:
             raise ValueError(f"the column {missing[0]} is missing")
-        if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus columns for names of the rows
+        if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus columns for an index
             raise ValueError("rows are longer than the header")
-        table = table[list(columns)]
+        return table[list(columns)]
     except (ValueError, OverflowError, MemoryError, RecursionError) as problem:
         raise error(f"this table cannot be read ({problem})", path=path, fix=fix) from None
-    return table
 
 
 def array_header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype, bool]:
-    """Read the header of an ``.npy`` file: shape, type, and whether the first axis is the fastest.
+    """Read the header of an ``.npy`` file: shape, type, and whether the order is Fortran's.
 
     Raises:
-        ValueError: it has none, or holds something else than numbers.
+        ValueError: there is no header, or the array does not hold numbers.
     """
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except Exception as problem:  # the header is Python's notation, and fails in as many ways
+    except Exception as problem:  # a header in Python's notation fails in many ways
         raise ValueError(f"no header of an array ({type(problem).__name__})") from None
     if dtype.kind not in NUMBERS or any(not isinstance(side, int) or side < 0 for side in shape):
         raise ValueError(f"it holds {dtype} {shape}, not an array of numbers")
@@ -169,10 +163,10 @@ def array_header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype, bo
 
 
 def read_array(path: Path, error: Error, fix: str, limit: int = ARRAY_LIMIT) -> np.ndarray:
-    """Read an array of numbers from an ``.npy`` file; what its header claims must be what it holds.
+    """Read an array of numbers from an ``.npy`` file whose size is the one that its header claims.
 
     Raises:
-        CMICError: of class ``error``: missing, larger, damaged, or no numbers.
+        CMICError: of class ``error``: missing, larger, damaged, or not numbers.
     """
     file = io.BytesIO(read_limited(path, limit, error))
     try:
@@ -189,7 +183,7 @@ def map_array(path: Path, error: Error, fix: str) -> np.ndarray:
     """Map an array of numbers in an ``.npy`` file into memory, read-only.
 
     Raises:
-        CMICError: of class ``error``: missing, cut off, or no numbers.
+        CMICError: of class ``error``: missing, cut off, or not numbers.
     """
     check_regular(path, error)
     try:
@@ -200,13 +194,13 @@ def map_array(path: Path, error: Error, fix: str) -> np.ndarray:
                 return np.zeros(shape, dtype)
             if os.fstat(file.fileno()).st_size < start + math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"it is too short for {dtype} {shape}")
-            return np.memmap(file, dtype, "r", start, shape, order)  # type: ignore[call-overload, no-any-return]
+            return np.memmap(file, dtype, "r", start, shape, order)  # type: ignore[call-overload, no-any-return]  # noqa: TID251 (the one place)
     except (OSError, ValueError, OverflowError) as problem:
-        raise error(f"is truncated or no array ({problem})", path=path, fix=fix) from None
+        raise error(f"is truncated or not an array ({problem})", path=path, fix=fix) from None
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int, error: Error, fix: str) -> bytes:
-    """Read one file of a zip, of at most ``limit`` bytes unpacked.
+    """Unpack one file of a zip, of at most ``limit`` bytes.
 
     Raises:
         CMICError: of class ``error``: missing, larger or damaged.
@@ -216,7 +210,7 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int, error: Error, f
         claimed = archive.getinfo(name).file_size
         if claimed > limit:
             raise error(f"'{name}' unpacks to {claimed / 1e6:.0f} MB, more than it can have", path=path, fix=fix)
-        return archive.read(name)  # never more than the zip's list claims
+        return archive.read(name)  # at most what the zip's table claims
     except CMICError:
         raise
     except Exception as problem:  # damaged zips fail in many ways: zlib.error, struct.error, NotImplementedError, …
@@ -224,18 +218,18 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int, error: Error, f
 
 
 def check_stored(path: Path) -> None:
-    """Refuse a zip with compressed content: what torch writes is not compressed, and cannot grow while it is read.
+    """Refuse a zip with compressed content. torch compresses nothing, so its files cannot grow when they are read.
 
     Raises:
-        ValueError: it is compressed, or no zip.
+        ValueError: the content is compressed, or this is not a zip.
     """
     if not path.is_file():
-        raise ValueError("no regular file")
+        raise ValueError("not a regular file")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except Exception as problem:  # damaged zips fail in many ways
-        raise ValueError(f"no zip ({problem})") from None
+        raise ValueError(f"not a zip ({problem})") from None
     if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > member.compress_size for member in members):
         raise ValueError("its content is compressed")
     if sum(member.file_size for member in members) > path.stat().st_size:
@@ -243,7 +237,7 @@ def check_stored(path: Path) -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value from a file as a message can show it: short, and only its kind where it is no number or text."""
+    """Return a value from a file for a message: numbers and texts in short, of anything else its type."""
     if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 64):
         return repr(value)
     if isinstance(value, str | bytes):
@@ -252,11 +246,11 @@ def shown(value: Any) -> str:
 
 
 def release_pages(array: np.ndarray) -> None:
-    """Let go of the memory that holds what was read of a memory-mapped array; nothing where it is not mapped.
+    """Give the pages of a memory-mapped array back to the system; other arrays stay as they are.
 
-    The system would take it back, too, once memory is short; until then it counts as the process's.
+    The system takes pages back when memory is short, but until then they count as the process's.
     """
-    mapped = getattr(array, "_mmap", None)  # also of a slice
-    own = getattr(array, "mode", None) != "r"  # it may hold changes that no file has
-    if isinstance(mapped, mmap.mmap) and not own and hasattr(mmap, "MADV_DONTNEED"):
+    mapped = getattr(array, "_mmap", None)  # a slice has it as well
+    only_read = getattr(array, "mode", None) == "r"  # other modes may hold changes
+    if isinstance(mapped, mmap.mmap) and only_read and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

@@ -1,8 +1,8 @@
 """A mask for a photo that comes without one: GrabCut, started from a box around the object.
 
 GrabCut (Rother, Kolmogorov and Blake, 2004) fits colours to what lies outside the box and to what lies inside, and cuts
-along edges; colours inside that occur outside, too, become background. It knows nothing of objects, so a result that
-cannot be one is thrown away, and the box taken instead.
+along edges; colours that also occur outside become background. It knows nothing about objects, so a mask of almost
+nothing or almost everything is dropped, and the box itself is the mask.
 """
 
 import math
@@ -13,18 +13,18 @@ import numpy as np
 
 from .images import clip_box
 
-LONGEST = 256  # pixels; a cut takes about a second at most at this size, and nearly twice as long at 320
+LONGEST = 256  # pixels; a cut takes at most a second at this size, nearly two at 320
 ROUNDS = 5
-BORDER = 0.02  # of the shorter side, the part of a photo without a box that is background for certain
-SURROUNDINGS = 0.25  # of the box's sides, how much beyond it may lend its colours to the background
-LEAST, MOST = 0.05, 0.98  # of the box's area; what covers less or more is no object cut out
-SPECK = 0.05  # of the largest component's area; smaller ones are dropped
-SMALLEST = 8  # pixels a side; below, there are too few colours to tell apart
+BORDER = 0.02  # of the shorter side: the border of a photo without a box is surely background
+SURROUNDINGS = 0.25  # of the box's sides: this far around it, colours count as background
+LEAST, MOST = 0.05, 0.98  # of the box's area: a mask outside these limits shows no object
+SPECK = 0.05  # of the largest component's area: smaller components are dropped
+SMALLEST = 8  # pixels a side: smaller photos have too few colours to tell apart
 Box = tuple[float, float, float, float]
 
 
 class Foreground(NamedTuple):
-    """A mask, and in words how it came about."""
+    """A mask, and in words where it comes from."""
 
     mask: np.ndarray  # bool (H, W)
     how: str
@@ -35,15 +35,13 @@ def automatic_mask(photo: np.ndarray, box: Box | None = None) -> Foreground:
 
     Args:
         photo: uint8 RGB (H, W, 3).
-        box: x0, y0, x1, y1 of the object in pixels. None: the photo is cropped to the object, and only a thin border is
-            background for certain.
+        box: x0, y0, x1, y1 of the object in pixels. None: the object fills the photo but for a thin border.
 
     Returns:
-        A mask bool (H, W) that lies within the box and is never empty, and words: "automatic mask from the box",
-        "automatic mask of the whole photo", or that, and why, the box itself is the mask.
+        A mask bool (H, W) within the box, never empty, and where it comes from.
 
     Raises:
-        ImageError: a box without area inside the photo.
+        ImageError: the box has no area inside the photo.
     """
     height, width = photo.shape[:2]
     x0, y0, x1, y1 = inner = _pixels(_thin_border(height, width) if box is None else box, height, width)
@@ -64,7 +62,7 @@ def automatic_mask(photo: np.ndarray, box: Box | None = None) -> Foreground:
 
 
 def _thin_border(height: int, width: int) -> Box:
-    border = round(BORDER * min(height, width))  # smaller than half a side, so that something is left
+    border = round(BORDER * min(height, width))
     return border, border, width - border, height - border
 
 
@@ -75,7 +73,7 @@ def _pixels(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
 
 
 def _surroundings(box: tuple[int, int, int, int], height: int, width: int) -> tuple[int, int, int, int]:
-    """Return the box with what lies around it: far away there may be colours of the object."""
+    """Return the box with its surroundings; farther away the object's own colours may occur."""
     x0, y0, x1, y1 = box
     dx, dy = (2 + round(SURROUNDINGS * side) for side in (x1 - x0, y1 - y0))
     return max(x0 - dx, 0), max(y0 - dy, 0), min(x1 + dx, width), min(y1 + dy, height)
@@ -91,7 +89,7 @@ def _cut(photo: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     image = cv2.resize(photo, small, interpolation=cv2.INTER_AREA)
     labels = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)  # (h, w)
     x0, y0, x1, y1 = (round(side * scale) for side in box)
-    # A border of one pixel is always background, also where the box fills the photo: GrabCut needs some of both.
+    # GrabCut needs some background, so a border of one pixel stays even where the box fills the photo.
     labels[max(y0, 1) : min(y1, small[1] - 1), max(x0, 1) : min(x1, small[0] - 1)] = cv2.GC_PR_FGD
     cv2.setRNGSeed(0)
     try:
@@ -106,7 +104,7 @@ def _cut(photo: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:
-    """Drop the components of a mask (h, w) that are tiny beside the largest; holes stay, for chairs have them."""
+    """Drop components of a mask (h, w) that are tiny beside the largest; holes stay, because chairs have them."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     area = stats[:, cv2.CC_STAT_AREA]  # (count,), the first is the background
     if count < 2:

@@ -1,4 +1,4 @@
-"""Photos and masks from files of every kind, and the square crop around the object that a query is."""
+"""Photos and masks from files of every kind, and the square crop around the object, which is the query."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import ImageError, StorageError
+from ..errors import ImageError
+from .atomic import write_atomically
 from .files import check_regular
 
-MAX_PIXELS = 80_000_000  # more than any camera of today; a small file can claim far more and fill the memory
+MAX_PIXELS = 80_000_000  # more than cameras have; a small file can claim far more and fill the memory
 MAX_BYTES = 1 << 29
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """Formats of photos. Pillow's other readers are never asked; the one for PostScript would start Ghostscript."""
@@ -20,36 +21,34 @@ _FIX = "save it again as JPEG or PNG"
 def read_photo(path: str | Path, upright: bool = True) -> np.ndarray:
     """Read a photo, upright, as uint8 RGB (H, W, 3).
 
-    EXIF rotation is applied (an unreadable EXIF block is ignored), transparency laid over white; palettes, gray,
-    CMYK and 16 bit are converted. Of several frames the first one counts.
+    Transparent pixels lie on white; palettes, gray, CMYK and 16 bit are converted; of several frames the first counts.
 
     Args:
         path: the file.
-        upright: apply the EXIF rotation; False leaves the pixels as they lie in the file.
+        upright: apply the EXIF rotation, unless its block is damaged; False keeps the pixels as they are in the file.
 
     Raises:
-        ImageError: no such file, no image, cut off, or more than 80 million pixels.
+        ImageError: no such file, not an image, cut off, or more than 80 million pixels.
     """
     return _decoded(Path(path), lambda image: photo_pixels(image, upright))
 
 
 def photo_pixels(image: Image.Image, upright: bool = True) -> np.ndarray:
-    """Bring an image that Pillow has loaded to uint8 RGB (H, W, 3), as :func:`read_photo` says."""
+    """Convert an image that Pillow has loaded as :func:`read_photo` does."""
     return _rgb(_upright(image) if upright else image)
 
 
 def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray:
-    """Read a mask as bool (H, W): True where the object is.
+    """Read a mask as bool (H, W), True where the object is.
 
-    Taken from the transparency if there is any, else from the gray value: at least 128, or above 0 in files
-    that hold nothing above 1.
+    It is the opacity if any pixel is transparent, else the gray value: at least 128, or 1 in a file of zeros and ones.
 
     Args:
         path: the file.
-        size_of: the photo (H, W, …) that it belongs to.
+        size_of: the mask's photo (H, W, …).
 
     Raises:
-        ImageError: as `read_photo`, or the photo has another size.
+        ImageError: as :func:`read_photo`, or the photo has another size.
     """
     mask = _decoded(Path(path), mask_pixels)
     if size_of is not None and mask.shape != size_of.shape[:2]:
@@ -62,7 +61,7 @@ def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray
 
 
 def mask_pixels(image: Image.Image) -> np.ndarray:
-    """Bring an image that Pillow has loaded to bool (H, W), as :func:`read_mask` says."""
+    """Convert an image that Pillow has loaded as :func:`read_mask` does."""
     gray = _gray(_upright(image))
     return gray >= 128 if gray.max() > 1 else gray > 0
 
@@ -73,12 +72,8 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    try:
-        Image.fromarray(mask.astype(np.uint8) * 255).save(path, "PNG")
-    except OSError as error:
-        raise StorageError(
-            f"cannot be written ({error.strerror or error})", path=path, fix="choose another file"
-        ) from error
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    write_atomically(Path(path), lambda temporary: picture.save(temporary, "PNG"))
 
 
 def square_crop(
@@ -90,21 +85,21 @@ def square_crop(
 ) -> np.ndarray:
     """Cut the square around the object and resize it.
 
-    The square has the centre of the box and 1 + 2·margin times its longer side. Where it leaves the photo, the
-    photo's border is repeated and the mask is 0.
+    The square has the centre of the box and 1 + 2·margin times its longer side. Outside the photo its border pixels are
+    repeated and the mask is 0.
 
     Args:
         image: uint8 (H, W, 3).
-        mask: bool (H, W); None: not known, the mask channel is 255 everywhere.
-        box: x0, y0, x1, y1 in pixels; default: the mask's box; without both, the whole photo and no margin.
-        margin: share of the longer side that is added on each side.
+        mask: bool (H, W); without one the mask channel is 255 everywhere.
+        box: x0, y0, x1, y1 in pixels; default: the mask's box; without either the whole photo, and no margin.
+        margin: share of the longer side to add on each side.
         size: side S of the result in pixels.
 
     Returns:
         uint8 (4, S, S): RGB and mask.
 
     Raises:
-        ImageError: an empty mask, a mask of another size, or a box without area inside the photo.
+        ImageError: the mask is empty or of another size, or the box has no area inside the photo.
     """
     height, width = image.shape[:2]
     if mask is not None and mask.shape != (height, width):
@@ -131,10 +126,10 @@ def square_crop(
 
 
 def clip_box(box: tuple[float, float, float, float], height: int, width: int) -> tuple[float, float, float, float]:
-    """Return the part of a box x0, y0, x1, y1 that lies inside a photo of this size, in pixels.
+    """Return the part of a box x0, y0, x1, y1 inside a photo of this size, in pixels.
 
     Raises:
-        ImageError: there is none, or a side is not a number.
+        ImageError: that part is empty, or a side is NaN.
     """
     x0, y0, x1, y1 = (float(side) for side in np.clip(box, 0, [width, height, width, height]))
     if not (x1 > x0 and y1 > y0):
@@ -146,17 +141,17 @@ def clip_box(box: tuple[float, float, float, float], height: int, width: int) ->
 
 
 def decode_image(file: Path | BinaryIO, path: Path) -> Image.Image:
-    """Open an image of one of `FORMATS` and read its first frame.
+    """Read the first frame of an image of one of `FORMATS`.
 
     Args:
-        file: the file, or its bytes where it is part of an archive.
+        file: the file, or its content where it is part of an archive.
         path: its name, for the message.
 
     Raises:
-        ImageError: no image, cut off, or more than 80 million pixels.
+        ImageError: not an image, cut off, or more than 80 million pixels.
     """
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:  # noqa: TID251 (the one place)
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
                     f"{image.width}×{image.height} pixels are more than {MAX_PIXELS // 1_000_000} million",
@@ -185,16 +180,14 @@ def _decoded(path: Path, convert: Callable[[Image.Image], np.ndarray]) -> np.nda
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-    """Pixels as uint8 (H, W, 3), transparency over white."""
+    """Return pixels as uint8 (H, W, 3), transparent ones over white."""
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return np.asarray(_eight_bit(image).convert("RGB"))
 
 
 def _gray(image: Image.Image) -> np.ndarray:
-    """Opacity where there is any, else gray values, uint8 (H, W)."""
+    """Return opacity if a pixel is transparent, else gray values, uint8 (H, W)."""
     if image.has_transparency_data:
         opacity = np.asarray(image.convert("RGBA"))[..., 3]
         return opacity if opacity.min() < 255 else np.asarray(image.convert("RGBA").convert("L"))
@@ -206,7 +199,7 @@ def _gray(image: Image.Image) -> np.ndarray:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block (there are some in Pix3D) fails in many ways and is no reason to stop
+    except Exception:  # damaged EXIF blocks, as in Pix3D, fail in many ways; the pixels are still good
         return image
 
 
@@ -217,14 +210,14 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _palette_mask(image: Image.Image) -> np.ndarray:
-    """Gray values of a palette image; the bare indices where the palette shows nothing, as label tools write."""
+    """Return gray values of a palette image, or its indices where all colours are alike, as label tools write them."""
     gray = np.asarray(image.convert("L"))
     return gray if gray.max() > gray.min() else np.asarray(image)
 
 
 def _mask_box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """Box x0, y0, x1, y1 of the True pixels (H, W), the far side exclusive."""
+    """Return x0, y0, x1, y1 of the True pixels (H, W), the far side exclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
-        raise ImageError("the mask is empty", fix="give a mask that marks the object, or none")
+        raise ImageError("the mask is empty", fix="give a mask that marks the object, or no mask")
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1

@@ -59,7 +59,7 @@ VARIABLE = {("jittor", "jittor_core.Var"): _same, ("jittor.jittor_core", "Var"):
 def _read_zip(path: Path) -> Any:
     try:
         check_stored(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (after check_stored)
     except Exception as problem:  # torch raises many kinds of errors for damaged and for forged files
         reason = str(problem).split("\n")[0]
         raise CheckpointError(f"not readable as weights ({reason})", path=path, fix="download it again") from None

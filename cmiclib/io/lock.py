@@ -1,4 +1,4 @@
-"""Locks between processes, held through the system: it releases them even when a process is killed."""
+"""Locks between processes; the system releases them even when a process is killed."""
 
 import os
 import platform

@@ -22,7 +22,7 @@ KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 """Types of numbers that an array may hold: no objects, no strings."""
 
 
-_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]  # noqa: TID251 (refuses every class)
 
 
 class StandIn:

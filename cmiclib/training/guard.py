@@ -5,7 +5,6 @@ loss or weights that are not numbers stop the training before they are kept; an 
 a run knows whether the benchmark it is measured on is still the one that it was trained on.
 """
 
-import json
 import math
 import signal
 import sys
@@ -24,7 +23,7 @@ from ..benchmark import Benchmark
 from ..config import TrainConfig
 from ..engine.distributed import ALONE, Processes
 from ..errors import BenchmarkError, TrainingError
-from ..io.atomic import write_atomically
+from ..io.atomic import write_json
 from .run import Run
 
 SAVE_SECONDS = 300.0
@@ -116,9 +115,8 @@ def check_loss(
     photo_shape, shapes = rows
     batch = draw_batch(photo_shape, shapes, settings.batch, settings.seed, step)
     names = benchmark.queries.query_id.to_numpy()[benchmark.rows("train")[batch.photos.numpy()]].tolist()
-    text = json.dumps({"step": step + 1, "loss": str(loss), "photos": names}, indent=1) + "\n"
     if writes:
-        write_atomically(path / "failed.json", lambda temporary: temporary.write_text(text))
+        write_json(path / "failed.json", {"step": step + 1, "loss": str(loss), "photos": names})
     raise TrainingError(
         f"the loss of step {step + 1} is not a number; its batch: {', '.join(names[:8])}"
         f"{', … (all in failed.json)' if len(names) > 8 else ''}; the last good state is kept",

@@ -252,7 +252,7 @@ def load_state(path: Path) -> dict[str, Any]:
 def _load_state(path: Path) -> dict[str, Any]:
     try:
         check_stored(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (after check_stored)
         if not isinstance(state, dict):
             raise TypeError("it holds no table")
         return state

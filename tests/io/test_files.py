@@ -121,7 +121,7 @@ def header(text: str) -> bytes:
 def test_what_is_no_array_is_named(file: Path, data: bytes) -> None:
     file.write_bytes(data)
     for read in (read_array, map_array):
-        with pytest.raises(SourceError, match=r"x\.bin: (this array cannot be read|is truncated or no array)"):
+        with pytest.raises(SourceError, match=r"x\.bin: (this array cannot be read|is truncated or not an array)"):
             read(file, SourceError, "make it again")
 
 

@@ -25,6 +25,7 @@ from cmiclib import geometry
 from cmiclib.benchmark.checks import check_views
 from cmiclib.errors import CMICError
 from cmiclib.geometry.render import render_views
+from cmiclib.io.atomic import write_atomically
 
 SIZE = 128
 CACHE = ROOT / "data" / "raw" / "sweethome-shapes"
@@ -82,10 +83,8 @@ def build(model: Model, libraries: Path) -> str:
         "voxels": lambda: geometry.pack_voxels(geometry.voxelise(mesh)).tobytes(),
     }
     for kind in missing:
-        files[kind].parent.mkdir(parents=True, exist_ok=True)
-        partial = files[kind].with_suffix(".partial")
-        partial.write_bytes(make[kind]())
-        partial.replace(files[kind])
+        content = make[kind]()
+        write_atomically(files[kind], lambda temporary, content=content: temporary.write_bytes(content))
     return ""
 
 

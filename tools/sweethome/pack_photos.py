@@ -119,7 +119,7 @@ def write_archive(path: Path, photos: list[Packed]) -> None:
     entries = {"records.csv": table.getvalue().encode()}
     for photo in photos:
         entries |= photo.files
-    partial = path.with_suffix(".part")
+    partial = path.with_suffix(".part")  # these scripts run where Blender does, without cmiclib
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(entries):
             info = zipfile.ZipInfo(name, EPOCH)

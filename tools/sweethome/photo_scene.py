@@ -244,7 +244,7 @@ def read_hdris(folders: list[Path], cache: Path) -> list[Path]:
             target = cache / ("pmndrs_" + source.name.removesuffix(".js"))
             if not target.exists():
                 encoded = re.search(r"base64,([A-Za-z0-9+/=]+)", source.read_text())
-                partial = target.with_suffix(".part")
+                partial = target.with_suffix(".part")  # Blender's Python has no cmiclib
                 partial.write_bytes(base64.b64decode(encoded[1]))
                 partial.replace(target)
             found.append(target)

@@ -177,7 +177,7 @@ def save(folder: Path, record: dict, images: dict[str, np.ndarray]) -> None:
             Image.fromarray(images[name]).save(f"{stem}.{name}.png", optimize=False)
         else:
             Path(f"{stem}.{name}.png").unlink(missing_ok=True)
-    partial = Path(f"{stem}.json.part")
+    partial = Path(f"{stem}.json.part")  # Blender's Python has no cmiclib
     partial.write_text(json.dumps(record, indent=1))
     partial.replace(f"{stem}.json")
 

@@ -286,4 +286,4 @@ def develop(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = image.filter(ImageFilter.GaussianBlur(float(rng.choice([0.0, 0.5, 1.0], p=[0.5, 0.3, 0.2]))))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=int(rng.integers(50, 95)))
-    return np.asarray(Image.open(file))
+    return np.asarray(Image.open(file))  # noqa: TID251 (drawn here)
