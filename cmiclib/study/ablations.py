@@ -21,7 +21,7 @@ from joblib import Parallel, delayed
 
 from ..benchmark import Benchmark
 from ..config import AugmentConfig, Config, ModelConfig, TrainConfig
-from ..embed import default_device, head_vectors
+from ..embed import default_device, photo_vectors
 from ..errors import BookError, CheckpointError, ConfigError
 from ..evaluation.report import Scored, score_run
 from ..index import ShapeIndex
@@ -199,12 +199,8 @@ def _score(run: Run, benchmark: Benchmark, features: Path) -> Scored:
     """Do what `score_run` does with the validation photos, without running the frozen stages once more."""
     model, rows = run.model(default_device()), benchmark.rows("val")
     still = FrozenFeatures(model, benchmark, run.config, features).validation()
-    query = head_vectors(model.query_encoder, still.queries, run.config)  # (Q, d)
-    views = head_vectors(model.view_encoder, still.views, run.config).unflatten(0, benchmark.views.shape[:2])
-    index = ShapeIndex(
-        views, model.attention_weight.detach().cpu(), benchmark.shapes.shape_id.tolist(), model, run.config
-    )
-    return Scored(index.scores(query), rows, benchmark)
+    index = ShapeIndex.build(model, benchmark, run.config, maps=still.views)
+    return Scored(index.scores(photo_vectors(model, still.queries, run.config)), rows, benchmark)
 
 
 def figures(scored: Scored) -> dict[str, float | None]:

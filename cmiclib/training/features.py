@@ -111,7 +111,7 @@ class FrozenFeatures:
         sha = self.benchmark.meta["sha256"]
         queries = self._kept(
             "still-photos", lambda: query_maps(self.model, images[rows], self.config),
-            sha["queries.csv"], sha["queries.npy"],
+            self.config.model.mirror, sha["queries.csv"], sha["queries.npy"],
         )  # fmt: skip
         return ValidationFeatures(queries, list(self.gallery()))
 

@@ -23,7 +23,7 @@ from ..augment import augment_queries, augment_views
 from ..batches import draw_batch, step_generator
 from ..benchmark import Benchmark
 from ..config import Config
-from ..embed import autocast, default_device, embed_in_shares, embed_queries, head_vectors
+from ..embed import autocast, default_device, embed_in_shares, head_vectors, photo_vectors, query_maps
 from ..engine.device import prefetch, to_device
 from ..engine.distributed import ALONE, Processes, share_statistics
 from ..errors import CheckpointError, ConfigError, StorageError, TrainingError
@@ -290,11 +290,11 @@ def validate(
 ) -> dict[str, float]:
     """Retrieval metrics of photos ``rows`` over the whole gallery; leaves the model in training mode."""
     model.eval()
+    maps = query_maps(model, benchmark.images[rows], config) if still is None else still.queries
+    query = photo_vectors(model, maps, config)  # with `model.mirror`, as evaluation does
     if still is None:
-        query = embed_queries(model, benchmark.images[rows], config)
         views = embed_in_shares(model, benchmark.views, config, processes)
     else:
-        query = head_vectors(model.query_encoder, still.queries, config)
         views = head_vectors(model.view_encoder, still.views, config).unflatten(0, benchmark.views.shape[:2])
     warn_if_collapsed(query, views)
     device = model.attention_weight.device

@@ -182,6 +182,7 @@ def test_a_run_with_kept_features_is_the_run_without(tiny_benchmark, tmp_path):
         (["augment.view_scale=[0.9,1]"], {"views"}),
         (["augment.flip=false"], {"photos", "views"}),
         (["model.mask=none"], {"photos", "still-photos"}),
+        (["model.mirror=true"], {"still-photos"}),
         (["train.copies=1"], {"photos"}),
         (["train.view_copies=1"], {"views"}),
         (Change(views=3), {"views", "still-views"}),
