@@ -154,6 +154,23 @@ def test_category_given_searches_that_category_only():
         assert all(values[name][i] == pytest.approx(alone[name].item()) for name in NAMES)
 
 
+def test_a_right_shape_that_is_hidden_is_never_found():
+    """Query 0: both right shapes are hidden. Query 1: one of two. Query 2: nothing is left at all."""
+    hidden = -torch.inf
+    scores = torch.tensor([[hidden, 0.1, hidden], [0.3, 0.9, hidden], [hidden, hidden, hidden]])
+    relevant = torch.tensor([[True, False, True], [True, False, True], [True, False, False]])
+    values = per_query_metrics(scores, relevant, torch.tensor([1, 0, 0]), torch.tensor([0, 1, 0]))
+    assert values["top1"].tolist() == [0, 0, 0] and values["top10"].tolist() == [0, 1, 0]
+    assert values["mrr"].tolist() == [0, 1 / 2, 0] and values["map10"].tolist() == [0, 1 / 4, 0]
+    assert values["category"].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("k", [0, -3])
+def test_fewer_results_than_one_are_refused(k):
+    with pytest.raises(ValueError, match=f"k is {k}; it must be at least 1"):
+        top_k(torch.zeros(2, 3), k)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -161,8 +178,8 @@ def test_category_given_searches_that_category_only():
         (lambda s, r, q, c: (s.long(), r, q, c), "pass floats"),
         (lambda s, r, q, c: (s, r[:, 1:], q, c), "relevant is"),
         (lambda s, r, q, c: (s, r.long(), q, c), "pass bool"),
-        (lambda s, r, q, c: (s, r, c, q), "one a row and one a column"),
-        (lambda s, r, q, c: (s / 0 * 0, r, q, c), "not numbers"),
+        (lambda s, r, q, c: (s, r, c, q), "one per row and one per column"),
+        (lambda s, r, q, c: (s / 0 * 0, r, q, c), "contain NaN"),
         (lambda s, r, q, c: (s, r & (torch.arange(40) != 7)[:, None], q, c), "query 7 has no right shape"),
     ],
 )
@@ -226,7 +243,7 @@ def test_level_seed_and_single_group(clustered):
     assert np.diff(bootstrap_interval(values, groups, level=0.5)) < np.diff(bootstrap_interval(values, groups))
     with pytest.raises(ValueError, match="at least two shapes"):
         bootstrap_interval(values, np.zeros(len(values)))
-    with pytest.raises(ValueError, match="one label a value"):
+    with pytest.raises(ValueError, match="one label per value"):
         bootstrap_interval(values, groups[1:])
 
 
