@@ -36,7 +36,7 @@ from cmiclib.book.publish import Package, check_integrity
 from cmiclib.book.publish import unpack as unpack_script
 from cmiclib.book.runner import read_record
 from cmiclib.book.tables import read_results
-from cmiclib.browser.packed import unpack
+from cmiclib.browser.app import shipped_retriever
 from cmiclib.browser.page import model_uri
 from cmiclib.browser.upload import read_mask_upload, read_upload
 from cmiclib.config import Config, ModelConfig
@@ -203,7 +203,7 @@ def released_checkpoint() -> bytes:
 
 @cache
 def gallery() -> Benchmark:
-    """A benchmark that outlives the case, with what a packed model of it holds."""
+    """A benchmark that outlives the case, with what a shipped model of it holds."""
     folder = Path(tempfile.mkdtemp(prefix="gallery-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_benchmark(folder)
@@ -211,23 +211,22 @@ def gallery() -> Benchmark:
 
 
 @cache
-def packed_model() -> bytes:
+def shipped_model() -> bytes:
     torch.manual_seed(0)
     index = ShapeIndex.build(build_model(MODEL), gallery(), Config(model=MODEL))
-    state = index.model.query_encoder.state_dict()
-    held = {f"query_encoder.{name}": value for name, value in state.items() if not name.startswith("backbone.")}
-    photos = index.embed(gallery().images[gallery().rows("test")]).half()
-    held |= {"views": index.views.half(), "attention": index.attention, "photos": photos}
-    held |= {"places": torch.rand(3, 2), "rows": torch.tensor([0, 0, 1], dtype=torch.int32)}
-    about = {"format": "cmic-packed-1", "benchmark": gallery().hash, "config": index.config.model_dump_json(),
-             "origin": json.dumps({"trained": {"date": "2020-01-01"}})}  # fmt: skip
-    return save({name: value.contiguous() for name, value in held.items()}, about)
+    rows, queries = gallery().rows("test"), gallery().queries
+    shapes = gallery().shapes.category.isin(queries.category.to_numpy()[rows]).sum()
+    index.about = {"benchmark": gallery().hash, "trained": {"date": "2020-01-01"}}
+    index.extra = {"photos": index.embed(gallery().images[rows]).half(), "places": torch.rand(len(rows) + shapes, 2)}
+    with tempfile.TemporaryDirectory() as folder:
+        index.save(Path(folder) / "x")
+        return (Path(folder) / "x").read_bytes()
 
 
-def read_packed(path: Path) -> object:
-    found, origin = unpack(path, gallery())
+def read_shipped_model(path: Path) -> object:
+    found = shipped_retriever(path, gallery())
     answer = found.answer(found.stored(int(found.rows[0])))
-    return found.atlas.locate(answer.vector), origin["trained"]["date"]
+    return found.atlas.locate(answer.vector), found.index.about["trained"]["date"]
 
 
 @cache
@@ -438,7 +437,7 @@ CASES = [
     Case("run log.jsonl", "run/log.jsonl", write_run, read_run),
     Case("run weights", "run/model.safetensors", write_run, read_run),
     file_case("released checkpoint", "x.pkl", released_checkpoint, lambda path: load_reference_checkpoint(path, MODEL)),
-    file_case("packed model", "x.safetensors", packed_model, read_packed),
+    file_case("shipped model", "x.safetensors", shipped_model, read_shipped_model),
     file_case("mat", "voxel.mat", mat, read_voxels),
     file_case("binvox", "x.binvox", binvox, read_binvox),
     Case("release points", "model_std_ptc10k_npy/box/a.npy", write_release, read_release),
@@ -676,7 +675,7 @@ def payloads() -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
     yield "run config.json", json.dumps({"model": {"dim": 10**9}}).encode()
     yield "run config.json", json.dumps({"model": {"query_backbone": f"local-dir:../{SECRET}"}}).encode()
     for claim in (1 << 40, 1 << 63, 90 << 20):
-        for name in ("safetensors", "index", "packed model", "run weights"):
+        for name in ("safetensors", "index", "shipped model", "run weights"):
             yield name, struct.pack("<Q", claim) + b"{}"
     header = {"views": {"dtype": "F32", "shape": [10**6, 12, 128], "data_offsets": [0, 4]}}
     text = json.dumps(header).encode()

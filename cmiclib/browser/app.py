@@ -1,6 +1,6 @@
 """The browser as an app on loopback: Voilà shows a notebook of one cell, to each visitor with a kernel of its own.
 
-It shows the reader's own newest run where there is one, else the packed model of the repository, and says which.
+It shows the reader's own newest run where there is one, else the repository's own model, and says which.
 """
 
 import json
@@ -13,19 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+import torch
 from IPython.display import display
+from torch.nn import functional as F
 
 from ..benchmark import Benchmark
-from ..errors import BenchmarkError, CMICError, ConfigError
+from ..errors import BenchmarkError, CheckpointError, CMICError, ConfigError
+from ..evaluation.projection import build_map
+from ..evaluation.report import check_protocols
+from ..index import ShapeIndex
 from ..index.cache import gallery_index
 from ..sources.sweethome import PREPARED, ROOT, open_sweethome
+from ..training.guard import check_unchanged
 from ..training.run import Run
-from .packed import unpack
 from .page import STYLE, message
+from .retriever import Retriever
 from .upload import MAX_BYTES
 from .widget import QueryBrowser
 
-PACKED = ROOT / "data" / "browser" / "sweethome.safetensors"
+SHIPPED = ROOT / "data" / "browser" / "sweethome.safetensors"
 OUTPUTS = ROOT / "outputs"
 EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
 """All that Voilà loads of what is installed for JupyterLab; others want a JupyterLab around them, and fail."""
@@ -82,7 +88,7 @@ def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[
     """Return the browser of a run, and in words what it searches with.
 
     Args:
-        run: a run folder; default: the reader's own newest run, else the packed model.
+        run: a run folder; default: the reader's own newest run, else the repository's own model.
         benchmark: the gallery's folder; default: the benchmark that the run was trained on. A converted checkpoint was
             trained on none, and searches the shipped one.
 
@@ -90,17 +96,18 @@ def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[
         BenchmarkError, CheckpointError: something is missing or damaged, or the run's benchmark is not here.
         ConfigError: a benchmark without a run, for which there is no model.
     """
-    if benchmark is not None:
-        if run is None:
-            raise ConfigError("--benchmark needs a run that searches it", fix="pass --run as well")
-        return _of_run(Run.open(run), Benchmark.open(benchmark)), f"The run {Path(run).name}"
+    if benchmark is not None and run is None:
+        raise ConfigError("--benchmark needs a run that searches it", fix="pass --run as well")
     shipped = open_sweethome()
     if run is not None:
         chosen = Run.open(run)
-        if not (chosen.path / "data.json").is_file():
+        trained = (chosen.path / "data.json").is_file()  # a converted checkpoint names no benchmark
+        own_data = benchmark_of(chosen, shipped, PREPARED) if trained else None
+        if benchmark is not None:
+            return _of_run(chosen, Benchmark.open(benchmark), own_data), f"The run {chosen.path.name}"
+        if not trained:
             words = f"The converted checkpoint {chosen.path.name}, which names no benchmark, in the shipped gallery"
             return _of_run(chosen, shipped), words
-        own_data = benchmark_of(chosen, shipped, PREPARED)
         if own_data is None:
             fix = "pass --benchmark DIR with the gallery to search"
             raise BenchmarkError("the benchmark of this run is not here", path=chosen.path, fix=fix)
@@ -112,17 +119,49 @@ def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[
 
 
 def shipped_browser(shipped: Benchmark) -> tuple[QueryBrowser, str]:
-    """Return the browser of the packed model and the day on which that was trained.
+    """Return the browser of the repository's own model and the day on which that was trained.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another gallery.
+        CheckpointError: the file is missing, damaged, or of another state of the benchmark.
     """
-    retriever, origin = unpack(PACKED, shipped)
+    retriever = shipped_retriever(SHIPPED, shipped)
     browser = QueryBrowser(retriever.index, shipped, vectors=retriever.vectors, atlas=retriever.atlas)
-    return browser, origin["trained"]["date"]
+    return browser, retriever.index.about["trained"]["date"]
 
 
-def _of_run(run: Run, gallery: Benchmark) -> QueryBrowser:
+def shipped_retriever(path: Path, shipped: Benchmark) -> Retriever:
+    """Read an index that brings its test photos' vectors and their map; ``tools/pack/pack_model.py`` makes it.
+
+    Raises:
+        CheckpointError: missing, damaged, of another state of the benchmark, or the package with the backbone's weights
+            is missing.
+    """
+    index = ShapeIndex.load(path)
+    if index.about.get("benchmark") != shipped.hash:
+        raise CheckpointError(
+            f"the repository's own model belongs to another state of the benchmark '{shipped.name}'",
+            path=path,
+            fix="train on this one with `make reproduce`, or check both out together",
+        )
+    index.check_gallery(shipped)
+    try:
+        photos = F.normalize(index.extra["photos"].float(), dim=1)
+        if photos.shape != (len(shipped.rows("test")), index.views.shape[2]) or not index.about["trained"]["date"]:
+            raise ValueError(f"photos are {tuple(photos.shape)}")
+        category = shipped.queries.category.to_numpy()[shipped.rows("test")]
+        places = index.extra["places"].to(torch.float32).numpy()
+        atlas = build_map(photos, category, index.views, shipped.shapes.category.to_numpy(), places=places)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        problem = f"this is not a complete model ({type(error).__name__}: {error!s:.300})"
+        raise CheckpointError(problem, path=path, fix="check it out again") from None
+    return Retriever(index, shipped, vectors=photos, atlas=atlas)
+
+
+def _of_run(run: Run, gallery: Benchmark, own: Benchmark | None = None) -> QueryBrowser:
+    """Return the browser of a run; ``own`` is what it was trained on, where that is here."""
+    check_unchanged(run, gallery)
+    if own is not None:
+        check_protocols(own, gallery)
     return QueryBrowser(gallery_index(run, gallery), gallery)
 
 

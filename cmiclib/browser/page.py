@@ -86,7 +86,7 @@ def verdict(answer: Answer) -> str:
         margin = "" if answer.margin is None else f", {answer.margin:.3f} before the best wrong shape"
         return f"<b>✓ Right.</b> {found}{margin}."
     return (
-        f"<b>✗ Wrong.</b> {found}; the own shape {escape(min(answer.question.own))} has rank {answer.rank}, "
+        f"<b>✗ Wrong.</b> {found}; the own shape {escape(answer.own or '')} has rank {answer.rank}, "
         f"{-(answer.margin or 0):.3f} behind the first wrong one."
     )
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
 from .. import figures
-from ..evaluation.examples import view_weights
 from ..evaluation.projection import Atlas
 from ..figures.style import RED
 from .retriever import Answer, Retriever
@@ -82,10 +82,10 @@ def answer_png(retriever: Retriever, answer: Answer, chosen: int = 0) -> bytes:
     views, query = retriever.gallery.views, answer.query.image[None]
     found = np.stack([views[each.row, each.weights.argmax()] for each in answer.found])[None]  # (1, k, S, S)
     own = None
-    if answer.question.own:
-        row = retriever.index.shape_ids.index(min(answer.question.own))
-        weights = view_weights(retriever.index, answer.vector[None], np.array([[row]]))[0, 0]
-        own = views[row, weights.argmax()][None]
+    if answer.own is not None:
+        row = retriever.index.shape_ids.index(answer.own)
+        weights = retriever.index.view_weights(answer.vector[None], torch.tensor([[row]]))[0, 0]
+        own = views[row, int(weights.argmax())][None]
     scores = np.array([[each.score for each in answer.found]])
     right = np.array([[each.right for each in answer.found]])
     ranking = figures.retrieval_rows(query, own, found, scores, right)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..benchmark import Benchmark
-from ..errors import BenchmarkError, ImageError
+from ..errors import ImageError
 from ..evaluation.projection import Atlas, build_map
 from ..evaluation.report import Scored, check_protocols
 from ..index import ShapeIndex
@@ -93,6 +93,7 @@ class Answer:
     lead: float | None  # the first score minus the second; None: the gallery has one shape
     rank: int | None  # of the best right shape, from 1; None: no right shape is known
     margin: float | None  # the best right shape's score minus the best wrong one's; None: one of the two is missing
+    own: str | None = None  # id of the best right shape
 
     def record(self) -> dict[str, Any]:
         """Return what the answer says, ready for JSON; ``object`` and ``results`` as in ``cmic search --json``."""
@@ -136,11 +137,7 @@ class Retriever:
         vectors: Tensor | None = None,
         atlas: Atlas | None = None,
     ):
-        if index.shape_ids != gallery.shapes.shape_id.tolist():
-            raise BenchmarkError(
-                f"the index of {len(index)} shapes is not of the gallery '{gallery.name}'",
-                fix="make it from this benchmark, with `cmic index`",
-            )
+        index.check_gallery(gallery)
         if photos is not None:
             check_protocols(photos, gallery)
         self.index, self.gallery, self.photos = index, gallery, photos or gallery
@@ -245,14 +242,15 @@ class Retriever:
             found.append(Found(rank, row, shape_id, category, score, shape_id in question.own, weights))
         best = np.sort(scores)[::-1]
         mine = np.isin(self.index.shape_ids, sorted(question.own))  # (N,)
-        own_rank, margin = None, None
+        own_rank, margin, own = None, None, None
         if mine.any():
             first = int(np.where(mine, scores, -np.inf).argmax())
+            own = self.index.shape_ids[first]
             ahead = (scores > scores[first]) | ((scores == scores[first]) & (np.arange(len(scores)) < first))
             own_rank = int(ahead.sum()) + 1
             margin = None if mine.all() else float(scores[first] - scores[~mine].max())
         lead = float(best[0] - best[1]) if len(best) > 1 else None
-        return Answer(question, choice, query, vector[0], found, lead, own_rank, margin)
+        return Answer(question, choice, query, vector[0], found, lead, own_rank, margin, own)
 
     @property
     def atlas(self) -> Atlas:

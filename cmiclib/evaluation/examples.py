@@ -1,18 +1,18 @@
-"""Examples for figures: what was retrieved for some photos, and which photos to show by a rule instead of by taste."""
+"""Examples for figures: what was retrieved for some photos, and rules that choose which photos to show."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+import torch
 
 from ..benchmark import Benchmark
 from ..index import ShapeIndex
-from ..model import CMIC, fused_weights
+from ..model import CMIC
 
 
 def parameter_counts(model: CMIC) -> dict[str, int]:
-    """Count the parameters of a model's parts, of all of it (a shared part once), and of what training changes."""
+    """Count the parameters of each part, of the whole model (a shared part once), and those that training changes."""
     encoders = {"photo encoder": model.query_encoder, "view encoder": model.view_encoder}
     modules = {f"{name}, backbone": encoder.backbone for name, encoder in encoders.items()}
     modules |= {f"{name}, head": encoder.head for name, encoder in encoders.items()}
@@ -23,15 +23,15 @@ def parameter_counts(model: CMIC) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Examples:
-    """Photos, their own shapes and the first k shapes found; each shape is shown by the view that weighed most."""
+    """Photos, their own shapes and the first k shapes found; each shape is shown by its view of largest weight."""
 
     photos: np.ndarray  # (R, 4, S, S) uint8
-    own: np.ndarray  # (R, S, S) uint8
+    own: np.ndarray  # (R, S, S) uint8; of several right shapes the best-scored one
     found: np.ndarray  # (R, k, S, S) uint8
     scores: np.ndarray  # (R, k)
     right: np.ndarray  # (R, k) bool
     own_views: np.ndarray  # (R, V, S, S) uint8, all views of the own shape
-    own_weights: np.ndarray  # (R, V), how much each of them weighed
+    own_weights: np.ndarray  # (R, V), the weight of each
 
 
 def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int = 5) -> Examples:
@@ -42,49 +42,34 @@ def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int =
         benchmark: photos and gallery.
         rows: (R,) rows of the benchmark's queries.
         k: how many shapes to show.
+
+    Raises:
+        BenchmarkError: an index of another gallery.
     """
+    index.check_gallery(benchmark)
     rows = np.asarray(rows)
     query = index.embed(benchmark.images[rows])  # (R, d)
     columns, scores = index.rank(query, k)  # (R, k)
     relevant = benchmark.relevant(rows)  # (R, N)
-    shapes = np.concatenate([relevant.argmax(axis=1)[:, None], columns.numpy()], axis=1)  # (R, 1 + k): own, then found
-    weights = view_weights(index, query, shapes)  # (R, 1 + k, V)
-    pictures = benchmark.views[shapes, weights.argmax(axis=2)]  # (R, 1 + k, S, S)
+    own = index.scores(query).masked_fill(torch.from_numpy(~relevant), -torch.inf).argmax(dim=1)  # (R,)
+    shapes = torch.cat([own[:, None], columns], dim=1)  # (R, 1 + k): own, then found
+    weights = index.view_weights(query, shapes).numpy()  # (R, 1 + k, V)
+    pictures = benchmark.views[shapes.numpy(), weights.argmax(axis=2)]  # (R, 1 + k, S, S)
     return Examples(
         photos=benchmark.images[rows],
         own=pictures[:, 0],
         found=pictures[:, 1:],
         scores=scores.numpy(),
         right=np.take_along_axis(relevant, columns.numpy(), axis=1),
-        own_views=benchmark.views[shapes[:, 0]],
+        own_views=benchmark.views[own.numpy()],
         own_weights=weights[:, 0],
     )
 
 
-def view_weights(index: ShapeIndex, query: Tensor, shapes: np.ndarray) -> np.ndarray:
-    """Return how much each view of some shapes weighs for a photo: (R, K, V), the last axis sums to 1.
-
-    Args:
-        index: of the gallery.
-        query: (R, d) the photos' vectors.
-        shapes: (R, K) rows of the gallery.
-    """
-    return np.stack(
-        [
-            fused_weights(vector[None], index.views[line], index.attention, index.fusion)[0].numpy()
-            for vector, line in zip(query, shapes, strict=True)
-        ]
-    )
-
-
 def typical(table: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return one photo of each of the most photographed categories: the one whose margin is the category's median.
+    """Return one photo of each of the ``count`` most photographed categories: the one with the median margin.
 
-    So neither the best nor the worst is picked.
-
-    Args:
-        table: :meth:`cmiclib.evaluation.report.Scored.table`.
-        count: how many categories.
+    ``table`` is :meth:`cmiclib.evaluation.report.Scored.table`.
     """
     names = table.category.value_counts(sort=True).index[:count]
     groups = (table[table.category == name].sort_values(["margin", "query_id"]) for name in names)
@@ -92,11 +77,6 @@ def typical(table: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def worst(table: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return the photos that lose by most, at most one of each shape, the worst first.
-
-    Args:
-        table: :meth:`cmiclib.evaluation.report.Scored.table`.
-        count: how many at most; there may be fewer failures.
-    """
+    """Return at most ``count`` photos with the lowest negative margins, the worst first, at most one of each shape."""
     failed = table[table.margin < 0].sort_values(["margin", "query_id"])
     return failed.drop_duplicates("shape_id").head(count)

@@ -1,4 +1,4 @@
-"""The common space of photos and shapes: one point for each, a map of them, and how pure neighbourhoods are."""
+"""The common space of photos and shapes: one point for each, a map of the points, and the purity of neighbourhoods."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,10 @@ from torch.nn import functional as F
 
 
 def shape_points(views: Tensor) -> Tensor:
-    """Return one point a shape: the mean of its views' vectors, at length 1.
+    """Return one point per shape, the mean of its views' vectors at length 1: (N, V, d) → (N, d).
 
-    A shape's descriptor depends on the query that asks (its views are weighted by attention), so a shape has no
-    point of its own; the mean is the descriptor that attention gives when it prefers no view.
-
-    Args:
-        views: (N, V, d), last axis of length 1.
-
-    Returns:
-        (N, d), rows of length 1.
+    A shape's descriptor depends on the query, whose attention weighs the views. The mean is the descriptor that results
+    from equal weights.
     """
     return F.normalize(views.mean(dim=1), dim=1)
 
@@ -30,7 +24,7 @@ def tsne(points: Tensor, seed: int = 0, perplexity: float = 30) -> np.ndarray:
     Args:
         points: (n, d), rows of length 1: squared distances are then 2 - 2 · cosine.
         seed: of the optimisation.
-        perplexity: about how many neighbours count; at most a third of the points are used.
+        perplexity: about how many neighbours count; at most a third of the points.
 
     Returns:
         (n, 2) float32, the same for the same points and seed on the same machine.
@@ -52,8 +46,8 @@ class Atlas:
     def locate(self, vector: Tensor, k: int = 5) -> np.ndarray:
         """Return where a vector (d,) of length 1 belongs: (2,).
 
-        t-SNE gives no place to points that it has not laid out. So this is the mean place of the k nearest points,
-        each weighted by one over its squared distance: a point of the map stays where it is.
+        t-SNE places only the points that it was run on. So this is the mean place of the k nearest points, each
+        weighted by one over its squared distance; a point of the map stays where it is.
         """
         cosine, nearest = (self.points @ vector).topk(min(k, len(self.points)))
         weights = 1 / (2 - 2 * cosine.clamp(max=1) + 1e-6)  # (k,)
@@ -67,23 +61,30 @@ def build_map(
     shape_category: np.ndarray,
     most: int = 600,
     seed: int = 0,
+    places: np.ndarray | None = None,
 ) -> Atlas:
     """Lay out photos and the shapes of their categories on one map; without photos, all shapes.
 
     Args:
-        photos: (Q, d), rows of length 1; some are drawn where there are more than ``most``.
+        photos: (Q, d), rows of length 1; where there are more than ``most``, some are drawn.
         photo_category: (Q,) names.
         views: (N, V, d) the gallery; see :func:`shape_points`.
         shape_category: (N,) names.
         most: photos on the map.
         seed: of the draw and of t-SNE.
+        places: (n, 2), where the same points were laid out before.
+
+    Raises:
+        ValueError: as many places as points are needed.
     """
     some = np.random.default_rng(seed).permutation(len(photos))[:most]
     known = np.flatnonzero(np.isin(shape_category, photo_category) | (len(photos) == 0))
     points = torch.cat([photos[some], shape_points(views)[known]])
+    if places is not None and places.shape != (len(points), 2):
+        raise ValueError(f"places are {places.shape}; {len(points)} points need ({len(points)}, 2)")
     return Atlas(
         points=points,
-        places=tsne(points, seed=seed),
+        places=tsne(points, seed=seed) if places is None else places,
         category=np.concatenate([photo_category[some], shape_category[known]]),
         is_photo=np.arange(len(points)) < len(some),
         rows=np.concatenate([some, known]),
@@ -91,22 +92,29 @@ def build_map(
 
 
 def neighbour_purity(
-    points: Tensor, labels: np.ndarray, among: Tensor, among_labels: np.ndarray, k: int = 10
+    points: Tensor,
+    labels: np.ndarray,
+    among: Tensor,
+    among_labels: np.ndarray,
+    k: int = 10,
+    own: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return for each point the share of its k nearest neighbours that have its label, measured in the space itself.
 
     Args:
         points: (n, d), rows of length 1.
         labels: (n,).
-        among: (m, d), where neighbours are looked for; the very same tensor as ``points`` leaves each point itself out.
+        among: (m, d), where neighbours are looked for.
         among_labels: (m,).
-        k: neighbours; all of them where there are fewer.
+        k: neighbours; all of them where there are fewer, which gives the share by chance.
+        own: (n,) the row of each point in ``among``, which is not its neighbour; None: the points are not there.
 
     Returns:
         (n,) in [0, 1].
     """
-    cosine = points @ among.T  # (n, m)
-    if among is points:
-        cosine.fill_diagonal_(-torch.inf)
-    nearest = cosine.topk(min(k, len(among) - (among is points)), dim=1).indices.numpy()  # (n, k)
+    cosine, count = points @ among.T, len(among)  # (n, m)
+    if own is not None:
+        cosine[torch.arange(len(points)), torch.as_tensor(own)] = -torch.inf
+        count -= 1
+    nearest = cosine.topk(min(k, count), dim=1).indices.numpy()  # (n, k)
     return (np.asarray(among_labels)[nearest] == np.asarray(labels)[:, None]).mean(axis=1)

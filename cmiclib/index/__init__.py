@@ -4,28 +4,23 @@ An index file is self-contained: the gallery's view embeddings, the attention ma
 ``cmic search`` needs nothing else. The score is :meth:`cmiclib.model.CMIC.score`, the one of training and evaluation.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..benchmark import Benchmark
-from ..config import Config, Fusion, parse_config
-from ..embed import embed_gallery, embed_in_shares, embed_queries
+from ..config import Config, Fusion
+from ..embed import Precision, embed_gallery, embed_in_shares, embed_queries, head_vectors, precision_on
 from ..engine.distributed import ALONE, Processes
-from ..errors import CheckpointError
-from ..io.atomic import write_atomically
-from ..io.files import check_regular, reason
+from ..errors import BenchmarkError, CheckpointError
 from ..metrics import top_k
 from ..model import CMIC, fused_scores, fused_weights
+from .file import Contents, read_index, write_index
 
-FORMAT = "cmic-index-1"
 BLOCK = 1 << 26
 """Products of queries and views in a block of the gallery: 256 MB where all of them exist at once."""
 
@@ -45,8 +40,12 @@ class ShapeIndex:
         views: (N, V, d) float32, or bfloat16 for half the memory; last axis of length 1. They may be memory-mapped.
         attention: (d, d) float32, the matrix W of :func:`cmiclib.model.attention_scores`.
         shape_ids: N names.
-        model: the encoder of photos; without one, :meth:`search` takes vectors only.
+        model: the encoder of photos, on any device; without one, :meth:`search` takes vectors only.
         config: the model's configuration.
+        precision: in what the encoders compute; default: as configured on the model's device.
+        gallery: sha256 of the pictures that the views were made from, where known.
+        extra: arrays that are kept in the same file.
+        about: facts that are kept in the same file, ready for JSON.
     """
 
     def __init__(
@@ -56,6 +55,10 @@ class ShapeIndex:
         shape_ids: list[str],
         model: CMIC | None = None,
         config: Config | None = None,
+        precision: Precision | None = None,
+        gallery: str = "",
+        extra: dict[str, Tensor] | None = None,
+        about: dict[str, Any] | None = None,
     ):
         if views.ndim != 3 or len(views) != len(shape_ids) or attention.shape != (views.shape[2],) * 2:
             raise ValueError(
@@ -64,6 +67,8 @@ class ShapeIndex:
             )
         self.views, self.attention, self.shape_ids = views, attention, list(shape_ids)
         self.model, self.config = model, config
+        self.precision = precision or (precision_on(self.device, config) if config else "fp32")
+        self.gallery, self.extra, self.about = gallery, extra or {}, about or {}
 
     @classmethod
     def build(
@@ -73,24 +78,31 @@ class ShapeIndex:
         config: Config | None = None,
         dtype: torch.dtype = torch.float32,
         processes: Processes = ALONE,
+        precision: Precision | None = None,
+        maps: Iterable[Tensor] | None = None,
     ) -> "ShapeIndex":
         """Embed every shape of a benchmark's gallery; puts the model into evaluation mode.
 
         Args:
-            model: on any device; the index itself stays on the CPU.
+            model: on any device; the vectors stay on the CPU.
             benchmark: its views are the gallery.
             config: the run's configuration; default: fp32 and the augmentation's defaults.
             dtype: float32, or bfloat16: half the size, and scores that differ in the third digit.
             processes: each embeds its share, and all get the whole index.
+            precision: in what the encoders compute; default: as configured on the model's device.
+            maps: what the frozen stages return for the views, where it is known.
         """
         config = config or Config(model=model.config)
-        pictures = benchmark.views
-        if processes.count == 1:
-            views = embed_gallery(model.eval(), pictures, config)
+        ids, attention = benchmark.shapes.shape_id.tolist(), model.attention_weight.detach().cpu()
+        precision = precision or precision_on(model.attention_weight.device, config)
+        if maps is not None:
+            vectors = head_vectors(model.eval().view_encoder, maps, config, precision)
+            views = vectors.unflatten(0, benchmark.views.shape[:2])
+        elif processes.count == 1:
+            views = embed_gallery(model.eval(), benchmark.views, config, precision=precision)
         else:
-            views = embed_in_shares(model.eval(), pictures, config, processes)
-        attention = model.attention_weight.detach().cpu()
-        return cls(views.to(dtype), attention, benchmark.shapes.shape_id.tolist(), model, config)
+            views = embed_in_shares(model.eval(), benchmark.views, config, processes, precision)
+        return cls(views.to(dtype), attention, ids, model, config, precision, _sha256(benchmark))
 
     @classmethod
     def from_arrays(
@@ -102,6 +114,42 @@ class ShapeIndex:
     def __len__(self) -> int:
         return len(self.shape_ids)
 
+    @property
+    def fusion(self) -> Fusion:
+        """How views become a score."""
+        return self.config.model.fusion if self.config else "attention"
+
+    @property
+    def device(self) -> torch.device:
+        """Where photos are embedded; the gallery is searched on the CPU."""
+        return self.model.attention_weight.device if self.model else torch.device("cpu")
+
+    def check_gallery(self, benchmark: Benchmark) -> None:
+        """Refuse a benchmark whose gallery this is not.
+
+        Raises:
+            BenchmarkError: other shapes, another order, another number of views, or other pictures.
+        """
+        ids, views, sha256 = benchmark.shapes.shape_id.tolist(), benchmark.views.shape[1], _sha256(benchmark)
+        if self.shape_ids != ids:
+            if len(ids) != len(self):
+                problem = f"it has {len(ids)} shapes, the index {len(self)}"
+            else:
+                row = next(i for i, pair in enumerate(zip(ids, self.shape_ids, strict=True)) if pair[0] != pair[1])
+                same = "the same shapes in another order" if set(ids) == set(self.shape_ids) else "other shapes"
+                problem = f"it has {same}; in row {row} '{ids[row]}', the index '{self.shape_ids[row]}'"
+        elif views != self.views.shape[1]:
+            problem = f"its shapes have {views} views, those of the index {self.views.shape[1]}"
+        elif self.gallery and sha256 and self.gallery != sha256:
+            problem = "its views have changed since the index was made"
+        else:
+            return
+        raise BenchmarkError(
+            f"the index does not belong to the gallery '{benchmark.name}': {problem}",
+            path=benchmark.path,
+            fix="make the index from this benchmark with `cmic index`, or give the benchmark that it was made from",
+        )
+
     def embed(self, photos: np.ndarray) -> Tensor:
         """Photos (Q, 4, S, S) uint8 → query vectors (Q, d).
 
@@ -110,17 +158,12 @@ class ShapeIndex:
         """
         if self.model is None or self.config is None:
             raise CheckpointError("this index holds no photo encoder", fix="build it with `cmic index --run …`")
-        return embed_queries(self.model, photos, self.config)
-
-    @property
-    def fusion(self) -> Fusion:
-        """How views become a score."""
-        return self.config.model.fusion if self.config else "attention"
+        return embed_queries(self.model, photos, self.config, precision=self.precision)
 
     @torch.no_grad()
     def scores(self, query: Tensor | np.ndarray) -> Tensor:
-        """Query vectors (Q, d) → scores (Q, N) float32."""
-        vectors = _vectors(query)
+        """Query vectors (Q, d) → scores (Q, N) float32; raises ValueError for vectors with NaN."""
+        vectors = self._vectors(query)
         scores = vectors.new_empty(len(vectors), len(self))
         for part, block in self._blocks(vectors):
             scores[:, part] = block
@@ -130,9 +173,12 @@ class ShapeIndex:
     def rank(self, query: Tensor | np.ndarray, k: int = 10) -> tuple[Tensor, Tensor]:
         """Return gallery rows and scores, both (Q, k), exactly; of equal scores the lower row comes first.
 
-        The gallery is read once, block by block; the memory that it takes does not grow with the gallery.
+        The gallery is read once, block by block, so the memory needed does not grow with the gallery.
+
+        Raises:
+            ValueError: k below 1, or vectors with NaN.
         """
-        vectors = _vectors(query)
+        vectors = self._vectors(query)
         best = vectors.new_empty(len(vectors), 0)
         rows = torch.empty(len(vectors), 0, dtype=torch.int64)
         for part, block in self._blocks(vectors):
@@ -142,8 +188,16 @@ class ShapeIndex:
             rows = candidates.gather(1, places)
         return rows, best
 
+    def _vectors(self, query: Tensor | np.ndarray) -> Tensor:
+        vectors = torch.as_tensor(query).detach().float()
+        bad = (~vectors.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist() if vectors.ndim > 1 else []
+        if bad:
+            named = ", ".join(map(str, bad[:10])) + (" and more" if len(bad) > 10 else "")
+            raise ValueError(f"query vectors contain NaN or Inf in rows {named}; check the photos and the encoder")
+        return vectors
+
     def _blocks(self, query: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Score the gallery in blocks of nearly one size: which shapes, and (Q, n)."""
+        """Score the gallery in blocks of nearly equal size: which shapes, and (Q, n)."""
         products = len(query) * self.views.shape[0] * self.views.shape[1]
         count = max(1, min(len(self), -(-products // BLOCK)))
         for i in range(count):
@@ -152,77 +206,54 @@ class ShapeIndex:
 
     @torch.no_grad()
     def search(self, query: Tensor | np.ndarray, k: int = 10) -> SearchResult:
-        """Return ids, scores and view weights of the k best shapes of each query (Q, d); all N where k is larger."""
-        rows, scores = self.rank(query, k)
-        weights = scores.new_zeros(*rows.shape, self.views.shape[1])  # (Q, k, V)
-        for i, vector in enumerate(_vectors(query)):  # one query at a time: (k, V, d) copies stay small
-            weights[i] = fused_weights(vector[None], self.views[rows[i]], self.attention, self.fusion)[0]
-        return SearchResult([[self.shape_ids[i] for i in line] for line in rows.tolist()], scores, weights)
-
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file, atomically.
+        """Return ids, scores and view weights of the k best shapes of each query (Q, d); all N where k is larger.
 
         Raises:
+            ValueError: as :meth:`rank`.
+        """
+        rows, scores = self.rank(query, k)
+        ids = [[self.shape_ids[i] for i in line] for line in rows.tolist()]
+        return SearchResult(ids, scores, self.view_weights(query, rows))
+
+    @torch.no_grad()
+    def view_weights(self, query: Tensor | np.ndarray, rows: Tensor) -> Tensor:
+        """Return how much each view of some shapes counts: query (Q, d), gallery rows (Q, K) → (Q, K, V)."""
+        weights = torch.zeros(*rows.shape, self.views.shape[1])
+        for i, vector in enumerate(self._vectors(query)):  # one query at a time: (K, V, d) copies stay small
+            weights[i] = fused_weights(vector[None], self.views[rows[i]], self.attention, self.fusion)[0]
+        return weights
+
+    def save(self, path: str | Path, without_backbone: bool = False) -> None:
+        """Write one safetensors file, atomically.
+
+        Args:
+            path: the file to write.
+            without_backbone: for a small file. The photo encoder's backbone is left out; reading the file takes it from
+                where the training took it, such as an installed package. The views are written in float16.
+
+        Raises:
+            CheckpointError: the training changed the backbone, so that it cannot be left out.
             StorageError: the disk is full or read-only.
         """
-        tensors = {"views": self.views, "attention": self.attention}
-        if self.model:
-            tensors |= {f"query_encoder.{name}": value for name, value in self.model.query_encoder.state_dict().items()}
-        metadata = {
-            "format": FORMAT,
-            "shape_ids": json.dumps(self.shape_ids),
-            "config": self.config.model_dump_json() if self.config else "",
-        }
-        # safetensors writes from where the numbers lie, so a memory-mapped gallery costs no memory.
-        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        write_atomically(Path(path), lambda temporary: save_file(whole, temporary, metadata))
+        contents = {name: getattr(self, name) for name in Contents._fields}
+        write_index(Path(path), Contents(**contents), without_backbone)
 
     @classmethod
-    def load(cls, path: str | Path) -> "ShapeIndex":
+    def load(
+        cls, path: str | Path, device: torch.device | str | None = None, precision: Precision | None = None
+    ) -> "ShapeIndex":
         """Open an index file; its views stay on the disk, memory-mapped, until a search reads them.
+
+        Args:
+            path: the file.
+            device: where photos are embedded; default: a device of the kind that embedded the gallery, else the CPU.
+            precision: in what photos are embedded; default: that of the gallery, or fp32 on another kind of device.
 
         Raises:
             CheckpointError: missing, damaged or not an index.
         """
-        check_regular(Path(path), CheckpointError, fix="make one with `cmic index`")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise CheckpointError("this is not an index file", path=path, fix="make one with `cmic index`")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise CheckpointError(
-                f"the index cannot be read ({reason(error)})", path=path, fix="make it again with `cmic index`"
-            ) from None
-        try:
-            ids = json.loads(metadata["shape_ids"])
-            if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
-                raise ValueError("its ids are no list of names")
-            views, attention = tensors.pop("views"), tensors.pop("attention")
-            if views.ndim != 3 or views.shape[0] != len(ids) or attention.shape != (views.shape[2],) * 2:
-                raise ValueError(
-                    f"views {tuple(views.shape)} and attention {tuple(attention.shape)} of {len(ids)} shapes"
-                )
-            if views.dtype not in (torch.float32, torch.bfloat16) or attention.dtype != torch.float32:
-                raise ValueError(f"its views are {views.dtype}, its attention {attention.dtype}")
-            if not metadata["config"]:
-                return cls(views, attention, ids)
-            config = parse_config(json.loads(metadata["config"]), path=str(path))
-            if config.model.dim != len(attention):
-                raise ValueError(f"its vectors have {len(attention)} numbers, its encoder's {config.model.dim}")
-            model = CMIC(config.model)
-            prefix = "query_encoder."
-            model.query_encoder.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
-            model.attention_weight.data = attention
-            return cls(views, attention, ids, model.eval(), config)
-        except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
-            raise CheckpointError(
-                f"the index does not hold what one holds ({type(error).__name__}: {error!s:.300})",
-                path=path,
-                fix="make it again with `cmic index`",
-            ) from None
+        return cls(*read_index(Path(path), device, precision))
 
 
-def _vectors(query: Tensor | np.ndarray) -> Tensor:
-    return torch.as_tensor(query).detach().float()
+def _sha256(benchmark: Benchmark) -> str:
+    return benchmark.meta.get("sha256", {}).get("views.npy", "")

@@ -1,44 +1,49 @@
-"""Results that several chapters use and that take a while: loaded if present, else computed and kept.
+"""A run's index of a gallery: loaded if present, else made and kept.
 
-A file's name holds a hash of all that its content depends on, so a change of data, weights or code makes a new file.
+The file's name holds a hash of all that its content depends on, so other data, weights, options or code, another device
+or another precision make another file.
 """
 
 import hashlib
 
+import torch
+
 from ..benchmark import Benchmark, file_sha256
-from ..embed import default_device, head_vectors
+from ..embed import default_device, precision_on
 from ..io.provenance import code_digest
 from ..training.features import FOLDER, FrozenFeatures
 from ..training.run import Run
 from . import ShapeIndex
 
-ENCODING = ("augment", "embed", "encoders", "engine", "model", "weights")
-"""The modules and rooms that decide what a picture's vector is."""
+ENCODING = ("augment", "embed", "encoders", "engine", "index", "model", "weights")
+"""The modules and rooms that decide what a picture's vector is, and how it is kept."""
 
 
-def gallery_index(run: Run, benchmark: Benchmark) -> ShapeIndex:
+def gallery_index(run: Run, benchmark: Benchmark, device: torch.device | None = None) -> ShapeIndex:
     """Return a run's index of a benchmark's whole gallery, kept in the run's folder.
 
     Args:
         run: a finished run.
         benchmark: its own benchmark, or another gallery.
+        device: where pictures are embedded; default: the first GPU, else the CPU.
 
     Raises:
+        BenchmarkError: the kept index does not belong to the gallery.
         CheckpointError: weights or index cannot be read.
         StorageError: the disk is full.
     """
-    key = _key(file_sha256(run.path / "model.safetensors"), benchmark.hash, code_digest(ENCODING))
-    path = run.path / f"index-{key}.safetensors"
+    device = device or default_device()
+    parts = (
+        file_sha256(run.path / "model.safetensors"), benchmark.hash, code_digest(ENCODING), run.config.digest(),
+        run.config.model.model_dump_json(), device.type, precision_on(device, run.config),
+    )  # fmt: skip
+    path = run.path / f"index-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:10]}.safetensors"
     if path.is_file():
-        return ShapeIndex.load(path)
-    model = run.model(default_device())
+        index = ShapeIndex.load(path, device)
+        index.check_gallery(benchmark)
+        return index
+    model = run.model(device)
     maps = FrozenFeatures(model, benchmark, run.config, run.path.parent / FOLDER).gallery(keep=False)
-    views = head_vectors(model.view_encoder, maps, run.config).unflatten(0, benchmark.views.shape[:2])
-    attention = model.attention_weight.detach().cpu()
-    index = ShapeIndex(views, attention, benchmark.shapes.shape_id.tolist(), model, run.config)
+    index = ShapeIndex.build(model, benchmark, run.config, maps=maps)
     index.save(path)
     return index
-
-
-def _key(*parts: str) -> str:
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:10]

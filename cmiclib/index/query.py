@@ -1,4 +1,4 @@
-"""A user's own photo as a query: file, mask or box in, the array that the encoder expects out."""
+"""Load a photo as a query: crop it by mask, box or automatic mask."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from ..io.foreground import automatic_mask
 from ..io.images import read_mask, read_photo, square_crop
 
 QUERY_SIZE = 224
-"""Side of a query in pixels; models resize it to their own."""
+"""Side of a query in pixels; models resize it."""
 
 Box = tuple[float, float, float, float]
 
@@ -20,34 +20,26 @@ class Query(NamedTuple):
     """A photo, ready to be searched with."""
 
     image: np.ndarray  # (4, S, S) uint8, RGB and mask; S is 224, or the benchmark's
-    how: str  # in words, what marked the object
-    mask: np.ndarray | None  # (H, W) bool, in the photo's own pixels; None: no mask was used
-
-
-def load_query(
-    photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = True
-) -> tuple[np.ndarray, str]:
-    """Return image and words of :func:`read_query`, which see: uint8 (4, 224, 224), and what marked the object."""
-    query = read_query(photo, mask, box, automatic)
-    return query.image, query.how
+    how: str  # what marked the object, in words
+    mask: np.ndarray | None  # (H, W) bool, in the photo's pixels; None: no mask was used
 
 
 def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = True) -> Query:
     """Read a photo and cut its object out.
 
-    With a mask, the query is the square around what it marks. With a box, it is the square around the box, and what
-    :func:`cmiclib.io.foreground.automatic_mask` finds in the box is the mask. With neither, the photo is taken to be
-    cropped to its object: the query is the square around what is found in the whole of it. Without ``automatic`` no
-    mask is looked for; its channel is 255 everywhere, as in training photos without one.
+    With a mask, the query is the square around what it marks. With a box, it is the square around the box, and
+    :func:`cmiclib.io.foreground.automatic_mask` looks for the mask in the box; with neither, in the whole photo.
+    Without ``automatic`` the mask channel is 255 everywhere, as in training photos without a mask.
 
     Args:
         photo: an image file.
         mask: an image of the same size, white where the object is.
         box: x0, y0, x1, y1 of the object in pixels.
-        automatic: look for a mask where none is given.
+        automatic: look for a mask if none is given.
 
     Raises:
-        ImageError: an unreadable file, a mask that is empty or of another size, a box outside the photo, or both given.
+        ImageError: an unreadable file, a mask that is empty or of another size, a box outside the photo, or both mask
+            and box.
     """
     if mask is not None and box is not None:
         raise ImageError("mask and box are both given", path=photo, fix="give one of the two")
@@ -62,14 +54,14 @@ def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, au
 def cut_query(
     image: np.ndarray, mask: np.ndarray | None, box: Box | None, automatic: bool, name: str = "mask"
 ) -> Query:
-    """Cut the object out of a photo that is in memory; see :func:`read_query`, which reads the files before.
+    """Do what :func:`read_query` does, for a photo in memory.
 
     Args:
         image: (H, W, 3) uint8.
-        mask: (H, W) bool, or None: not known. It may stand together with a box, which then says what to cut.
+        mask: (H, W) bool, or None if unknown. If a box is given as well, the box says what to cut.
         box: x0, y0, x1, y1 in pixels.
-        automatic: look for a mask where none is given.
-        name: how to call a given mask in words.
+        automatic: look for a mask if none is given.
+        name: of a given mask, in words.
 
     Raises:
         ImageError: an empty mask, a mask of another size, or a box outside the photo.
@@ -89,25 +81,17 @@ def stored_query(benchmark: Benchmark, row: int) -> Query:
 
 
 def stored_row(benchmark: Benchmark, query_id: str) -> int:
-    """Return the row of a benchmark's photo.
-
-    Raises:
-        ImageError: there is none of this name.
-    """
+    """Return the row of a benchmark's photo; raises ImageError for an unknown id."""
     rows = np.flatnonzero(benchmark.queries.query_id == query_id)
     if not len(rows):
         raise ImageError(
-            f"the benchmark '{benchmark.name}' has no photo '{query_id}'", fix="take a query_id of its queries.csv"
+            f"the benchmark '{benchmark.name}' has no photo '{query_id}'", fix="use a query_id from its queries.csv"
         )
     return int(rows[0])
 
 
 def parse_box(text: str) -> Box:
-    """Read ``x0,y0,x1,y1``.
-
-    Raises:
-        ImageError: not four numbers.
-    """
+    """Read ``x0,y0,x1,y1``; raises ImageError for anything but four numbers."""
     try:
         x0, y0, x1, y1 = map(float, text.split(","))
     except ValueError:

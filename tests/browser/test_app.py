@@ -1,13 +1,18 @@
 """What the app searches with: the run that was asked for, else the reader's newest one, else the shipped model."""
 
+import copy
+import dataclasses
 import json
 import os
 import shutil
 
+import numpy as np
 import pytest
+import torch
 
 from cmiclib.browser import app
-from cmiclib.errors import BenchmarkError, ConfigError
+from cmiclib.errors import BenchmarkError, CheckpointError, ConfigError
+from cmiclib.index import ShapeIndex
 from cmiclib.io.atomic import write_json
 from cmiclib.training.run import save_weights
 
@@ -34,7 +39,7 @@ def outputs(tmp_path, index, tiny_benchmark, monkeypatch):
     monkeypatch.setattr(app, "open_sweethome", Shipped)
     monkeypatch.setattr(app, "OUTPUTS", tmp_path / "outputs")
     monkeypatch.setattr(app, "PREPARED", tmp_path / "prepared")
-    monkeypatch.setattr(app, "unpack", lambda path, gallery: pytest.fail("the shipped model was taken"))
+    monkeypatch.setattr(app, "shipped_retriever", lambda path, gallery: pytest.fail("the shipped model was taken"))
     return tmp_path / "outputs"
 
 
@@ -111,7 +116,8 @@ def test_a_converted_checkpoint_searches_the_shipped_gallery_and_says_so(outputs
 def test_without_a_run_the_shipped_model_is_taken_and_named(outputs, retriever, monkeypatch):
     shutil.rmtree(outputs)
     monkeypatch.setattr(app, "open_sweethome", lambda: retriever.gallery)
-    monkeypatch.setattr(app, "unpack", lambda path, gallery: (retriever, {"trained": {"date": "2026-01-02"}}))
+    monkeypatch.setattr(app, "shipped_retriever", lambda path, gallery: retriever)
+    monkeypatch.setattr(retriever.index, "about", {"trained": {"date": "2026-01-02"}})
     browser, words = app.open_browser()
     assert "own model of 2026-01-02" in words and "not trained yet" in words
     assert browser.retriever.index is retriever.index
@@ -121,3 +127,66 @@ def test_its_page_asks_no_other_server():
     folder = app.TEMPLATES / "voila/templates/cmic"
     assert json.loads((folder / "conf.json").read_text()) == {"base_template": "lab"}
     assert "http" not in (folder / "index.html.j2").read_text()
+
+
+@pytest.fixture
+def small(retriever, tmp_path):
+    """The tiny index with what the shipped file holds."""
+    index = copy.copy(retriever.index)
+    index.about = {"benchmark": retriever.gallery.hash, "trained": {"date": "today"}}
+    index.extra = {"photos": retriever.embed_photos().half(), "places": torch.from_numpy(retriever.atlas.places)}
+    index.save(tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_a_shipped_model_answers_as_the_one_it_was_made_from(small, retriever, tiny_benchmark):
+    found = app.shipped_retriever(small, tiny_benchmark)
+    for row in retriever.rows:
+        expected, answer = (each.answer(each.stored(int(row))) for each in (retriever, found))
+        scores = [{each.shape_id: each.score for each in one.found} for one in (expected, answer)]
+        assert scores[1] == pytest.approx(scores[0], abs=1e-6)
+    for name in ("places", "category", "is_photo", "rows"):
+        np.testing.assert_array_equal(getattr(found.atlas, name), getattr(retriever.atlas, name))
+    torch.testing.assert_close(found.atlas.points, retriever.atlas.points, atol=2e-3, rtol=0)
+    torch.testing.assert_close(found.vectors, retriever.vectors, atol=2e-3, rtol=0)  # kept in float16
+
+
+def test_a_shipped_model_of_another_benchmark_or_without_its_map_is_refused(small, retriever, tiny_benchmark, tmp_path):
+    index = ShapeIndex.load(small)
+    for name in ("photos", "places"):
+        part = copy.copy(index)
+        part.extra = {key: value[:2] for key, value in index.extra.items() if key != name}
+        part.save(tmp_path / "other.safetensors")
+        with pytest.raises(CheckpointError, match="not a complete model"):
+            app.shipped_retriever(tmp_path / "other.safetensors", tiny_benchmark)
+    queries = tiny_benchmark.meta["sha256"] | {"queries.csv": "0" * 64}
+    other = dataclasses.replace(tiny_benchmark, meta=tiny_benchmark.meta | {"sha256": queries})
+    with pytest.raises(CheckpointError, match="another state of the benchmark"):
+        app.shipped_retriever(small, other)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        app.shipped_retriever(tmp_path / "missing", tiny_benchmark)
+
+
+def test_a_run_whose_benchmark_has_changed_is_refused(outputs, tiny_benchmark):
+    change(outputs / "demo/runs/first/data.json", benchmark=tiny_benchmark.name, hash="as it was")
+    with pytest.raises(BenchmarkError, match="has changed since the run was trained"):
+        app.open_browser(str(outputs / "demo/runs/first"), str(tiny_benchmark.path))
+
+
+def test_the_app_says_what_it_lacks_in_words(monkeypatch, tiny_benchmark, tmp_path):
+    shown = []
+    monkeypatch.setattr(app, "display", shown.append)
+    monkeypatch.setattr(app, "open_sweethome", lambda: tiny_benchmark)
+    monkeypatch.setattr(app, "newest_run", lambda *where: None)
+    monkeypatch.setattr(app, "SHIPPED", tmp_path / "secret" / "missing")
+    app.show()
+    assert "cannot be read" in shown[0].value and "How to fix" in shown[0].value
+    assert "Traceback" not in shown[0].value and "secret" not in shown[0].value
+
+
+def test_voila_listens_on_loopback_only_and_shows_no_traceback():
+    settings = app.settings(8866, tab=False)
+    assert settings["Voila"]["ip"] == "127.0.0.1"
+    assert settings["VoilaConfiguration"]["show_tracebacks"] is False
+    assert settings["Voila"]["tornado_settings"]["websocket_max_message_size"] > app.MAX_BYTES
+    assert "show('run', None)" in app.notebook("run", None)["cells"][0]["source"]

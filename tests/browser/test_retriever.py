@@ -130,13 +130,28 @@ def test_views_are_those_of_the_index(index, tiny_benchmark):
 
 def test_another_gallery_has_no_right_shape_and_a_wrong_index_is_refused(index, tiny_benchmark):
     half = ShapeIndex(index.views[:4], index.attention, index.shape_ids[:4], index.model, index.config)
-    with pytest.raises(BenchmarkError, match="4 shapes is not of the gallery"):
+    with pytest.raises(BenchmarkError, match="it has 8 shapes, the index 4"):
         Retriever(half, tiny_benchmark)
     other = dataclasses.replace(tiny_benchmark)  # the same content, but not the gallery itself
     asked = Retriever(index, tiny_benchmark, photos=other)
     answer = asked.answer(asked.stored(int(asked.rows[0])))
     assert answer.rank is None and not any(each.right for each in answer.found)
     assert set(asked.table.outcome) == {"unknown"} and (asked.table.margin >= 0).all()
+
+
+def test_of_several_right_shapes_the_best_scored_is_the_own_one(index, tiny_benchmark):
+    queries = tiny_benchmark.queries.assign(shape_id="|".join(tiny_benchmark.shapes.shape_id[1:3]))
+    asked = Retriever(index, dataclasses.replace(tiny_benchmark, queries=queries))
+    named = set()
+    for row in asked.rows:
+        answer = asked.answer(asked.stored(int(row)), Choice(top=8))
+        score = {each.shape_id: each.score for each in answer.found}
+        assert answer.own == max(answer.question.own, key=score.__getitem__)
+        assert answer.found[answer.rank - 1].shape_id == answer.own
+        assert answer.rank == 1 or answer.own in verdict(answer)
+        assert answer_png(asked, answer).startswith(b"\x89PNG")
+        named.add(answer.own)
+    assert named != {min(tiny_benchmark.shapes.shape_id[1:3])}, "the first name must not always be the best"
 
 
 def test_a_place_on_the_map_is_that_of_the_nearest(retriever):

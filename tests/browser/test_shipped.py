@@ -8,7 +8,6 @@ from live import lab, names, send
 from PIL import Image
 
 from cmiclib.browser import app
-from cmiclib.browser.packed import unpack
 from cmiclib.browser.retriever import Choice, Question
 from cmiclib.browser.upload import read_upload
 from cmiclib.sources.sweethome import open_sweethome
@@ -18,11 +17,11 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def shipped():
-    return unpack(app.PACKED, open_sweethome())
+    return app.shipped_retriever(app.SHIPPED, open_sweethome())
 
 
 def test_it_is_as_good_as_it_says(shipped):
-    retriever, origin = shipped
+    retriever, origin = shipped, shipped.index.about
     gallery, rows = retriever.gallery, retriever.gallery.rows("test")
     scores = retriever.index.scores(retriever.embed_photos())
     assert origin["test photos"] == len(rows)
@@ -31,7 +30,7 @@ def test_it_is_as_good_as_it_says(shipped):
 
 
 def test_photos_embedded_here_have_the_vectors_that_it_ships(shipped):
-    retriever, _ = shipped
+    retriever = shipped
     chosen = np.linspace(0, len(retriever.rows) - 1, 6).round().astype(int)
     vectors = retriever.index.embed(retriever.gallery.images[retriever.rows[chosen]])
     near = vectors @ retriever.embed_photos().T  # (6, Q)
@@ -55,7 +54,7 @@ def photo_of_one_s_own(retriever) -> tuple[bytes, str]:
 
 
 def test_in_jupyterlab_a_visitors_photo_has_its_shape_first(shipped, tmp_path):
-    content, own = photo_of_one_s_own(shipped[0])
+    content, own = photo_of_one_s_own(shipped)
     page = app.notebook(None, None)
     page["cells"][0]["source"] = (
         "from pathlib import Path\nfrom cmiclib.browser import app\n\napp.OUTPUTS = Path('nowhere')\napp.show()"

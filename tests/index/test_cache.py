@@ -49,3 +49,19 @@ def test_other_weights_or_another_gallery_make_another_index(run, tiny_benchmark
     doubled = kept.gallery_index(run, tiny_benchmark)
     torch.testing.assert_close(doubled.attention, 2 * state["attention_weight"])
     assert len(list(run.path.glob("index-*.safetensors"))) == 3
+
+
+def test_other_options_with_the_same_weights_make_another_index(run, tiny_benchmark):
+    plain = kept.gallery_index(run, tiny_benchmark)
+    mirrored = dataclasses.replace(run, config=run.config.override(["model.mirror=true"]))
+    both = kept.gallery_index(mirrored, tiny_benchmark)
+    assert both.config.model.mirror and len(list(run.path.glob("index-*.safetensors"))) == 2
+    photos = tiny_benchmark.images[:3]
+    assert not torch.allclose(both.embed(photos), plain.embed(photos), atol=1e-3)
+
+
+def test_the_second_answer_is_the_first(run, tiny_benchmark):
+    first, again = (kept.gallery_index(run, tiny_benchmark) for _ in range(2))
+    assert (again.device, again.precision) == (first.device, first.precision)
+    photos = tiny_benchmark.images[:3]
+    torch.testing.assert_close(again.scores(again.embed(photos)), first.scores(first.embed(photos)), rtol=0, atol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cmiclib.errors import ImageError
-from cmiclib.index.query import QUERY_SIZE, load_query, parse_box, read_query
+from cmiclib.index.query import QUERY_SIZE, parse_box, read_query
 from cmiclib.io.images import read_mask
 
 
@@ -25,8 +25,8 @@ def blue_share(query):
 
 
 def test_mask_and_box_cut_the_same_square(photo):
-    masked, how = load_query(photo / "photo.png", photo / "mask.png")
-    boxed, _ = load_query(photo / "photo.png", box=(20, 10, 40, 20))
+    masked, how, _ = read_query(photo / "photo.png", photo / "mask.png")
+    boxed = read_query(photo / "photo.png", box=(20, 10, 40, 20)).image
     assert masked.shape == (4, QUERY_SIZE, QUERY_SIZE)
     assert np.array_equal(masked[:3], boxed[:3])
     assert how == f"mask {photo / 'mask.png'}"
@@ -72,7 +72,7 @@ def test_a_given_mask_is_never_replaced(photo):
 def test_a_bad_box_is_one_error_that_names_the_photo(photo, options, message, automatic):
     options = {**options, **({"mask": photo / "mask.png"} if "mask" in options else {})}
     with pytest.raises(ImageError, match=message) as error:
-        load_query(photo / "photo.png", **options, automatic=automatic)
+        read_query(photo / "photo.png", **options, automatic=automatic)
     assert "photo.png" in str(error.value)
 
 
