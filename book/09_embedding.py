@@ -27,6 +27,7 @@ NEIGHBOURS = 10
 SEED = 0
 
 # %%
+import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
@@ -82,15 +83,23 @@ figures.embedding_map(atlas.places, atlas.category, atlas.is_photo)
 # its category? A point is not its own neighbour. "By chance" is the purity with random neighbours.
 
 # %%
-pairs = {
-    "photo → photos": (photos, photo_category, photos, photo_category),
-    "photo → shapes": (photos, photo_category, shapes, shape_category),
-    "shape → shapes": (shapes[known], shape_category[known], shapes, shape_category),
-    "shape → photos": (shapes[known], shape_category[known], photos, photo_category),
+of_photos, of_shapes = (photos, photo_category), (shapes, shape_category)
+of_known = shapes[known], shape_category[known]
+pairs = {  # the points, where their neighbours are looked for, and which of those each point is itself
+    "photo → photos": (*of_photos, *of_photos, np.arange(len(photos))),
+    "photo → shapes": (*of_photos, *of_shapes, None),
+    "shape → shapes": (*of_known, *of_shapes, known),
+    "shape → photos": (*of_known, *of_photos, None),
 }
-purity = {name: neighbour_purity(*pair, k=NEIGHBOURS).mean() for name, pair in pairs.items()}
-chance = {name: (pair[1][:, None] == pair[3][None, :]).mean() for name, pair in pairs.items()}
-summary = pd.DataFrame({"purity": purity, "by chance": chance})
+
+
+def purity(*pair, k):
+    return neighbour_purity(*pair[:4], k=k, own=pair[4]).mean()
+
+
+measured = {name: purity(*pair, k=NEIGHBOURS) for name, pair in pairs.items()}
+chance = {name: purity(*pair, k=len(pair[2])) for name, pair in pairs.items()}  # all are neighbours
+summary = pd.DataFrame({"purity": measured, "by chance": chance})
 (100 * summary).round(1).rename_axis(f"{NEIGHBOURS} nearest neighbours, per cent")
 
 # %% [markdown]

@@ -90,7 +90,7 @@ lost = table[table.top1 == 0]
 kinds = {
     "first shape is a variant of the own shape": lost.variant,
     "first shape has the right category": lost.category == lost.found,
-    "first shape has no photos": ~lost["first"].isin(benchmark.queries.shape_id),
+    "first shape has no photos": lost["first"].isin(benchmark.shapes.shape_id[~benchmark.photographed]),
     "own shape is among the first ten": lost.top10 == 1,
     "photo is truncated or partly hidden": lost.truncated | lost.occluded | lost.slightly_occluded,
 }

@@ -32,6 +32,7 @@ REPOSITORY = "data/prepared/shapenet4"
 # %%
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import Markdown
 
 from cmiclib.book import open_chapter
@@ -76,8 +77,7 @@ Markdown(
 from cmiclib.evaluation.unseen import drawn, first_shapes, nearest, overlaps, same_category
 
 same = there & same_category(benchmark, rows, benchmark)  # (Q, N)
-shapes, which = np.unique(benchmark.relevant(rows).argmax(axis=1), return_inverse=True)
-overlap = overlaps(benchmark, shapes, benchmark)[which]  # (Q, N) d_IoU with the own shape
+overlap = overlaps(benchmark, rows, benchmark)  # (Q, N) d_IoU with the own shape
 first, given = first_shapes(hidden.scores, same)
 answers = {
     "first of all categories": first,
@@ -157,14 +157,16 @@ by_category.sort_values("nearest of the category", ascending=False).round(2)
 # %%
 from cmiclib.figures.grids import grid
 from cmiclib.metrics import top_k
-from cmiclib.evaluation.examples import typical, view_weights
+from cmiclib.evaluation.examples import typical
 
 judged = queries.assign(margin=overlap[photo, first])
 chosen = np.array(typical(judged, ROWS).index)
 three = top_k(hidden.scores[chosen], 3)[1].numpy()
 near = [answers[name][chosen] for name in ("nearest of the category", "nearest of all")]
-shown = np.column_stack([shapes[which[chosen]], three, *near])  # (R, 6)
-weights = view_weights(index, index.embed(benchmark.images[rows[chosen]]), shown)  # (R, 6, V)
+vectors, others = index.embed(benchmark.images[rows[chosen]]), torch.from_numpy(~benchmark.relevant(rows[chosen]))
+own = index.scores(vectors).masked_fill(others, -torch.inf).argmax(dim=1).numpy()  # (R,)
+shown = np.column_stack([own, three, *near])  # (R, 6)
+weights = index.view_weights(vectors, torch.from_numpy(shown)).numpy()  # (R, 6, V)
 
 # %%
 pictures, titles = [], []

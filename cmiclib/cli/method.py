@@ -101,6 +101,9 @@ def index(
     half: Annotated[
         bool, typer.Option("--half", help="store bfloat16: half the size, slightly different scores")
     ] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="index even if the benchmark changed since the training")
+    ] = False,
 ) -> None:
     """Embed a benchmark's gallery for `cmic search`; under torchrun, write -r instead of --run."""
     import torch
@@ -108,11 +111,15 @@ def index(
     from ..benchmark import Benchmark
     from ..engine.distributed import joined, own_device
     from ..index import ShapeIndex
+    from ..training.guard import check_unchanged
     from ..training.run import Run
 
-    opened, dtype, device = Run.open(run), torch.bfloat16 if half else torch.float32, own_device()
+    trained, opened, device = Run.open(run), Benchmark.open(benchmark), own_device()
+    if not changed:
+        check_unchanged(trained, opened)
+    dtype = torch.bfloat16 if half else torch.float32
     with joined(device) as processes:
-        gallery = ShapeIndex.build(opened.model(device), Benchmark.open(benchmark), opened.config, dtype, processes)
+        gallery = ShapeIndex.build(trained.model(device), opened, trained.config, dtype, processes)
         if processes.first:
             gallery.save(output)
             typer.echo(f"{len(gallery)} shapes: {output}")
@@ -161,6 +168,7 @@ def search(
                 "photos of a benchmark come with their own masks", fix="leave out --mask, --box and --no-mask"
             )
         opened = Benchmark.open(benchmark, verify=False)
+        gallery.check_gallery(opened)
         loaded = [stored_query(opened, stored_row(opened, str(name))) for name in photos]
     else:
         loaded = [read_query(photo, mask, parse_box(box) if box else None, not no_mask) for photo in photos]

@@ -1,10 +1,9 @@
 """What a number of the result table has to beat: chance, the category prior, and a network that never saw the task.
 
-Chance and prior are expectations in closed form, without sampling noise. Both order the gallery by blocks whose
-order is fixed and which are shuffled inside: chance has one block, the prior one block for each category. With R of
-the n shapes of a block right, and i of its places taken by wrong shapes, the next place is wrong with probability
-1 - R / (n - i); the product of these over the first k places is S(k), the probability that nothing right is among
-them. Then
+Chance and prior are expectations in closed form, without sampling noise. Both order the gallery by blocks in a fixed
+order, each shuffled inside: chance has one block, the prior one per category. If R of the n shapes of a block are right
+and wrong shapes take i of its places, the next place is wrong with probability 1 - R / (n - i). The product of these
+over the first k places is S(k), the probability that none of them is right. Then
 
     top-k      = 1 - S(k)
     mrr        = sum over k of (S(k-1) - S(k)) / k
@@ -33,12 +32,12 @@ _MAP_DEPTH = 10
 
 
 def chance(query_category: np.ndarray, shape_category: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
-    """Expected figures of a gallery in random order.
+    """Return the expected figures of a gallery in random order.
 
     Args:
         query_category: int (Q,).
         shape_category: int (N,), in the same codes.
-        relevant: bool (Q, N), at least one right shape a query.
+        relevant: bool (Q, N), at least one right shape per query.
 
     Returns:
         ``top1``, ``top10``, ``category``, ``map10``, ``mrr`` as means over queries, in [0, 1], and ``queries``.
@@ -52,16 +51,9 @@ def category_prior(
     relevant: np.ndarray,
     training_category: np.ndarray,
 ) -> dict[str, float]:
-    """Expected figures of always listing the most photographed category first, then the next; random within each.
+    """Return the figures of :func:`chance` if the most photographed category always comes first, then the next.
 
-    Args:
-        query_category: int (Q,).
-        shape_category: int (N,), in the same codes.
-        relevant: bool (Q, N), at least one right shape a query.
-        training_category: int (T,), the category of each training photo. Equally frequent categories rank by code.
-
-    Returns:
-        The keys of :func:`chance`.
+    ``training_category``, int (T,), is the category of each training photo. Equally frequent ones rank by code.
     """
     count = np.bincount(training_category, minlength=int(shape_category.max()) + 1)
     place = np.argsort(np.argsort(-count, kind="stable"), kind="stable")  # of each category
@@ -102,24 +94,24 @@ def _expected(
 def untrained_scores(images: np.ndarray, views: np.ndarray, *, size: int = 160, batch: int = 16) -> dict[str, Tensor]:
     """Score photos against shapes with an ImageNet network that was trained neither on views nor on this task.
 
-    The photo is cut out by its mask and put on white, so that it looks as much like a view as it can. A shape's score
-    is the cosine of its nearest view. Two kinds of features:
+    The photo is cut out by its mask and put on white, so that it resembles a view. A shape's score is the cosine of its
+    nearest view. There are two kinds of features:
 
-    ``untrained``: the 1,280 behind the last convolution, averaged over the picture, as the network is commonly used.
-    ``untrained_cells``: the 320 maps of the last block, averaged in the cells of a 3 × 3 grid. On 118 real Pix3D photos
-    over 393 shapes they found 35 % at once and 75 % among ten, the others 25 % and 66 %.
+    ``untrained``: the 1,280 after the last convolution, averaged over the picture, as is common.
+    ``untrained_cells``: the 320 maps of the last block, averaged in the cells of a 3 × 3 grid. For 118 real Pix3D
+    photos and 393 shapes they had a Top-1 of 35 % and a Top-10 of 75 %, the others 25 % and 66 %.
 
     Args:
         images: uint8 (Q, 4, S, S), RGB and mask.
         views: uint8 (N, V, S, S).
-        size: side in pixels that the network sees.
+        size: side in pixels of the network's input.
         batch: pictures at a time.
 
     Returns:
-        For each kind (Q, N) float32 in [-1, 1].
+        float32 (Q, N) in [-1, 1] for each kind.
 
     Raises:
-        CheckpointError: the package with the weights is missing or its file differs.
+        CheckpointError: the package with the weights is missing, or its file differs.
     """
     network = load_efficientnet()
     flat = views.reshape(-1, 1, *views.shape[2:])  # (N·V, 1, S, S)
@@ -163,12 +155,7 @@ def feature_maps(network: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dict[str, Tensor]:
-    """Return :func:`untrained_scores` of a split's photos over the gallery, kept in a file that its inputs name.
-
-    Args:
-        benchmark: photos and gallery.
-        split: train, val, test or all.
-        folder: where the scores are kept.
+    """Return :func:`untrained_scores` of a split's photos over the gallery; a file in ``folder`` keeps them.
 
     Raises:
         CheckpointError: the weights of the untrained network are missing.
@@ -177,7 +164,7 @@ def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dic
     key = f"{benchmark.hash} {code_digest(['evaluation/baselines', 'weights'])}"
     path = folder / f"untrained-{split}-{hashlib.sha256(key.encode()).hexdigest()[:10]}.safetensors"
     if path.is_file():
-        with suppress(OSError, SafetensorError):  # a damaged one is made again
+        with suppress(OSError, SafetensorError):  # a damaged file is made again
             return load_file(path)
     scores = untrained_scores(benchmark.images[benchmark.rows(split)], benchmark.views)  # type: ignore[arg-type]
     write_atomically(path, lambda temporary: save_file(scores, temporary))

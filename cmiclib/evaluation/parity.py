@@ -1,7 +1,7 @@
-"""How far this library is from the released code, in numbers: the arrays of ``tests/data/parity``, computed again.
+"""How far this library is from the released code: the arrays of ``tests/data/parity``, computed again.
 
-Each row compares one quantity over all cases that the released code was run on. The tolerances are those of the notes
-beside the arrays; the tests hold every case to them.
+Each row compares one quantity over all cases that the released code was run on. The notes beside the arrays give the
+tolerances; the tests hold every case to them.
 """
 
 import zipfile
@@ -22,9 +22,9 @@ from ..losses import cmic_loss
 from ..model import attention_scores, attention_weights
 
 LIMIT = 64 << 20
-"""Bytes of a file, packed and unpacked."""
+"""Bytes of a file, compressed and uncompressed."""
 DARK = ("edge_source", "edge_target", "edge_both")
-ONE_COLOUR = "edge_target"  # its first target has one colour: the result is rounding alone
+ONE_COLOUR = "edge_target"  # its first target has one colour, so the result is only rounding
 
 
 class Difference(NamedTuple):
@@ -43,8 +43,8 @@ def parity_table(folder: str | Path) -> pd.DataFrame:
         folder: with the arrays, ``tests/data/parity`` of the repository.
 
     Returns:
-        One row a quantity: ``arrays``, ``absolute`` and ``relative`` (largest difference, and its share of the largest
-        value), ``tolerance`` of the absolute one, ``agrees``.
+        One row per quantity: ``arrays``, ``absolute`` (the largest difference), ``relative`` (its share of the largest
+        value), ``tolerance`` (of the absolute difference), ``agrees``.
 
     Raises:
         SourceError: the arrays are missing.
@@ -113,17 +113,13 @@ NAMES = {"total": "total", "inst": "instance", "cats": "category"}
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
-    """Read the arrays of numbers in an ``.npz`` file, which may unpack to 64 MB.
-
-    Raises:
-        SourceError: missing, larger, damaged, or not such a file.
-    """
+    """Read the numeric arrays of an ``.npz`` file; SourceError if it is missing, damaged, or above 64 MB unpacked."""
     fix = "check out tests/data/parity again"
     check_regular(path, SourceError, LIMIT, fix)
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > LIMIT:
-                raise ValueError("it unpacks to more than it can have")
+                raise ValueError(f"it unpacks to more than {LIMIT >> 20} MB")
         with np.load(path, allow_pickle=False) as arrays:  # noqa: TID251 (after the limit above)
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files if arrays[name].dtype.kind in "fib"}
     except Exception as error:  # damaged zips and forged headers fail in many ways

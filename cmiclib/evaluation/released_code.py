@@ -1,7 +1,7 @@
-"""How the released code goes about it: pictures one by one with PIL, scores photo by photo.
+"""What the released code does: pictures one by one with PIL, scores photo by photo.
 
-Neither training nor evaluation uses this: :mod:`cmiclib.augment` and :mod:`cmiclib.model` work on whole batches. It is
-here to compare with, in numbers and in speed. Given the same draws, the pictures are the released ones to the last bit.
+It serves to compare results and speed; training and evaluation use :mod:`cmiclib.augment` and :mod:`cmiclib.model`, on
+whole batches. Given the same random draws, the pictures equal the released ones bit by bit.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def released_photo(
     Args:
         image: RGB.
         mask: gray, of the same size.
-        shift: pixels to the right and down; what comes in from outside is black.
+        shift: pixels to the right and down; black fills the gap.
         crop: taken after the shift.
         flip: mirror left and right.
         size: side of the result in pixels.
@@ -43,14 +43,14 @@ def released_view(view: Image.Image, crop: Crop, flip: bool, size: int) -> Tenso
 
 
 def released_scores(query: Tensor, views: Tensor, weight: Tensor, unused: Tensor | None = None) -> Tensor:
-    """Score as the released code does: photo by photo, its vector repeated for every shape, the descriptors built.
+    """Score as the released code does: photo by photo, repeating the vector for every shape, building each descriptor.
 
     Args:
         query: (Q, d).
         views: (N, V, d).
         weight: (d, d), as in :func:`cmiclib.model.attention_weights`.
         unused: (d, 2·d), the attention's second layer. The released code computes it for every photo and shape and
-            throws the result away; so does this function where the layer is given, which costs most of its time.
+            discards the result. Given the layer, so does this function, which costs most of its time.
 
     Returns:
         (Q, N).

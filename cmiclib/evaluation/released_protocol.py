@@ -4,7 +4,7 @@
 ``full``      Top-10, d_HAU and d_IoU as well
 ``shapenet``  another gallery, of which only the photo's category is searched; d_HAU and d_IoU to the photo's own shape
 
-A total is a mean over photos, not over categories. For everything else, use :mod:`cmiclib.evaluation.report`.
+A total is a mean over photos, not over categories. All other figures are in :mod:`cmiclib.evaluation.report`.
 """
 
 from typing import Literal, get_args
@@ -39,22 +39,21 @@ def released_table(
         accuracies in [0, 1].
 
     Raises:
-        ConfigError: an unknown mode, or a gallery where none belongs, or none where one does.
-        BenchmarkError: no photos, no points and voxels, a category that the gallery lacks, or views of another
-            protocol in it.
+        ConfigError: an unknown mode, or a gallery that the mode does not take or lacks.
+        BenchmarkError: no photos, no points or voxels, a category that the gallery lacks, views of another protocol in
+            it, or an index of another gallery.
     """
     check_mode(mode, gallery is not None)
     if gallery is not None:
         check_protocols(benchmark, gallery)
+    index.check_gallery(gallery or benchmark)
     rows = photo_rows(benchmark, split)
     scores = index.scores(index.embed(benchmark.images[rows]))  # (Q, N)
     category = benchmark.queries.category.to_numpy()[rows]
-    own = benchmark.relevant(rows).argmax(axis=1)  # (Q,)
     if gallery is None:
-        figures = _own_gallery(Scored(scores, rows, benchmark), own, mode)
+        figures = _own_gallery(Scored(scores, rows, benchmark), mode)
     else:
-        first = _first_of_category(scores, category, gallery)
-        figures = _distances(gallery, first, benchmark, own)
+        figures = _distances(_first_of_category(scores, category, gallery), gallery, benchmark, rows)
     table = pd.DataFrame(figures)
     parts = table.groupby(category).mean().assign(queries=pd.Series(category).value_counts())
     parts.loc[TOTAL] = [*table.mean(), len(table)]
@@ -62,23 +61,19 @@ def released_table(
 
 
 def check_mode(mode: str, with_gallery: bool) -> None:
-    """Refuse a mode that there is not, and another gallery where none belongs.
-
-    Raises:
-        ConfigError: says which ones there are.
-    """
+    """Raise ConfigError for an unknown mode, and for a gallery that the mode does not take or lacks."""
     if mode not in get_args(Mode):
         raise ConfigError(f"unknown mode '{mode}'", fix=f"use one of: {', '.join(get_args(Mode))}")
     if (mode == "shapenet") != with_gallery:
-        raise ConfigError("mode shapenet, and only that, needs another gallery", fix="add or leave out --gallery")
+        raise ConfigError("only mode shapenet takes another gallery; it needs one", fix="add or leave out --gallery")
 
 
-def _own_gallery(scored: Scored, own: np.ndarray, mode: str) -> dict[str, np.ndarray]:
+def _own_gallery(scored: Scored, mode: str) -> dict[str, np.ndarray]:
     values = {name: value.numpy() for name, value in scored.metrics().items()}
     if mode == "simple":
         return {name: values[name] for name in ("top1", "category")}
     first = scored.scores.argmax(dim=1).numpy()
-    distances = _distances(scored.benchmark, first, scored.benchmark, own)
+    distances = _distances(first, scored.benchmark, scored.benchmark, scored.rows)
     return {name: values[name] for name in ("top1", "top10", "category")} | distances
 
 
@@ -92,8 +87,8 @@ def _first_of_category(scores: torch.Tensor, category: np.ndarray, gallery: Benc
     return scores.masked_fill(other, -torch.inf).argmax(dim=1).numpy()
 
 
-def _distances(gallery: Benchmark, first: np.ndarray, benchmark: Benchmark, own: np.ndarray) -> dict[str, np.ndarray]:
-    distances = pair_distances(gallery, first, benchmark, own)
+def _distances(found: np.ndarray, gallery: Benchmark, benchmark: Benchmark, rows: np.ndarray) -> dict[str, np.ndarray]:
+    distances = pair_distances(found, gallery, benchmark, rows)
     if len(distances) < 2:
-        raise BenchmarkError("there are no points and voxels to compare", path=gallery.path, fix="use --mode simple")
+        raise BenchmarkError("points or voxels are missing", path=gallery.path, fix="use --mode simple")
     return distances

@@ -1,8 +1,8 @@
 """Evaluation: one score matrix per query set, then everything that the book reports about it.
 
-The gallery is always the whole gallery, distractors included, unless a figure says "category given". Intervals are
-95 % bootstrap intervals resampled by shape: photos of one shape succeed and fail together, so resampling photos
-alone would make the intervals too narrow.
+Photos search the whole gallery, distractors included, unless a figure says "category given". Intervals are 95 %
+bootstrap intervals resampled by shape: photos of one shape succeed and fail together, so resampling single photos would
+make the intervals too narrow.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..benchmark import Benchmark
 from ..config import Config
+from ..embed import default_device
 from ..errors import BenchmarkError
 from ..geometry import modified_hausdorff
 from ..index import ShapeIndex
@@ -25,7 +26,7 @@ from ..training.run import Run
 from .baselines import category_prior, chance
 
 SCORES_AT_ONCE = 1 << 24
-"""Scores that are judged together: 64 MB, and a few times that for what is computed on the way."""
+"""Scores that are judged together: 64 MB, and a few times as much for intermediate results."""
 POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 
@@ -41,14 +42,14 @@ class Scored:
         """Metrics of each query: top1, top10, category, map10, mrr, each (Q,).
 
         Args:
-            group: count variants of the own shape (same ``group``) as right, too.
+            group: count variants of the own shape (same ``group``) as right as well.
             category_given: search only the query's category.
         """
         parts = [block._metrics(group, category_given) for block in self.blocks()]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def blocks(self) -> Iterator["Scored"]:
-        """Give the queries block by block, so that what is computed of their scores needs little memory."""
+        """Yield the queries in blocks, so that intermediate results need little memory."""
         size = max(1, SCORES_AT_ONCE // max(1, self.scores.shape[1]))
         for start in range(0, max(1, len(self.rows)), size):
             yield Scored(self.scores[start : start + size], self.rows[start : start + size], self.benchmark)
@@ -68,11 +69,11 @@ class Scored:
         return Scored(self.scores[np.flatnonzero(mask)], self.rows[mask], self.benchmark)
 
     def table(self) -> pd.DataFrame:
-        """One row a query: the benchmark's columns, its metrics, and what came first.
+        """Return one row per query: the benchmark's columns, its metrics, and what came first.
 
-        ``row`` is the query's row, ``rank`` the own shape's rank from 1, ``first`` the first shape with its category
-        (``found``) and ``score``; ``variant``: it is wrong, but of the own shape's group. ``margin`` is the own shape's
-        score minus the best other one's: positive where the first result is right. ``category`` is the query's own.
+        ``row`` is the query's row, ``rank`` the best right shape's rank from 1, ``first`` the first shape with its
+        category (``found``) and ``score``; ``variant``: it is wrong, but of the own shape's group. ``margin`` is the
+        best right shape's score minus the best wrong one's. ``category`` is the query's own.
         """
         table, values = self.benchmark.queries.iloc[self.rows].reset_index(drop=True), self.metrics()
         for name in ("top1", "top10", "map10", "mrr"):
@@ -92,22 +93,30 @@ class Scored:
         return own - self.scores.masked_fill(relevant, -torch.inf).amax(dim=1)
 
 
-def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch.device | str = "cpu") -> Scored:
+def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch.device | str | None = None) -> Scored:
     """Score all photos of a split over the benchmark's whole gallery with a run's best weights.
 
+    Args:
+        run: a finished run.
+        benchmark: photos and gallery.
+        split: train, val, test or all.
+        device: where pictures are embedded; default: the first GPU, else the CPU.
+
     Raises:
-        BenchmarkError: no photos in this split, or another benchmark of the name than the run was trained on.
+        BenchmarkError: no photos in this split, or the benchmark has changed since the run was trained on it.
     """
     check_unchanged(run, benchmark)
-    return score_index(ShapeIndex.build(run.model(device), benchmark, run.config), benchmark, split)
+    model = run.model(device or default_device())
+    return score_index(ShapeIndex.build(model, benchmark, run.config), benchmark, split)
 
 
 def score_index(index: ShapeIndex, benchmark: Benchmark, split: str = "test") -> Scored:
-    """Score all photos of a split with an index of the benchmark's gallery, such as one that was kept.
+    """Score all photos of a split with an index of the benchmark's gallery.
 
     Raises:
-        BenchmarkError: no photos in this split.
+        BenchmarkError: no photos in this split, or an index of another gallery.
     """
+    index.check_gallery(benchmark)
     rows = photo_rows(benchmark, split)
     return Scored(index.scores(index.embed(benchmark.images[rows])), rows, benchmark)
 
@@ -116,7 +125,7 @@ def photo_rows(benchmark: Benchmark, split: str) -> np.ndarray:
     """Return the rows of a split's photos, int64 (Q,).
 
     Raises:
-        BenchmarkError: there are none, or no such split.
+        BenchmarkError: an empty or unknown split.
     """
     rows = benchmark.rows(split)  # type: ignore[arg-type]
     if len(rows) == 0:
@@ -125,11 +134,7 @@ def photo_rows(benchmark: Benchmark, split: str) -> np.ndarray:
 
 
 def check_protocols(benchmark: Benchmark, gallery: Benchmark) -> None:
-    """Refuse a gallery whose views were made in another way than those of the benchmark.
-
-    Raises:
-        BenchmarkError: names what differs.
-    """
+    """Refuse a gallery whose views follow another protocol than the benchmark's; BenchmarkError says which."""
     own, other = benchmark.meta["protocol"], gallery.meta["protocol"]
     if benchmark.protocol != gallery.protocol:
         differing = ", ".join(sorted(key for key in {*own, *other} if own.get(key) != other.get(key)))
@@ -144,12 +149,12 @@ def report(scored: Scored, distances: bool = True) -> dict[str, float]:
     """Return the flat figures of one query set.
 
     Keys: ``top1``, ``top10``, ``category``, ``map10``, ``mrr`` (micro means), each with ``_low`` and ``_high``;
-    ``macro_…``: means over categories; ``given_top1`` …: the query's category known; ``group_top1`` …: variants
-    count; ``d_hau``, ``d_iou``: distance and overlap of the first shape to the own one; ``queries``.
+    ``macro_…``: means over categories; ``given_top1`` …: category given; ``group_top1`` …: variants count as right;
+    ``d_hau``, ``d_iou``: distance and overlap between the first shape and the own one; ``queries``.
 
     Args:
         scored: the scores.
-        distances: compute d_hau and d_iou where the benchmark has points and voxels.
+        distances: compute d_hau and d_iou if the benchmark has points and voxels.
     """
     queries = scored.benchmark.queries.iloc[scored.rows]
     values = scored.metrics()
@@ -164,11 +169,11 @@ def report(scored: Scored, distances: bool = True) -> dict[str, float]:
 
 
 def by_part(scored: Scored, parts: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Return one row a part, named in ``of``: the metrics with their intervals, and ``queries``.
+    """Return one row per part: its name ``of``, the metrics with their intervals, and ``queries``.
 
     Args:
         scored: the scores.
-        parts: name → bool (Q,), the photos of that part; a part without photos is left out.
+        parts: name → bool (Q,), the photos of that part; empty parts are left out.
     """
     shape, values = scored.benchmark.queries.shape_id.to_numpy()[scored.rows], scored.metrics()
     rows = [
@@ -180,70 +185,64 @@ def by_part(scored: Scored, parts: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 
 def by_category(scored: Scored) -> pd.DataFrame:
-    """Return one row a category, as :func:`by_part` does."""
+    """Return one row per category, as :func:`by_part` does."""
     category = scored.benchmark.queries.category.to_numpy()[scored.rows]
     return by_part(scored, {name: category == name for name in sorted(set(category))})
 
 
 def shape_distances(scored: Scored) -> dict[str, float]:
     """Mean of :func:`pair_distances` between each query's first shape and its own."""
-    benchmark = scored.benchmark
-    first = scored.scores.argmax(dim=1).numpy()
-    own = np.concatenate([benchmark.relevant(block.rows).argmax(axis=1) for block in scored.blocks()])
-    return {name: float(values.mean()) for name, values in pair_distances(benchmark, first, benchmark, own).items()}
+    found = scored.scores.argmax(dim=1).numpy()
+    distances = pair_distances(found, scored.benchmark, scored.benchmark, scored.rows)
+    return {name: float(values.mean()) for name, values in distances.items()}
 
 
 def pair_distances(
-    gallery: Benchmark,
     found: np.ndarray,
+    gallery: Benchmark,
     benchmark: Benchmark,
-    own: np.ndarray,
+    rows: np.ndarray,
     which: Collection[str] = ("d_hau", "d_iou"),
-) -> dict[str, Any]:
-    """d_HAU and d_IoU between shapes that were found and the queries' own ones (released protocol, full test).
+) -> dict[str, np.ndarray]:
+    """d_HAU and d_IoU between the shape found for each photo and the photo's own (released protocol, mode full).
 
     d_HAU: modified Hausdorff distance of 10,000 surface points with halved coordinates; d_IoU: intersection over
-    union of solid 128³ grids. What a benchmark has no arrays for is left out.
+    union of solid 128³ grids. Where several shapes are right, the nearest one counts.
 
     Args:
+        found: (Q,) rows of the gallery.
         gallery: where the shapes were found.
-        found: (Q,) rows of its shapes.
-        benchmark: where the own shapes are; it can be the same.
-        own: (Q,) rows of its shapes.
+        benchmark: the photos and their own shapes; it can be the same.
+        rows: (Q,) the photos.
         which: compute only these; d_HAU takes some 50 times as long as d_IoU.
 
     Returns:
-        ``d_hau`` and ``d_iou``, each (Q,).
+        ``d_hau`` and ``d_iou``, each float64 (Q,); without the arrays for one on both sides it is left out.
     """
-    same = gallery is benchmark
-    pairs, inverse = np.unique(np.stack([found, own], axis=1), axis=0, return_inverse=True)  # (P, 2), (Q,)
+    query, own = np.nonzero(benchmark.relevant(rows))  # (R,) each, by query; R ≥ Q
+    first = np.searchsorted(query, np.arange(len(rows)))  # (Q,) where a query's own shapes begin
+    pairs, inverse = np.unique(np.stack([found[query], own], axis=1), axis=0, return_inverse=True)  # (P, 2), (R,)
     figures = {}
     if "d_hau" in which and "points.npy" in gallery.arrays and "points.npy" in benchmark.arrays:
-        hausdorff = [
-            0.0 if same and a == b else modified_hausdorff(*_halved(gallery, a, benchmark, b)) for a, b in pairs
+        same = gallery is benchmark
+        distance = [
+            0.0 if same and a == b else modified_hausdorff(_halved(gallery, a), _halved(benchmark, b)) for a, b in pairs
         ]
-        figures["d_hau"] = np.array(hausdorff)[inverse.ravel()]
+        figures["d_hau"] = np.minimum.reduceat(np.array(distance)[inverse.ravel()], first)
     if "d_iou" in which and "voxels.npy" in gallery.arrays and "voxels.npy" in benchmark.arrays:
         overlap = [packed_iou(gallery.voxels[a], benchmark.voxels[b]) for a, b in pairs]
-        figures["d_iou"] = np.array(overlap)[inverse.ravel()]
+        figures["d_iou"] = np.maximum.reduceat(np.array(overlap)[inverse.ravel()], first)
     return figures
 
 
-def _halved(gallery: Benchmark, a: int, benchmark: Benchmark, b: int) -> tuple[np.ndarray, np.ndarray]:
-    return gallery.points[a].astype(np.float32) / 2, benchmark.points[b].astype(np.float32) / 2
+def _halved(benchmark: Benchmark, shape: int) -> np.ndarray:
+    return benchmark.points[shape].astype(np.float32) / 2
 
 
 def packed_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two bit-packed grids; two empty grids are equal."""
+    """Return the intersection over union of two bit-packed grids, 1 for two empty ones."""
     union = int(POPCOUNT[a | b].sum())
     return int(POPCOUNT[a & b].sum()) / union if union else 1.0
-
-
-def evaluate_run(
-    run: Run, benchmark: Benchmark, split: str = "test", untrained: Mapping[str, Tensor] | None = None
-) -> dict[str, Any]:
-    """Evaluate a run on the photos of a split; see :func:`evaluate_scored`."""
-    return evaluate_scored(score_run(run, benchmark, split), run.config, split, untrained)
 
 
 def evaluate_scored(
@@ -254,12 +253,12 @@ def evaluate_scored(
     Args:
         scored: the photos of one split over a whole gallery.
         config: of the run that the scores come from.
-        split: the name of those photos.
-        untrained: :func:`cmiclib.evaluation.baselines.untrained_scores` of the same photos, if wanted.
+        split: the name of the split.
+        untrained: :func:`cmiclib.evaluation.baselines.untrained_scores` of the same photos.
 
     Returns:
         Nested figures: ``seen``, ``unseen``, each kind of untrained scores by its name and with ``_unseen``,
-        ``chance``, ``prior`` and what they belong to. Nothing that differs between equal runs, such as a date.
+        ``chance``, ``prior``, and what they belong to. Equal runs give equal figures, so there is no date.
     """
     benchmark = scored.benchmark
     if len(scored.rows) == 0:

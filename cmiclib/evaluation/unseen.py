@@ -1,9 +1,9 @@
 """Retrieval in a repository that lacks the photo's own shape: how near to it is what comes first?
 
-No shape there is right, so Top-k means nothing. What is left is the category of the first shape, and its distance and
-overlap to the photo's own shape, d_HAU and d_IoU as in :func:`cmiclib.evaluation.report.pair_distances`. Their scale
-depends on the repository; :func:`nearest` and :func:`drawn` give its two ends. The released test searches the photo's
-category only (:mod:`cmiclib.evaluation.released_protocol`); here both ways are measured.
+No shape there is right, so Top-k is meaningless. The figures are the category of the first shape and its d_HAU and
+d_IoU to the photo's own shape (:func:`cmiclib.evaluation.report.pair_distances`). Their scale depends on the
+repository; :func:`nearest` and :func:`drawn` give its two ends. The released test searches the photo's category only
+(:mod:`cmiclib.evaluation.released_protocol`); here both ways are measured.
 """
 
 from collections.abc import Collection
@@ -37,13 +37,14 @@ def evaluate_unseen(
     Returns:
         Flat figures, each with its 95 % interval over own shapes as ``_low`` and ``_high``: ``category``, ``d_hau`` and
         ``d_iou`` of the first of all shapes; ``given_d_hau`` and ``given_d_iou`` of the first one of the photo's
-        category. Then ``queries``, ``left_out`` and ``gallery_size``. Without points or voxels on one of the two sides
-        d_HAU or d_IoU is missing.
+        category; and ``queries``, ``left_out``, ``gallery_size``. d_HAU needs points on both sides, d_IoU voxels.
 
     Raises:
-        BenchmarkError: no photos, none of a category of the repository, or views of another protocol.
+        BenchmarkError: no photos, none of the repository's categories, views of another protocol, or an index of
+            another gallery.
     """
     check_protocols(benchmark, gallery)
+    index.check_gallery(gallery)
     rows = photo_rows(benchmark, split)
     known = same_category(benchmark, rows, gallery).any(axis=1)  # (Q,)
     if not known.any():
@@ -63,7 +64,7 @@ def judge_scores(scores: Tensor, benchmark: Benchmark, rows: np.ndarray, gallery
     Args:
         scores: float (Q, N) over the repository; -inf hides a shape.
         benchmark: the photos and their own shapes.
-        rows: (Q,) the photos; the repository has their categories.
+        rows: (Q,) the photos, all of the repository's categories.
         gallery: the repository.
 
     Returns:
@@ -83,21 +84,12 @@ def judge(
     gallery: Benchmark,
     distances: Collection[str] = ("d_hau", "d_iou"),
 ) -> dict[str, Tensor]:
-    """Compare one shape for each photo with the photo's own shape.
+    """Compare one shape for each photo with the photo's own: ``category``, whether it is the photo's, and distances.
 
-    Args:
-        found: (Q,) rows of the repository.
-        benchmark: the photos and their own shapes.
-        rows: (Q,) the photos.
-        gallery: the repository.
-        distances: which ones to compute.
-
-    Returns:
-        ``category``, whether it is the photo's, and the distances; float64 (Q,) each.
+    Arguments and distances are those of :func:`cmiclib.evaluation.report.pair_distances`; float64 (Q,) each.
     """
-    own = benchmark.relevant(rows).argmax(axis=1)
     category = gallery.shapes.category.to_numpy()[found] == benchmark.queries.category.to_numpy()[rows]
-    values = {"category": category, **pair_distances(gallery, found, benchmark, own, distances)}
+    values = {"category": category, **pair_distances(found, gallery, benchmark, rows, distances)}
     return {name: torch.from_numpy(value.astype(np.float64)) for name, value in values.items()}
 
 
@@ -132,20 +124,25 @@ def without_own(scored: Scored) -> tuple[Scored, np.ndarray]:
     return Scored(hidden, kept.rows, kept.benchmark), there[known]
 
 
-def overlaps(benchmark: Benchmark, own: np.ndarray, gallery: Benchmark) -> np.ndarray:
-    """Return d_IoU of some shapes with every shape of a repository, float32 (S, N); two empty grids are equal.
+def overlaps(benchmark: Benchmark, rows: np.ndarray, gallery: Benchmark) -> np.ndarray:
+    """Return d_IoU of each photo's own shape with every shape of a repository; two empty grids are equal.
 
     One matrix product of bits, a part of the grid at a time: sums below 2²⁴ are exact in float32.
 
     Args:
-        benchmark: where the shapes are.
-        own: (S,) rows of its shapes.
+        benchmark: the photos and their own shapes.
+        rows: (Q,) the photos.
         gallery: the repository; it can be the same.
+
+    Returns:
+        float32 (Q, N); where several shapes are right, of the nearest one.
 
     Raises:
         MissingArrayError: one of the two has no voxels.
     """
-    a, b = benchmark.voxels[own], gallery.voxels  # (S, bytes), (N, bytes)
+    query, own = np.nonzero(benchmark.relevant(rows))  # (R,) each, by query
+    shapes, which = np.unique(own, return_inverse=True)  # (S,), (R,)
+    a, b = benchmark.voxels[shapes], gallery.voxels  # (S, bytes), (N, bytes)
     common = np.zeros((len(a), len(b)), np.float32)
     used = np.flatnonzero(np.bitwise_or.reduce(a, axis=0))  # elsewhere nothing is in common
     for start in range(0, len(used), BYTES_AT_ONCE):
@@ -153,7 +150,8 @@ def overlaps(benchmark: Benchmark, own: np.ndarray, gallery: Benchmark) -> np.nd
         common += _bits(a, part) @ _bits(b, part).T
     solid_a, solid_b = (np.array([POPCOUNT[grid].sum() for grid in grids], np.float32) for grids in (a, b))
     union = solid_a[:, None] + solid_b[None, :] - common
-    return np.divide(common, union, out=np.ones_like(common), where=union > 0)
+    overlap = np.divide(common, union, out=np.ones_like(common), where=union > 0)  # (S, N)
+    return np.maximum.reduceat(overlap[which], np.searchsorted(query, np.arange(len(rows))), axis=0)
 
 
 def _bits(grids: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -161,11 +159,11 @@ def _bits(grids: np.ndarray, part: np.ndarray) -> np.ndarray:
 
 
 def nearest(overlap: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Return the shape of greatest d_IoU for each photo, which no search can beat; int64 (Q,).
+    """Return the shape of largest d_IoU for each photo, which no search can beat; int64 (Q,).
 
     Args:
         overlap: (Q, N) d_IoU with the photo's own shape.
-        there: bool (Q, N) what may be chosen, at least one shape a photo.
+        there: bool (Q, N) what may be chosen, at least one shape per photo.
     """
     return np.where(there, overlap, -1).argmax(axis=1)
 
@@ -174,7 +172,7 @@ def drawn(there: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return one shape for each photo, drawn with equal chances; int64 (Q,).
 
     Args:
-        there: bool (Q, N) what may be drawn, at least one shape a photo.
+        there: bool (Q, N) what may be drawn, at least one shape per photo.
         seed: of the draw.
     """
     return np.where(there, np.random.default_rng(seed).random(there.shape), -1).argmax(axis=1)

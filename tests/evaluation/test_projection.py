@@ -21,7 +21,18 @@ def test_a_shape_lies_at_the_mean_of_its_views_on_the_sphere():
 def test_purity_by_hand_leaves_the_point_itself_out():
     points, labels = unit(0, 10, 20, 90), np.array(["a", "a", "b", "b"])
     # Two nearest: 0° → 10°, 20°; 10° → 0°, 20°; 20° → 10°, 0°; 90° → 20°, 10°.
-    assert neighbour_purity(points, labels, points, labels, k=2).tolist() == [0.5, 0.5, 0.0, 0.5]
+    own = np.arange(4)
+    for among in (points, points.clone()):
+        assert neighbour_purity(points, labels, among, labels, k=2, own=own).tolist() == [0.5, 0.5, 0.0, 0.5]
+
+
+def test_purity_leaves_a_point_out_wherever_it_lies_and_all_neighbours_give_chance():
+    among, labels = unit(90, 0, 10, 20), np.array(["b", "a", "a", "b"])
+    rows = np.array([1, 3])  # 0° and 20°
+    part = among[rows], labels[rows], among, labels
+    assert neighbour_purity(*part, k=1, own=rows).tolist() == [1.0, 0.0]
+    assert neighbour_purity(*part, k=9, own=rows).tolist() == [1 / 3, 1 / 3]
+    assert neighbour_purity(*part, k=9).tolist() == [0.5, 0.5]
 
 
 def test_purity_among_others_counts_equal_points_too():

@@ -100,7 +100,7 @@ def test_unknown_modes_empty_splits_and_missing_categories_say_so(index, benchma
         "shapes": tiny_benchmark.shapes.assign(category="box"),
     })  # fmt: skip
     with pytest.raises(BenchmarkError, match="no shapes of: odd, round"):
-        released_table(index, benchmark, "shapenet", gallery=fewer)
+        released_table(ShapeIndex.build(index.model, fewer, CONFIG), benchmark, "shapenet", gallery=fewer)
 
 
 def test_a_gallery_with_views_of_another_protocol_is_refused(index, benchmark, tiny_benchmark):

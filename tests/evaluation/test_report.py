@@ -16,7 +16,7 @@ from cmiclib.evaluation.report import (
     Scored,
     by_category,
     by_part,
-    evaluate_run,
+    evaluate_scored,
     packed_iou,
     report,
     score_run,
@@ -128,6 +128,10 @@ def test_by_category_adds_up(scored):
     total = report(scored, distances=False)
     assert table.queries.sum() == total["queries"]
     assert (table.top1 * table.queries).sum() / total["queries"] == pytest.approx(total["top1"])
+
+
+def evaluate_run(run, benchmark, **options):
+    return evaluate_scored(score_run(run, benchmark), run.config, **options)
 
 
 def test_a_run_is_evaluated_whole_and_the_same_twice(tiny_benchmark, tmp_path):
