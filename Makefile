@@ -11,6 +11,7 @@ SEED       ?= 0
 OUTPUT     ?=
 SHORT      ?=
 TESTERS    ?= 2
+WHEELS     ?=
 
 BIN   := .venv/bin
 AUDIT := pip-audit==2.10.1
@@ -28,7 +29,7 @@ $(error TORCH=$(TORCH) is not known; use TORCH=cpu, TORCH=cuda or nothing)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce verify ablations ablation book app lab prepare vendor notebooks readme test test-browser test-all bench fuzz kill-test audit lint types layers check format clean
+.PHONY: help setup reproduce verify ablations ablation book app lab prepare vendor notebooks readme test test-browser test-all bench gpu-report fuzz kill-test audit lint types layers check format clean
 
 help: ## explain every target
 	@echo "make reproduce, then make test; settings in brackets are given as NAME=value"
@@ -100,6 +101,9 @@ test-all: $(STAMP) ## every test: slow ones, browser, GPU; more than half an hou
 
 bench: $(STAMP) ## measure search, training, preparation and memory into outputs/bench.json; forty minutes, an idle machine
 	@$(BIN)/python tools/measure/bench.py
+
+gpu-report: ## measure a GPU in seven minutes into outputs/gpu.json; needs no set-up  [PYTHON=.venv/bin/python WHEELS=DIR SHORT=1 OUTPUT=FILE.json]
+	@$(PYTHON) tools/measure/gpu_report.py $(if $(SHORT),--cpu-smoke) $(addprefix --wheels ,$(WHEELS)) $(addprefix --output ,$(OUTPUT))
 
 fuzz: $(STAMP) ## damage files in thousands of ways and read them  [SHORT=1 OUTPUT=FILE.json]
 	@$(BIN)/python tools/check/fuzz.py $(if $(SHORT),--short) $(addprefix --output ,$(OUTPUT))

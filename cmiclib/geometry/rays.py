@@ -2,8 +2,6 @@
 
 import numpy as np
 import trimesh
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 
 __all__ = ["Rays"]
 
@@ -19,6 +17,9 @@ class Rays:
     """
 
     def __init__(self, mesh: trimesh.Trimesh, seamless: bool = True) -> None:
+        from embreex.mesh_construction import TriangleMesh  # training and search need no rays, hence no Embree
+        from embreex.rtcore_scene import EmbreeScene
+
         self._scene = EmbreeScene(robust=seamless)
         TriangleMesh(self._scene, mesh.triangles.astype(np.float32))
 

@@ -15,6 +15,12 @@ def test_environment_says_what_is_installed_and_fits_into_json():
     assert re.fullmatch(r"20\d\d-\d\d-\d\d", found["date"])
 
 
+def test_a_machine_that_only_trains_says_which_packages_it_lacks(monkeypatch):
+    monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
+    versions = environment()["versions"]
+    assert versions == {"torch": importlib.metadata.version("torch"), "no-such-package": "not installed"}
+
+
 @pytest.fixture
 def package(monkeypatch, tmp_path):
     (tmp_path / "sources").mkdir()

@@ -181,14 +181,20 @@ def test_the_loss_of_one_batch_falls_to_nothing(data):
 
 
 @pytest.mark.gpu
-def test_a_step_on_the_gpu_equals_one_on_the_cpu(tiny_benchmark):
+def test_a_step_on_the_gpu_equals_one_on_the_cpu():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    generator = torch.Generator().manual_seed(0)
+    photos = torch.randint(0, 256, (20, 4, 32, 32), dtype=torch.uint8, generator=generator)
+    views = torch.randint(0, 256, (6, 12, 32, 32), dtype=torch.uint8, generator=generator)
     losses = []
     for device in (CPU, torch.device("cuda")):
         torch.manual_seed(0)
         model = build_model(CONFIG.model).to(device)
-        given = step_input(TrainingData.load(tiny_benchmark, device), CONFIG, 0)
+        data = TrainingData(
+            photos.to(device), torch.arange(20) % 6, views.to(device), torch.tensor([0, 0, 1, 1, 2, 2], device=device)
+        )
+        given = step_input(data, CONFIG, 0)
         losses.append(training_loss(model, given, CONFIG, 0)[0].cpu())
     torch.testing.assert_close(losses[0], losses[1], atol=1e-3, rtol=1e-3)
 

@@ -24,7 +24,7 @@ from cmiclib.engine.distributed import ALONE, Processes, joined, own_device, sha
 from cmiclib.model import CMIC
 from cmiclib.study.speed import median
 from cmiclib.training.features import AugmentedFeatures
-from cmiclib.training.loop import TrainingData, step_input, training_loss
+from cmiclib.training.loop import StepInput, TrainingData, step_input, training_loss
 from cmiclib.training.optimizer import make_optimizer
 
 SMALL = [
@@ -85,6 +85,10 @@ class Step:
         """Take a step."""
         with record_function("input"):
             given = step_input(self.data, self.config, step)
+        self.learn(given, step)
+
+    def learn(self, given: StepInput, step: int) -> None:
+        """Take a step from an input that is there already."""
         with record_function("loss"):
             total = training_loss(self.model, given, self.config, step, self.processes)[0]
         self.optimizer.zero_grad(set_to_none=True)
