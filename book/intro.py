@@ -28,6 +28,7 @@ from IPython.display import Markdown
 
 from cmiclib import figures
 from cmiclib.book import open_chapter
+from cmiclib.book.gpu import gpu_line, read_gpu
 from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.report import score_index
 from cmiclib.index.cache import gallery_index
@@ -76,6 +77,9 @@ Markdown(
     f"trained in {made['seconds'] / 60:.0f} minutes on {made['date']}: {where}."
     + ("" if current else " **These figures belong to other data or settings: run the chapter on evaluation again.**")
 )
+
+# %%
+Markdown(gpu_line(read_gpu(chapter.root)))
 
 # %% [markdown]
 # ```{admonition} How to read these numbers

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from .results import read_results
+from ..config import profile
+from .tables import read_results
 
 Report = dict[str, Any]
 PARTS = {
@@ -110,7 +111,7 @@ def _milliseconds(times: dict[str, float]) -> str:
     return f"{middle} ({fastest} to {slowest})"
 
 
-def gpu_steps(report: Report | None) -> pd.DataFrame | None:
+def steps_table(report: Report | None) -> pd.DataFrame | None:
     """Return a row for each kind of training step; None where none was measured."""
     fast, rows = rates(report), []
     for name, case in cases(report, "step").items():
@@ -126,7 +127,7 @@ def gpu_steps(report: Report | None) -> pd.DataFrame | None:
     return pd.DataFrame(rows).set_index("step").round(1) if rows else None
 
 
-def gpu_embedding(report: Report | None) -> pd.DataFrame | None:
+def embedding_table(report: Report | None) -> pd.DataFrame | None:
     """Return a row for each precision of the gallery's embedding; None where none was measured."""
     rows = [
         {
@@ -140,7 +141,7 @@ def gpu_embedding(report: Report | None) -> pd.DataFrame | None:
     return pd.DataFrame(rows).set_index("precision").round(0) if rows else None
 
 
-def gpu_search(report: Report | None) -> pd.DataFrame | None:
+def search_table(report: Report | None) -> pd.DataFrame | None:
     """Return a row for each search beside the least time that the card's measured limits allow; None without any."""
     fast, rows = rates(report), []
     for name, case in cases(report, "search").items():
@@ -154,6 +155,44 @@ def gpu_search(report: Report | None) -> pd.DataFrame | None:
             "same first ten": f"{case['same_top10']} of {case['checked']}", "largest error": case["largest_error"],
         })  # fmt: skip
     return pd.DataFrame(rows).set_index("gallery, queries").round(6) if rows else None
+
+
+def gpu_tables(report: Report | None) -> list[tuple[str, pd.DataFrame]]:
+    """Return the tables of what was measured, each with its caption in Markdown; none without a report."""
+    tables = (steps_table(report), embedding_table(report), search_table(report))
+    captions = (_about_steps(report), ABOUT_EMBEDDING, ABOUT_SEARCH)
+    return [(caption, table) for caption, table in zip(captions, tables, strict=True) if table is not None]
+
+
+ABOUT_EMBEDDING = (
+    "**Embedding**: the views of a gallery go from the host's memory to the card and come back as vectors. Beside it, "
+    "the encoder alone, on views that are on the card already."
+)
+ABOUT_SEARCH = (
+    "**Search** for the first ten shapes, all vectors on the card. `least ms` follows from the measured rates of "
+    "reading and multiplying. `one product` is another way to score, which reads the gallery once; only the report has "
+    "it. Right first tens and errors are counted against brute force in double precision."
+)
+
+
+def _about_steps(report: Report | None) -> str:
+    measured, total = cases(report, "step"), profile("paper").train.steps
+    about = (report or {}).get("parts", {}).get("card", {}).get("environment", {})
+    hours = [
+        f"{total * measured[name]['seconds']['median'] / 3600:.1f} hours in {name}"
+        for name in ("fp32", "bf16", "bf16, compiled")
+        if name in measured
+    ]
+    return (
+        "**Training steps** of the paper's profile. "
+        + (
+            "Convolutions in fp32 run in TF32, which is PyTorch's own setting. "
+            if about.get("convolutions_in_tf32")
+            else ""
+        )
+        + "`waiting for input`: by how much a step is longer than one whose input is on the card already."
+        + (f" At this pace the profile's {total:,} steps take {', '.join(hours)}." if hours else "")
+    )
 
 
 def gpu_training(report: Report | None) -> str:

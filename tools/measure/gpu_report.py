@@ -130,8 +130,8 @@ def main() -> None:
         deadline = started + 60 * arguments.minutes
         command += ["--output", str(report), "--deadline", str(deadline), *["--smoke"] * arguments.cpu_smoke]
         if arguments.cpu_smoke:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        boxes = {name: float(BOXES[name]) for name in arguments.parts}
+            environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        boxes = {name: BOXES[name] * (4.0 if arguments.cpu_smoke else 1.0) for name in arguments.parts}
         supervise(report, boxes, deadline, command, environment)
     change(report, seconds=round(time.time() - started, 1))
     for name, entry in read(report)["parts"].items():

@@ -75,7 +75,7 @@ def one_product(query: Tensor, views: Tensor, weight: Tensor, numbers: int = 1 <
 
 def exact_scores(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
     """Score by brute force in double precision with torch's own softmax, (Q, N)."""
-    parts = []
+    parts, query, weight = [], query.double(), weight.double()
     for block in views.split(1 << 14):
         flat = block.double().flatten(0, 1).T
         logits, cosines = ((q @ flat).unflatten(1, block.shape[:2]) for q in (query @ weight.T, query))
@@ -88,7 +88,7 @@ def search(part: Part) -> None:
     """One query and 256 against a million shapes on the device, in two precisions and by two ways."""
     shapes, checked = (900, 4) if part.smoke else (1_000_000, 16)
     query, views, weight = random_vectors(shapes, 256, part.device)
-    exact = exact_scores(query[:checked].double(), views, weight.double())
+    exact = exact_scores(query[:checked], views, weight)
     ways = {"": attention_scores, ", one product": one_product}
     for dtype, (way, score) in itertools.product((torch.float32, torch.bfloat16), ways.items()):
         gallery = views.to(dtype)

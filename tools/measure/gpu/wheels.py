@@ -19,8 +19,8 @@ WHEELS = (
 )  # fmt: skip
 IMAGE = (
     "filelock", "joblib", "llvmlite", "networkx", "numba", "numpy", "opencv-python-headless", "pandas", "pillow",
-    "pytest", "rich", "safetensors", "scikit-image", "scikit-learn", "scipy", "timm", "torch", "torchvision", "tqdm",
-    "typer",
+    "pytest", "pyyaml", "rich", "safetensors", "scikit-image", "scikit-learn", "scipy", "timm", "torch", "torchvision",
+    "tqdm", "typer",
 )  # fmt: skip
 PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
 LIMIT = 16 << 20
