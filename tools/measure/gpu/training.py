@@ -48,7 +48,7 @@ def measured_step(part: Part, config: Config, fuse: bool = False) -> dict[str, A
     one.whole(0)
     part.synchronise()
     first, number = time.perf_counter() - started, itertools.count(1)
-    inner = 2 if part.smoke else max(2, min(10, 300 // config.train.batch))
+    inner = 1 if part.smoke else max(2, min(10, 300 // config.train.batch))
     same = step_input(one.data, config, 0)
 
     def ahead() -> None:
