@@ -85,7 +85,7 @@ figures.embedding_map(atlas.places, atlas.category, atlas.is_photo)
 # %%
 of_photos, of_shapes = (photos, photo_category), (shapes, shape_category)
 of_known = shapes[known], shape_category[known]
-pairs = {  # the points, where their neighbours are looked for, and which of those each point is itself
+pairs = {  # the points, the candidates for their neighbours, each point's own row among these
     "photo → photos": (*of_photos, *of_photos, np.arange(len(photos))),
     "photo → shapes": (*of_photos, *of_shapes, None),
     "shape → shapes": (*of_known, *of_shapes, known),
