@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from mpl_toolkits.mplot3d import Axes3D
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from cmiclib import figures
 from cmiclib.figures import style
@@ -85,6 +86,13 @@ def test_style_leaves_the_defaults_alone_until_it_is_asked() -> None:
 def test_category_colors_depend_on_the_set_alone() -> None:
     assert figures.category_colors(["b", "a", "b"]) == figures.category_colors(["a", "b"])
     assert figures.category_colors(["a", "others"])["others"] == style.DISTRACTOR
+
+
+def test_the_thirteen_categories_with_photos_have_colours_that_differ() -> None:
+    colors = figures.category_colors([f"category {i}" for i in range(13)] + ["others"]).values()
+    lab = rgb2lab(np.array([[to_rgb(color) for color in colors]]))[0]  # (14, 3)
+    distance = deltaE_ciede2000(lab[:, None], lab[None]) + 100 * np.eye(14)
+    assert distance.min() > 12  # 2 is a difference that one notices
 
 
 @pytest.mark.parametrize("picture", [pictures(), pictures(3), photos(), pictures(3).transpose(1, 2, 0)])

@@ -1,27 +1,28 @@
-"""Figures about ablations: what each choice is worth, accuracy along a scale, photos that a variant gets wrong."""
+"""Figures about ablations: effects, accuracy along a scale, photos that a variant gets wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import BLUE, FAINT, GRID, ORANGE, RIGHT, SEEN, UNSEEN, WIDTH, WRONG, despine, frame, new_figure, show_image
+from .results import effect_row
+from .style import FAINT, GRID, ORANGE, RIGHT, SEEN, UNSEEN, WIDTH, despine, frame, new_figure, show_image
+
+NAME = 20  # letters of a shape's name that fit below a picture
 
 
 def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: float) -> Figure:
-    """Show what each choice is worth, a panel a set of photos: a point with its interval, a mark for each seed.
+    """Show what each choice is worth: a point with its interval, and a mark for each seed.
 
-    Right of zero the full method is better. The band around zero holds what is too small to matter. Colours say where
-    an interval leaves zero out.
+    Right of zero the full method is better. The band around zero holds effects too small to matter. A point is coloured
+    where its interval excludes zero.
 
     Args:
-        tables: as :func:`cmiclib.study.effects.effect_table` returns them; the first one orders the rows.
+        tables: one for each panel, from :func:`cmiclib.study.effects.effect_table`; the first orders the rows.
         titles: of the panels.
-        smallest: effect of interest, in [0, 1].
+        smallest: the smallest effect of interest, in [0, 1].
     """
     names = list(dict.fromkeys(name for table in tables for name in table.name))
     place = {name: y for y, name in enumerate(names)}
@@ -31,7 +32,7 @@ def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: floa
             ax.axvspan(-100 * smallest, 100 * smallest, color=GRID, linewidth=0, gid="band")
             ax.axvline(0, color=FAINT, linewidth=1)
             for row in table.to_dict("records"):
-                _effect(ax, place[row["name"]], row)
+                effect_row(ax, place[row["name"]], row, unit=100)
             ax.set(title=title, xlabel="points of Top-1 that the choice is worth")
             ax.grid(True, axis="x")
             despine(ax)
@@ -40,38 +41,19 @@ def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: floa
     return figure
 
 
-def _effect(ax: Axes, y: int, row: dict[Any, Any]) -> None:
-    difference, low, high = (100 * row[name] for name in ("difference", "low", "high"))
-    clear = low > 0 or high < 0
-    color = (RIGHT if difference > 0 else WRONG) if clear else BLUE
-    if not np.isnan(low):
-        ax.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt", gid="interval")
-    by_seed = [100 * value for value in row["by_seed"]]
-    ax.plot(by_seed, [y] * len(by_seed), "|", color=color, markersize=9, gid="seed")
-    ax.plot(difference, y, "o", color=color, markersize=6, gid="point")
-
-
-NAME = 20
-"""Letters of a shape's name that fit below a picture."""
-
-
 @dataclass(frozen=True)
 class Scale:
-    """One quantity that some variants change step by step."""
+    """A quantity that variants change step by step."""
 
     title: str
     label: str  # of the axis
-    steps: list[str]  # along the axis
-    seen: list[list[float]]  # accuracy, for each step one a seed; an empty list where it was not run
+    steps: list[str]
+    seen: list[list[float]]  # for each step the accuracy of each seed; an empty list: not run
     unseen: list[list[float]]
 
 
 def accuracy_along(scales: Sequence[Scale]) -> Figure:
-    """Show Top-1 along some scales, a panel each: the mean over seeds, and a dot for each seed.
-
-    Args:
-        scales: what the panels show; a step that was not run stays empty and says so.
-    """
+    """Show Top-1 along each scale: the mean over seeds, and a dot for each seed; a step may be "not run"."""
     with new_figure(3.4) as figure:
         axes = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
         for ax, scale in zip(axes, scales, strict=True):
@@ -94,14 +76,14 @@ def accuracy_along(scales: Sequence[Scale]) -> Figure:
 def wrong_without(
     photos: np.ndarray, own: np.ndarray, found: np.ndarray, titles: Sequence[str], shapes: Sequence[str]
 ) -> Figure:
-    """Show photos that the full method gets right and a variant does not.
+    """Show photos that the full method gets right and a variant gets wrong.
 
     Args:
         photos: (R, 4, S, S) uint8 with mask.
         own: (R, S, S) uint8, a view of the own shape, which the full method found.
         found: (R, S, S) uint8, a view of the shape that the variant found.
-        titles: (R,) the variant, above each example.
-        shapes: (R,) name of the shape that the variant found.
+        titles: (R,) names of the variants.
+        shapes: (R,) names of the shapes that the variants found.
     """
     across = 3
     rows = -(-len(photos) // across)

@@ -1,4 +1,4 @@
-"""How losses depend on the temperature, and attention on the camera."""
+"""Losses over the temperature, attention over the camera's angle, and distributions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ def temperatures(
     """Show both losses over the temperature, and one photo's softmax at some temperatures.
 
     Args:
-        taus: (T,).
+        taus: (T,) temperatures.
         instance: (T,) instance loss.
         category: (T,) category loss.
         marked: the temperature in use.
@@ -44,13 +44,13 @@ def temperatures(
 
 
 def attention_by_angle(offset: np.ndarray, weights: np.ndarray, products: np.ndarray, step: float = 30) -> Figure:
-    """Show how weight and fit of a view depend on how far it lies from the camera of the photo.
+    """Show a view's weight and fit over its angle to the photo's camera.
 
     Args:
-        offset: (Q, V) degrees from the photo's camera to the view's, around the vertical axis, in [-180, 180).
+        offset: (Q, V) degrees from the photo's camera to the view's around the vertical axis, in [-180, 180).
         weights: (Q, V), rows sum to 1.
         products: (Q, V) products of query and view.
-        step: degrees a bin.
+        step: degrees of a bin.
     """
     slot = np.rint(np.asarray(offset) / step).astype(int)  # -6 … 6
     slot[slot == round(180 / step)] *= -1
@@ -71,13 +71,13 @@ def attention_by_angle(offset: np.ndarray, weights: np.ndarray, products: np.nda
 
 
 def distributions(values: Mapping[str, np.ndarray], label: str, title: str, limits: tuple[float, float]) -> Figure:
-    """Show how one quantity is spread in some sets.
+    """Show the histogram of a quantity in several sets.
 
     Args:
         values: name of a set → its values (n,).
-        label: of the axis.
-        title: above the figure.
-        limits: of the axis.
+        label: the axis label.
+        title: the title.
+        limits: ends of the axis.
     """
     bins = np.linspace(*limits, 34).tolist()
     with new_figure(2.8) as figure:

@@ -21,10 +21,10 @@ PHOTO_PARTS = {
 
 
 def samples(examples: Mapping[str, tuple[np.ndarray, np.ndarray]], across: int = 3) -> Figure:
-    """Show one shape and some of its photos for each category; the mask is outlined.
+    """Show a shape and some of its photos, masks outlined, for each category.
 
     Args:
-        examples: category → one gray view (S, S) and photos with mask (P, 4, S, S), the same P for all.
+        examples: category → a gray view (S, S) and photos with mask (P, 4, S, S), the same P for all.
         across: categories side by side.
     """
     photos = len(next(iter(examples.values()))[1])
@@ -42,12 +42,7 @@ def samples(examples: Mapping[str, tuple[np.ndarray, np.ndarray]], across: int =
 
 
 def counts(shapes: pd.DataFrame, queries: pd.DataFrame) -> Figure:
-    """Show how many shapes and photos each category has.
-
-    Args:
-        shapes: the benchmark's shapes (`shape_id`, `category`).
-        queries: its queries (`shape_id`, `category`, `split`, `seen`).
-    """
+    """Show how many shapes and photos each category has, from a benchmark's two tables."""
     owner = queries.assign(shape_id=queries.shape_id.str.split("|")).explode("shape_id")
     seen = owner.groupby("shape_id").seen.any()
     state = shapes.shape_id.map(seen.map({True: "seen", False: "unseen"})).fillna("without photos")
@@ -85,21 +80,19 @@ def _stack(ax: Axes, names: list[str], parts: list[pd.Series], labels: list[str]
 
 
 def cameras(azimuth: np.ndarray, elevation: np.ndarray, view_azimuth: Sequence[float], view_elevation: float) -> Figure:
-    """Show from where the photos look at their shapes, and from where the views do.
+    """Show the cameras of the photos and of the views.
 
     Args:
-        azimuth: (Q,) degrees, 0 in front, any turn.
+        azimuth: (Q,) degrees, 0 in front; other turns are reduced to [0, 360).
         elevation: (Q,) degrees above the horizon.
-        view_azimuth: degrees of the views.
+        view_azimuth: degrees of each view.
         view_elevation: degrees of all views.
     """
     with new_figure(3.6) as figure:
         ax = figure.subplots()
         ax.scatter(np.mod(azimuth, 360), elevation, s=7, color=BLUE, alpha=0.45, linewidths=0, label="photos")
-        ax.scatter(
-            np.mod(view_azimuth, 360), np.full(len(view_azimuth), view_elevation), s=70, marker="D", color=ORANGE,
-            edgecolor="white", label="views", zorder=3,
-        )  # fmt: skip
+        height = np.full(len(view_azimuth), view_elevation)
+        ax.scatter(np.mod(view_azimuth, 360), height, 70, ORANGE, "D", edgecolor="white", label="views", zorder=3)
         ax.set(xlim=(-6, 366), xticks=range(0, 361, 30), xlabel="azimuth in degrees (0: front, 90: the side at +x)")
         ax.set(ylabel="elevation in degrees", title="Cameras of the photos and of the twelve views")
         ax.grid(True)
@@ -108,13 +101,7 @@ def cameras(azimuth: np.ndarray, elevation: np.ndarray, view_azimuth: Sequence[f
 
 
 def views(pictures: np.ndarray, azimuths: Sequence[float], title: str = "") -> Figure:
-    """Show all views of one shape in two rows.
-
-    Args:
-        pictures: (V, S, S) uint8.
-        azimuths: (V,) degrees.
-        title: above the figure.
-    """
+    """Show all views (V, S, S) uint8 of a shape in two rows, with their azimuths (V,) in degrees."""
     across = -(-len(pictures) // 2)
     cell = WIDTH / across
     with new_figure(2 * (cell + 0.25) + (0.3 if title else 0), wspace=0.02, hspace=0.02) as figure:
@@ -130,13 +117,13 @@ def views(pictures: np.ndarray, azimuths: Sequence[float], title: str = "") -> F
 
 
 def voxel_plot(view: np.ndarray, points: np.ndarray, voxels: np.ndarray, cells: int = 32) -> Figure:
-    """Show one shape three times: rendered, as surface points, as solid voxels.
+    """Show a shape as a rendering, as surface points and as solid voxels.
 
     Args:
-        view: (S, S) uint8 rendering.
+        view: (S, S) uint8.
         points: (n, 3) surface samples, +y up.
-        voxels: bool (G, G, G), axes x, y, z; drawn with `cells` cells a side, which must divide G.
-        cells: resolution of the drawing.
+        voxels: bool (G, G, G), axes x, y, z.
+        cells: voxels a side in the drawing; must divide G.
     """
     with new_figure(3.7, wspace=0.0) as figure:
         left = figure.add_subplot(1, 3, 1)
@@ -149,18 +136,13 @@ def voxel_plot(view: np.ndarray, points: np.ndarray, voxels: np.ndarray, cells: 
         right = figure.add_subplot(1, 3, 3, projection="3d")
         block = len(voxels) // cells
         coarse = voxels.reshape(cells, block, cells, block, cells, block).max(axis=(1, 3, 5))
-        right.voxels(
-            coarse.transpose(0, 2, 1)[:, ::-1],
-            facecolors=SKY,
-            edgecolor="none",
-            lightsource=LightSource(-60, 50),
-            shade=True,
-        )
+        turned = coarse.transpose(0, 2, 1)[:, ::-1]
+        right.voxels(turned, facecolors=SKY, edgecolor="none", lightsource=LightSource(-60, 50), shade=True)
         right.set_title(f"Voxels (drawn at {cells}³ of {len(voxels)}³)", loc="center")
         for ax in (middle, right):
             ax.set_box_aspect((1, 1, 1), zoom=1.5)
             ax.set_axis_off()
-            # +z of the shape is -y here, so the protocol's azimuth 30° is 30° - 90°.
+            # The shape's +z is -y here, so the protocol's azimuth of 30° is 30° - 90°.
             ax.view_init(elev=20, azim=-60)
         middle.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
         right.set(xlim=(0, cells), ylim=(0, cells), zlim=(0, cells))

@@ -1,6 +1,7 @@
-"""The common space of photos and shapes in one plane."""
+"""A map of the common space of photos and shapes."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,13 +18,13 @@ def embedding_map(
     is_photo: np.ndarray,
     thumbnails: Mapping[int, np.ndarray] | None = None,
 ) -> Figure:
-    """Show photos and shapes in one plane; colour and name say the category, the marker says which is which.
+    """Show photos as dots and shapes as triangles, in the colour of their category.
 
     Args:
         places: (n, 2) coordinates.
-        category: (n,) names; each is written at the middle of its points.
-        is_photo: bool (n,): photos are small dots, shapes are triangles.
-        thumbnails: row → picture, as `show_image` takes it, drawn at that row's place where there is room.
+        category: (n,) names; each stands above its points.
+        is_photo: bool (n,).
+        thumbnails: row → picture, as `show_image` takes it; it is drawn at the row's place if there is room.
     """
     names = np.asarray(category)
     colors = category_colors(list(category))
@@ -31,16 +32,8 @@ def embedding_map(
         ax = figure.subplots()
         for kind, marker, size, alpha in ((is_photo, "o", 14, 0.5), (~is_photo, "^", 46, 0.95)):
             paint = [colors[name] for name in names[kind]]
-            ax.scatter(
-                places[kind, 0],
-                places[kind, 1],
-                c=paint,
-                marker=marker,
-                s=size,
-                alpha=alpha,
-                edgecolor="white",
-                linewidth=0.4,
-            )
+            look: dict[str, Any] = {"marker": marker, "s": size, "alpha": alpha, "edgecolor": "white", "linewidth": 0.4}
+            ax.scatter(*places[kind].T, c=paint, **look)
         for marker, size, label in (("o", 5, "photo"), ("^", 8, "shape")):
             ax.plot([], [], marker, color=FAINT, markersize=size, label=label)
         ax.margins(0.04)
@@ -59,12 +52,12 @@ def embedding_map(
 
 
 def _top(points: np.ndarray) -> np.ndarray:
-    """Return a place just above most of the points."""
+    """Return a place above nine tenths of the points."""
     return np.array([np.median(points[:, 0]), np.quantile(points[:, 1], 0.9)])
 
 
 def _write_names(ax: Axes, tops: Mapping[str, np.ndarray], colors: Mapping[str, str]) -> list[Bbox]:
-    """Write names from the top to the bottom, each as high as the ones before it allow; return their boxes."""
+    """Write names from top to bottom, each as high as the earlier ones allow; return their boxes."""
     letter, line = 0.012 * np.ptp(ax.get_xlim()), 0.026 * np.ptp(ax.get_ylim())
     taken: list[Bbox] = []
     for name, (x, y) in sorted(tops.items(), key=lambda item: -item[1][1]):

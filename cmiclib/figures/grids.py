@@ -1,4 +1,4 @@
-"""Pictures side by side."""
+"""Grids of pictures."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ def grid(
     """Show pictures in rows.
 
     Args:
-        pictures: each (S, S) gray, (S, S, 3) or (3, S, S) RGB, or (4, S, S) RGB and mask; uint8 or floats in [0, 1].
-        titles: above the pictures; none, or one each.
+        pictures: each as `show_image` takes it.
+        titles: above the pictures; one for each, or none.
         across: pictures in a row.
-        mask: draw the outline of a fourth channel.
-        side: inches a picture at most.
+        mask: outline a fourth channel.
+        side: inches of a picture at most.
     """
     across = min(across, len(pictures))
     cell = min(WIDTH / across, side)
@@ -37,13 +37,7 @@ def grid(
 
 
 def compare_views(stored: np.ndarray, fresh: np.ndarray, azimuths: Sequence[float]) -> Figure:
-    """Show two sets of views of one shape, and where they differ.
-
-    Args:
-        stored: (V, S, S) uint8.
-        fresh: (V, S, S) uint8.
-        azimuths: (V,) degrees.
-    """
+    """Show two sets of views (V, S, S) uint8 of one shape, at these azimuths in degrees, and where they differ."""
     difference = np.abs(stored.astype(int) - fresh)
     cell = (WIDTH - 1.0) / len(stored)
     with new_figure(3 * cell + 0.4, wspace=0.02, hspace=0.02) as figure:

@@ -1,6 +1,7 @@
 """Figures about the method: colour transfer, view attention, losses, training."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,13 +29,13 @@ from .style import (
 
 
 def color_transfer(content: np.ndarray, style: np.ndarray, lab: np.ndarray, reference: np.ndarray) -> Figure:
-    """Show for each photo what colour transfer makes of it, and where the two variants differ.
+    """Show the result of colour transfer for each photo, and where its two variants differ.
 
     Args:
-        content: (B, 3, H, W) photos in [0, 1].
-        style: (B, 3, H, W) photos that lend their colours.
-        lab: (B, 3, H, W), the result in CIELAB.
-        reference: (B, 3, H, W), the result by the released code's formula.
+        content: (B, 3, H, W) photos in [0, 1], as all four.
+        style: photos that lend their colours.
+        lab: the results in CIELAB.
+        reference: the results of the released code's formula.
     """
     difference = 255 * np.abs(lab - reference).mean(axis=1)  # (B, H, W)
     titles = ("photo", "source of colours", "in CIELAB", "released formula", "difference")
@@ -60,16 +61,15 @@ def attention(
 
     Args:
         photos: (R, 4, S, S) uint8 queries with mask.
-        views: (R, V, S, S) uint8, the views of one shape for each.
+        views: (R, V, S, S) uint8, the views of one shape for each query.
         weights: (R, V), rows sum to 1.
-        products: (R, V), the product of query and view; the score is their weighted sum.
-        titles: (R,) above each row, such as the shape and its score.
+        products: (R, V) products of query and view; the score is their weighted sum.
+        titles: (R,) above each row.
     """
     with new_figure(2.5 * len(photos), hspace=0.02) as figure:
         rows = figure.subfigures(len(photos), 1, squeeze=False)[:, 0]
-        for row, photo, strip, weight, product, title in zip(
-            rows, photos, views, weights, products, titles, strict=True
-        ):
+        parts = zip(rows, photos, views, weights, products, titles, strict=True)
+        for row, photo, strip, weight, product, title in parts:
             left, right = row.subfigures(1, 2, width_ratios=(1.4, 8.6))
             ax = left.subplots()
             show_image(ax, photo, mask=True)
@@ -87,22 +87,12 @@ def attention(
 
 
 def attended_strip(ax: Axes, views: np.ndarray, weights: np.ndarray) -> None:
-    """Show views side by side, a unit wide each; the stronger a view's weight, the stronger its border.
-
-    Args:
-        ax: where.
-        views: (V, S, S) uint8.
-        weights: (V,).
-    """
+    """Show views (V, S, S) uint8 side by side, each a unit wide; a larger weight (V,) draws a stronger border."""
     for v, (view, weight) in enumerate(zip(views, weights, strict=True)):
         ax.imshow(view, cmap="gray", vmin=0, vmax=255, extent=(v - 0.47, v + 0.47, -0.47, 0.47), zorder=1)
         strength = weight / weights.max()
-        ax.add_patch(
-            Rectangle(
-                (v - 0.47, -0.47), 0.94, 0.94, fill=False, edgecolor=ORANGE, alpha=max(strength, 0.08),
-                linewidth=0.5 + 3 * strength, zorder=2, gid="border",
-            )
-        )  # fmt: skip
+        line: dict[str, Any] = {"alpha": max(strength, 0.08), "linewidth": 0.5 + 3 * strength}
+        ax.add_patch(Rectangle((v - 0.47, -0.47), 0.94, 0.94, fill=False, ec=ORANGE, zorder=2, gid="border", **line))
     ax.set(xlim=(-0.55, len(views) - 0.45), ylim=(-0.55, 0.55), aspect="equal")
     hide_axes(ax)
 
@@ -118,22 +108,17 @@ def _numbers(ax: Axes, values: np.ndarray, label: str, limits: tuple[float, floa
 
 
 def loss_matrix(
-    scores: np.ndarray,
-    target: np.ndarray,
-    same_category: np.ndarray,
-    instance: np.ndarray,
-    category: np.ndarray,
-    photos: Sequence[str],
-    shapes: Sequence[str],
-) -> Figure:
+    scores: np.ndarray, target: np.ndarray, same_category: np.ndarray, instance: np.ndarray, category: np.ndarray,
+    photos: Sequence[str], shapes: Sequence[str],
+) -> Figure:  # fmt: skip
     """Show a small score matrix with its positives, and the two losses of each row.
 
     Args:
         scores: (Q, N).
-        target: (Q,) column of the own shape: a thick border.
-        same_category: bool (Q, N): a thin dashed border.
-        instance: (Q,) instance loss of each query.
-        category: (Q,) category loss of each query.
+        target: (Q,) column of the own shape, which gets a thick border.
+        same_category: bool (Q, N); these shapes get a thin dashed border.
+        instance: (Q,) instance loss.
+        category: (Q,) category loss.
         photos: (Q,) row labels.
         shapes: (N,) column labels.
     """
@@ -164,23 +149,20 @@ def loss_matrix(
 
 
 def _cell(row: int, column: int, color: str, width: float, line: str, inset: float, gid: str) -> Rectangle:
-    side = 1 - 2 * inset
-    return Rectangle(
-        (column + inset, row + inset), side, side, fill=False, edgecolor=color, linewidth=width, linestyle=line,
-        gid=gid,
-    )  # fmt: skip
+    corner, side = (column + inset, row + inset), 1 - 2 * inset
+    return Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=width, linestyle=line, gid=gid)
 
 
 def training_curves(log: pd.DataFrame, smooth: int = 10) -> Figure:
-    """Show losses, learning rate and validation of a run; the weights that were kept are marked.
+    """Show losses, learning rate and validation of a run, and mark the step whose weights were kept.
 
     Args:
-        log: `Run.log`: step, loss, instance, category, lr, val.top1, val.top10, val.mrr; NaN where a line has none.
-        smooth: logged values in the running mean.
+        log: `Run.log`: step, loss, instance, category, lr, val.top1, val.top10, val.mrr; NaN where a line lacks one.
+        smooth: number of logged values in the running mean.
     """
     steps = log.dropna(subset="loss")
     looks = log.dropna(subset="val.mrr")
-    best = looks.iloc[looks["val.mrr"].argmax()]  # the training keeps the first best, as argmax does
+    best = looks.iloc[looks["val.mrr"].argmax()]  # training keeps the first best, as argmax does
     with new_figure(6.4) as figure:
         axes = figure.subplot_mosaic([["loss", "val"], ["lr", "val"]], height_ratios=(2.2, 1), width_ratios=(1, 1))
         for name, color in (("instance", RIGHT), ("category", PINK), ("loss", INK)):

@@ -1,6 +1,7 @@
-"""Figures about results: tables with intervals, categories, ranks, confusion, margins."""
+"""Figures about results: metrics with intervals, effects, categories, ranks, confusion, margins."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,11 @@ METRICS = {"top1": "Top-1", "top10": "Top-10", "category": "Category"}
 
 
 def result_points(table: pd.DataFrame, metrics: Sequence[str] = ("top1", "top10", "category")) -> Figure:
-    """Compare methods: a point for each figure with its 95 % interval; published figures are hollow.
+    """Compare methods: a point for each metric with its 95 % interval; published values are hollow.
 
     Args:
-        table: one row a method, best first: `method`, `kind` ("measured" or "published"), and for each metric m the
-            columns m and, where known, m_low and m_high, in [0, 1]; NaN where there is none.
+        table: one row for each method, best first: `method`, `kind` ("measured" or "published"), and for each metric m
+            the columns m and, where known, m_low and m_high, in [0, 1] or NaN.
         metrics: columns to show.
     """
     at = np.arange(len(table))
@@ -42,49 +43,51 @@ def _point(ax: Axes, y: int, row: pd.Series, metric: str) -> None:
     published = row["kind"] == "published"
     color = FAINT if published else BLUE
     low, high = row.get(f"{metric}_low", np.nan), row.get(f"{metric}_high", np.nan)
-    if not np.isnan(low):
-        ax.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt", gid="interval")
     ax.plot(value, y, "o", color=color, markersize=7, markerfacecolor="white" if published else color, gid="point")
     # Numbers stand left of points on the right half, so that none leaves the axes.
-    shift, side = (-8, "right") if value > 0.5 else (8, "left")
+    anchor, shift, side = (value, -8, "right") if value > 0.5 else (value, 8, "left")
     if not np.isnan(low):
-        edge = low if value > 0.5 else high
-        shift, anchor = shift // 2, edge
-    else:
-        anchor = value
-    ax.annotate(
-        f"{100 * value:.1f}", (anchor, y), (shift, 0), textcoords="offset points", ha=side, va="center", fontsize=9
-    )
+        ax.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt", gid="interval")
+        anchor, shift = low if value > 0.5 else high, shift // 2
+    text: dict[str, Any] = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 9}
+    ax.annotate(f"{100 * value:.1f}", (anchor, y), (shift, 0), **text)
 
 
 def effects(table: pd.DataFrame, label: str) -> Figure:
-    """Show effects around zero: a point for each with its interval, and small marks for single seeds.
+    """Show effects around zero: a point with its interval, and a mark for each seed.
 
     Args:
-        table: one row an effect, in the order of the figure: `name`, `difference`, `low`, `high`, all in points, and
-            `by_seed`, a list of differences.
-        label: what the differences are of.
+        table: one row for each effect: `name`, `difference`, `low`, `high` and `by_seed`, a list, all in points.
+        label: the axis label.
     """
     with new_figure(1.0 + 0.34 * len(table)) as figure:
         ax = figure.subplots()
         ax.axvline(0, color=FAINT, linewidth=1)
         for y, row in enumerate(table.to_dict("records")):
-            clear = row["low"] > 0 or row["high"] < 0
-            color = (RIGHT if row["difference"] > 0 else WRONG) if clear else BLUE
-            ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=3, alpha=0.45, gid="interval")
-            ax.plot(row["by_seed"], [y] * len(row["by_seed"]), "|", color=color, markersize=9, gid="seed")
-            ax.plot(row["difference"], y, "o", color=color, markersize=7, gid="point")
+            effect_row(ax, y, row)
         ax.set_yticks(np.arange(len(table)), table.name)
         ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=label)
         despine(ax)
     return figure
 
 
+def effect_row(ax: Axes, y: int, row: Mapping[Any, Any], unit: float = 1) -> None:
+    """Draw an effect times ``unit``: `difference`, its interval `low`, `high` (NaN: none), and `by_seed`, a list."""
+    difference, low, high = (unit * row[name] for name in ("difference", "low", "high"))
+    clear = low > 0 or high < 0
+    color = (RIGHT if difference > 0 else WRONG) if clear else BLUE
+    if not np.isnan(low):
+        ax.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt", gid="interval")
+    by_seed = [unit * value for value in row["by_seed"]]
+    ax.plot(by_seed, [y] * len(by_seed), "|", color=color, markersize=9, gid="seed")
+    ax.plot(difference, y, "o", color=color, markersize=6, gid="point")
+
+
 def category_bars(table: pd.DataFrame) -> Figure:
     """Show Top-1 with its interval and Top-10 of each category.
 
     Args:
-        table: `of`, `queries`, `top1`, `top10` and, where known, `top1_low`, `top1_high`, in [0, 1].
+        table: `of`, `queries`, and in [0, 1] `top1`, `top10` and, where known, `top1_low` and `top1_high`.
     """
     table = table.sort_values("top1", ascending=False)
     at = np.arange(len(table))
@@ -109,7 +112,7 @@ def rank_curves(ranks: Mapping[str, np.ndarray], gallery: int) -> Figure:
 
     Args:
         ranks: label → rank of the own shape of each photo, from 1.
-        gallery: number of shapes.
+        gallery: the number of shapes.
     """
     k = np.arange(1, gallery + 1)
     with new_figure(4.2, width=8) as figure:
@@ -136,7 +139,7 @@ def rank_curves(ranks: Mapping[str, np.ndarray], gallery: int) -> Figure:
 
 
 def _stacked_labels(ax: Axes, x: float, points: list[tuple[float, str]], gap: float = 0.065) -> None:
-    """Write each share below and right of its point, lower where the one above needs the room."""
+    """Write each share below and right of its point, lower still if the label above needs the room."""
     free = 1.1
     for share, color in sorted(points, reverse=True):
         free = min(share - 0.03, free - gap)
@@ -151,7 +154,7 @@ def confusion(true: Sequence[str], found: Sequence[str]) -> Figure:
 
     Args:
         true: category of each photo.
-        found: category of its first shape; categories that no photo has are one column, "others".
+        found: category of its first shape; the column "others" gathers categories without photos.
     """
     rows = sorted(set(true))
     columns = pd.Series(list(found)).where(lambda name: name.isin(rows), OTHERS)
@@ -173,11 +176,7 @@ def confusion(true: Sequence[str], found: Sequence[str]) -> Figure:
 
 
 def margins(values: Mapping[str, np.ndarray]) -> Figure:
-    """Show by how much the own shape wins or loses.
-
-    Args:
-        values: label → score of the own shape minus the best other score, for each photo.
-    """
+    """Show histograms of margins: label → the own shape's score minus the best other score, for each photo."""
     everything = np.concatenate(list(values.values()))
     reach = max(np.abs(everything).max(), 1e-3)
     edges = np.linspace(-reach, reach, 41)  # zero is an edge, so that no bar mixes right and wrong

@@ -1,4 +1,4 @@
-"""Figures that show retrieved shapes: the paper's teaser made from our photos, failures, and attended views."""
+"""Figures of retrieved shapes: rankings as in the paper's first figure, and attended views."""
 
 from collections.abc import Sequence
 
@@ -10,24 +10,18 @@ from .style import FAINT, RIGHT, WIDTH, frame, new_figure, show_image
 
 
 def retrieval_rows(
-    photos: np.ndarray,
-    own: np.ndarray | None,
-    found: np.ndarray,
-    scores: np.ndarray,
-    right: np.ndarray,
+    photos: np.ndarray, own: np.ndarray | None, found: np.ndarray, scores: np.ndarray, right: np.ndarray,
     labels: Sequence[str] | None = None,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Show queries with their own shape and the first shapes found; right ones have a green frame and a tick.
-
-    The paper's first figure, and the figure of worst failures: the caller chooses the queries.
 
     Args:
         photos: (R, 4, S, S) uint8 queries with mask.
-        own: (R, S, S) uint8, one view of the own shape; None where it is not known.
+        own: (R, S, S) uint8, one view of the own shape; None: unknown.
         found: (R, k, S, S) uint8, one view of each shape found, best first.
         scores: (R, k).
         right: bool (R, k).
-        labels: (R,) under each photo, such as "chair, rank 14".
+        labels: (R,) texts under the photos.
     """
     queries, k = scores.shape
     first = ["photo"] if own is None else ["photo", "own shape"]
@@ -55,7 +49,7 @@ def retrieval_rows(
 def attended_views(
     photos: np.ndarray, views: np.ndarray, weights: np.ndarray, labels: Sequence[str], azimuths: Sequence[float]
 ) -> Figure:
-    """Show for each query the views of the first shape found; borders say what attention chose.
+    """Show the views of one shape for each query; the attention weights draw their borders.
 
     Args:
         photos: (R, 4, S, S) uint8 queries with mask.
@@ -70,12 +64,8 @@ def attended_views(
             show_image(left, photo, mask=True)
             attended_strip(right, strip, weight)
             right.set_title(label, fontsize=10)
-            right.set_xticks(
-                np.arange(len(weight)),
-                [f"{a:.0f}°\n{w:.2f}" for a, w in zip(azimuths, weight, strict=True)],
-                fontsize=8,
-            )
+            names = [f"{a:.0f}°\n{w:.2f}" for a, w in zip(azimuths, weight, strict=True)]
+            right.set_xticks(np.arange(len(weight)), names, fontsize=8)
             right.tick_params(axis="x", length=0, pad=1)
-            strongest = right.get_xticklabels()[int(weight.argmax())]
-            strongest.set(fontweight="bold")
+            right.get_xticklabels()[int(weight.argmax())].set(fontweight="bold")
     return figure

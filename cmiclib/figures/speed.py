@@ -1,4 +1,4 @@
-"""Time against size, a machine's limits, and what bounds could spare."""
+"""Figures about cost: search time, the machine's limits, and pairs that bounds could skip."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def search_scaling(rows: Rows) -> Figure:
 
     Args:
         rows: ``dtype``, ``shapes``, ``queries``, ``bytes``, ``operations`` and what
-            :meth:`cmiclib.study.speed.Limits.beside` returns. Dotted lines: the least time that the machine allows.
+            :meth:`cmiclib.study.speed.Limits.beside` returns. Dotted lines are the least time that the machine allows.
     """
     most, batch = max(row["shapes"] for row in rows), 256
     with new_figure(3.9) as figure:
@@ -51,11 +51,7 @@ def _times(ax: Axes, at: list[int], rows: Rows, color: str, marker: str, name: s
 
 
 def roofline(rows: Rows) -> Figure:
-    """Show the rate that searches reach, below the two limits of the machine.
-
-    Args:
-        rows: as in :func:`search_scaling`, of one gallery.
-    """
+    """Show the rate of searches in one gallery below the machine's two limits; rows as in :func:`search_scaling`."""
     from ..study.speed import median  # see _times
 
     with new_figure(4.2, width=7.5) as figure:
@@ -88,10 +84,10 @@ def roofline(rows: Rows) -> Figure:
 
 
 def bound_shares(results: Rows) -> Figure:
-    """Show which share of a gallery certified bounds could spare, over the number of clusters.
+    """Show the share of pairs that certified bounds could skip, over the number of clusters.
 
     Args:
-        results: of ``tools/measure/measure_bounds.py``, one entry for each kind of vectors.
+        results: from ``tools/measure/measure_bounds.py``, one entry for each kind of vectors.
     """
     with new_figure(3.4) as figure:
         for ax, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):

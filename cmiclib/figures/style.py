@@ -1,7 +1,6 @@
-"""The book's one style, and the few pieces that its figures are made of.
+"""The book's style, and the pieces that its figures share.
 
-Colours are Okabe and Ito's, which stay apart for readers with any form of colour blindness. Where a colour says
-"right", a sign says so, too.
+Okabe and Ito's colours stay apart with any form of colour blindness. A sign repeats what a colour alone would say.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-WIDTH = 10.0
-"""Inches: the text width of the book at `DPI`."""
+WIDTH = 10.0  # inches, the book's text width at `DPI`
 DPI = 110
 
 INK, FAINT, GRID = "#333333", "#767676", "#e3e3e3"
@@ -26,11 +24,10 @@ BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 SKY, PINK, YELLOW = "#56b4e9", "#cc79a7", "#f0e442"
 SEEN, UNSEEN, DISTRACTOR = BLUE, ORANGE, "#bdbdbd"
 RIGHT, WRONG = GREEN, RED
-HALO = [withStroke(linewidth=3, foreground="white")]
-"""Keeps text legible on lines and points."""
-OTHERS = "others"
-"""Name under which figures gather categories without photos."""
-CYCLE = (BLUE, ORANGE, GREEN, RED, SKY, PINK, "#7f7f7f", "#a6761d", "#332288")
+HALO = [withStroke(linewidth=3, foreground="white")]  # keeps text legible on lines and points
+OTHERS = "others"  # gathers categories without photos
+CYCLE = (BLUE, ORANGE, GREEN, RED, SKY, PINK, "#7f7f7f", "#a6761d", "#332288", "#002200", "#991144", "#773300",
+         "#116666")  # fmt: skip
 HEAT = LinearSegmentedColormap.from_list("white-blue", ["#ffffff", "#cfe3f1", "#6aaed6", "#0072b2", "#003b66"])
 
 _STYLE: Any = {
@@ -46,29 +43,26 @@ _STYLE: Any = {
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for the rest of the process; each figure function uses the style anyway."""
+    """Set matplotlib's defaults for the rest of the process; figures of this package need no such call."""
     plt.rcParams.update(_STYLE)
 
 
 @contextmanager
 def new_figure(height: float, width: float = WIDTH, **layout: float) -> Iterator[Figure]:
-    """Give an empty figure in the book's style, which does not open a window and is not shown twice in notebooks."""
+    """Yield an empty figure in the book's style; it opens no window, and notebooks show it once."""
     with plt.rc_context(_STYLE):
         figure = plt.figure(figsize=(width, height))
         if layout:
             figure.get_layout_engine().set(**layout)  # type: ignore[union-attr]
         plt.close(figure)
         yield figure
-        figure.draw_without_rendering()  # matplotlib makes tick labels when it first draws, in the style of that moment
+        figure.draw_without_rendering()  # matplotlib makes tick labels now, while the style is set
 
 
 def show_image(ax: Axes, image: np.ndarray, mask: bool = False) -> None:
-    """Show one picture without ticks.
+    """Show a picture: (S, S) gray, (S, S, 3) or (3, S, S) RGB, or (4, S, S) RGB and mask; uint8 or floats in [0, 1].
 
-    Args:
-        ax: where.
-        image: (S, S) gray, (S, S, 3) or (3, S, S) RGB or (4, S, S) RGB and mask; uint8, or floats in [0, 1].
-        mask: draw the outline of the fourth channel.
+    With ``mask`` the fourth channel is outlined.
     """
     ax.imshow(as_rgb(image), interpolation="antialiased")
     if mask and image.ndim == 3 and len(image) == 4 and image[3].any() and not image[3].all():
@@ -78,40 +72,41 @@ def show_image(ax: Axes, image: np.ndarray, mask: bool = False) -> None:
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """Bring a picture, as `show_image` takes it, to (S, S, 3)."""
+    """Return a picture, as `show_image` takes it, as (S, S, 3)."""
     if image.ndim == 2:
         return np.repeat(image[..., None], 3, axis=2)
     return image[:3].transpose(1, 2, 0) if len(image) in (3, 4) else image
 
 
 def hide_axes(ax: Axes) -> None:
-    """Take away ticks and spines."""
+    """Remove ticks and axis lines."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
 
 def frame(ax: Axes, color: str, width: float = 3.0) -> None:
-    """Draw a frame around an axes; it lies over the picture, so that no space is needed."""
-    rectangle = Rectangle(
-        (0, 0), 1, 1, transform=ax.transAxes, fill=False, edgecolor=color, linewidth=width, clip_on=False, gid="frame"
-    )
-    ax.add_patch(rectangle)
+    """Draw a frame over the edges of an axes."""
+    line: dict[str, Any] = {"edgecolor": color, "linewidth": width, "gid": "frame"}
+    ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, fill=False, clip_on=False, **line))
 
 
 def category_colors(names: Sequence[str]) -> dict[str, str]:
-    """Give each category its colour, the same for the same set; nine colours, then again; "others" is gray."""
+    """Return a colour for each category, always the same for a set of names; "others" is light gray.
+
+    The fourteenth category repeats the first colour.
+    """
     named = sorted(set(names) - {OTHERS})
     return {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(named)} | {OTHERS: DISTRACTOR}
 
 
 def percent_axis(ax: Axes, axis: str = "x", step: float = 0.25) -> None:
-    """Label an axis that runs from 0 to 1 in per cent, with thin grid lines."""
+    """Label an axis from 0 to 1 in per cent and draw its grid lines."""
     ticks = np.arange(0, 1 + step / 2, step)
     ax.set(**{f"{axis}lim": (0, 1.0), f"{axis}ticks": ticks, f"{axis}ticklabels": [f"{100 * t:.0f}" for t in ticks]})
     ax.grid(True, axis=axis)  # type: ignore[arg-type]
 
 
 def despine(ax: Axes) -> None:
-    """Take away the axis line on the left where horizontal bars begin."""
+    """Remove the axis line on the left, where horizontal bars begin."""
     sns.despine(ax=ax, left=True)
     ax.tick_params(axis="y", length=0)

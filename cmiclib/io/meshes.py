@@ -1,7 +1,7 @@
-"""Open mesh files from strangers: five formats, limits, and no file but the mesh's own folder.
+"""Read mesh files from strangers: five formats, with limits, and no file outside the mesh's own folder.
 
 trimesh reads many more formats, archives among them, by a file's ending. A few bytes can claim a mesh that fills the
-memory: a GLB may place one mesh thousands of times, or name numbers that it does not hold.
+memory: a GLB may place one mesh thousands of times, or claim numbers that it does not hold.
 """
 
 import base64
@@ -22,28 +22,27 @@ MESH_LIMIT = 1 << 30
 MOST_FACES = 20_000_000
 MOST_NODES = 10_000
 MOST_DEPTH = 100
-"""Of a node below the scene; trimesh multiplies the transforms of a chain again for each of its nodes."""
+"""Depth of a node; trimesh multiplies the transforms of a chain anew for each of its nodes."""
 POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
-"""First bytes of the one kind of picture for which Pillow starts another program; trimesh would hand it over."""
+"""First bytes of a picture for which Pillow starts Ghostscript; trimesh opens textures of every format."""
 _FIX = "convert it to OBJ, GLB, PLY, STL or OFF"
 
 
 def read_scene(path: Path, process: bool = False) -> trimesh.Scene:
-    """Read a mesh file; materials and textures may lie beside it or below, others are as if they were missing.
+    """Read a mesh file; materials and textures outside its folder count as missing.
 
     Args:
         path: OBJ, GLB, PLY, STL or OFF.
         process: merge vertices that coincide.
 
     Raises:
-        MeshError: no such file, unreadable, of another format, or larger than a mesh can be.
+        MeshError: no such file, damaged, of another format, or too large.
     """
     if not path.is_file():
         raise MeshError("no such file", path=path, fix="correct the path")
     if path.suffix.lower() not in FORMATS:
         raise MeshError(f"'{path.suffix}' is not the ending of a mesh that is read here", path=path, fix=_FIX)
-    data = read_limited(path, MESH_LIMIT, MeshError)
-    return parse_scene(data, path, process, _Beside(str(path)))
+    return parse_scene(read_limited(path, MESH_LIMIT, MeshError), path, process, _Beside(str(path)))
 
 
 def parse_scene(data: bytes, path: Path, process: bool = False, resolver: Any = None) -> trimesh.Scene:
@@ -51,9 +50,9 @@ def parse_scene(data: bytes, path: Path, process: bool = False, resolver: Any = 
 
     Args:
         data: the content.
-        path: its name; the ending says how to read it.
+        path: its name, whose ending tells the format.
         process: merge vertices that coincide.
-        resolver: finds materials and textures; default: none are found.
+        resolver: finds materials and textures; without one they count as missing.
 
     Raises:
         MeshError: as :func:`read_scene`.
@@ -68,7 +67,7 @@ def parse_scene(data: bytes, path: Path, process: bool = False, resolver: Any = 
         )
     except MemoryError:
         raise MeshError("the mesh is larger than the memory", path=path, fix="simplify it") from None
-    except Exception as error:  # each of trimesh's readers fails in its own way
+    except Exception as error:  # trimesh's readers fail in many ways
         reason = f"{type(error).__name__}: {error!s:.300}"
         raise MeshError(f"cannot be read as a mesh ({reason})", path=path, fix=_FIX) from None
     if faces > MOST_FACES:
@@ -77,7 +76,7 @@ def parse_scene(data: bytes, path: Path, process: bool = False, resolver: Any = 
 
 
 class _Beside(trimesh.resolvers.FilePathResolver):
-    """Finds regular files in a mesh's folder and below, of a limited size."""
+    """Finds regular files of limited size in a mesh's folder and below."""
 
     def get(self, name: str) -> bytes:
         path, folder = Path(self.parent) / name.strip().replace("\\", "/"), Path(self.parent)
@@ -89,10 +88,10 @@ class _Beside(trimesh.resolvers.FilePathResolver):
 
 
 def _check_glb(data: bytes) -> None:
-    """Refuse a GLB that claims more numbers than it holds bytes, has too many nodes, or a picture in PostScript.
+    """Refuse a GLB that claims more numbers than it has bytes, too many nodes or faces, or a picture in PostScript.
 
     Raises:
-        ValueError: it does.
+        ValueError: what is wrong.
     """
     (length,) = struct.unpack_from("<I", data, 12)
     header = json.loads(data[20 : 20 + length].decode())  # trimesh guesses the encoding of what is not UTF-8
@@ -134,10 +133,10 @@ def _check_pictures(header: dict[str, Any], data: bytes, at: int) -> None:
 
 
 def _check_tree(nodes: list[dict[str, Any]]) -> None:
-    """Refuse nodes that are no trees, or too deep ones.
+    """Refuse nodes that form no tree, or too deep a tree.
 
     Raises:
-        ValueError: they are.
+        ValueError: what is wrong.
     """
     parent: dict[int, int] = {}
     for number, node in enumerate(nodes):

@@ -1,8 +1,8 @@
-"""Read pickles from strangers: nothing runs and nothing is built but what the reader names.
+"""Read pickles from strangers: nothing runs, and only what the reader names is built.
 
 A pickle is a program. Python's unpickler asks :meth:`~SafeUnpickler.find_class` for every function or class that it
-wants to use; here the answer is one of a few stand-ins, or an error. Arrays are rebuilt by `_Array` from their bytes,
-so that not even numpy's own constructors are called with a stranger's arguments.
+wants to use; here the answer is one of a few stand-ins, or an error. `_Array` rebuilds arrays from their bytes, so that
+not even numpy's own constructors are called with a stranger's arguments.
 """
 
 import hashlib
@@ -16,27 +16,40 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ..errors import CMICError
-from .files import read_limited as read_limited  # readers of pickles take it from here
 
 KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 """Types of numbers that an array may hold: no objects, no strings."""
-
-
 _PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]  # noqa: TID251 (refuses every class)
 
 
 class StandIn:
-    """What takes a class's place while a pickle is read; the only objects that a pickle may give a state to."""
+    """Takes a class's place while a pickle is read; a pickle may give a state to no other object."""
 
     def set_state(self, state: Any) -> None:
-        """Take over what the pickle holds for this object."""
+        """Take over the state that the pickle holds for this object."""
         raise pickle.UnpicklingError("it gives a state to something that has none")
 
 
-class SafeUnpickler(_PythonUnpickler):
-    """Unpickle containers, numbers, strings and what ``allowed`` gives a stand-in for.
+def _with_checked_keys(name: str, keys: slice) -> Callable[[Any], None]:
+    """Refuse containers as keys: hashing forty nested pairs, each twice the same tuple, never ends."""
 
-    The pure Python unpickler is meant: its memo is a dictionary, so a forged index claims no memory.
+    def load(unpickler: Any) -> None:
+        for key in unpickler.stack[keys]:
+            if not isinstance(key, str | bytes | int | float | None):
+                raise pickle.UnpicklingError(f"it has a {type(key).__name__} as a key")
+        getattr(_PythonUnpickler, name)(unpickler)
+
+    return load
+
+
+def _refuse_set(unpickler: Any) -> None:
+    raise pickle.UnpicklingError("it holds a set")  # it would hash what it holds, and no known file has one
+
+
+class SafeUnpickler(_PythonUnpickler):
+    """Unpickle containers, numbers, strings, and classes for which ``allowed`` has a stand-in.
+
+    It derives from the unpickler in pure Python, whose memo is a dictionary: a forged index claims no memory.
 
     Args:
         file: the pickle's bytes.
@@ -48,62 +61,36 @@ class SafeUnpickler(_PythonUnpickler):
         self.allowed = allowed
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        """Return the stand-in, or refuse."""
+        """Return the stand-in; refuse other classes."""
         if (module, name) not in self.allowed:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not data")
         return self.allowed[module, name]
 
     def get_extension(self, code: int) -> None:
-        """Refuse numbered classes, which `find_class` would not see."""
+        """Refuse numbered classes, of which `find_class` does not hear."""
         raise pickle.UnpicklingError(f"it asks for the registered class {code}, which is not data")
 
     def load_build(self) -> None:
-        """Give a state to a stand-in; the usual way would set attributes of functions and classes, too."""
+        """Give a state to a stand-in; Python's own method also sets attributes of functions and classes."""
         state = self.stack.pop()
         if not isinstance(self.stack[-1], StandIn):
             raise pickle.UnpicklingError("it gives a state to something that has none")
         self.stack[-1].set_state(state)
 
     def load_bytearray8(self) -> None:
-        """Read a bytearray; the usual way claims its memory before it looks whether so much is there."""
+        """Read a bytearray; Python's own method claims its memory before it reads."""
         (length,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(length)))
-
-    def load_setitem(self) -> None:
-        """Put one entry into a dictionary, with a checked key."""
-        _check_keys(self.stack[-2:-1])
-        super().load_setitem()
-
-    def load_setitems(self) -> None:
-        """Put entries into a dictionary, with checked keys."""
-        _check_keys(self.stack[::2])
-        super().load_setitems()
-
-    def load_dict(self) -> None:
-        """Make a dictionary of entries with checked keys."""
-        _check_keys(self.stack[::2])
-        super().load_dict()
-
-    def load_set(self) -> None:
-        """Refuse sets: no file that is read here has any, and they hash what they hold."""
-        raise pickle.UnpicklingError("it holds a set")
 
     dispatch: ClassVar[dict[int, Any]] = _PythonUnpickler.dispatch | {
         pickle.BUILD[0]: load_build,
         pickle.BYTEARRAY8[0]: load_bytearray8,
-        pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems,
-        pickle.DICT[0]: load_dict,
-        pickle.EMPTY_SET[0]: load_set,
-        pickle.FROZENSET[0]: load_set,
+        pickle.SETITEM[0]: _with_checked_keys("load_setitem", slice(-2, -1)),
+        pickle.SETITEMS[0]: _with_checked_keys("load_setitems", slice(None, None, 2)),
+        pickle.DICT[0]: _with_checked_keys("load_dict", slice(None, None, 2)),
+        pickle.EMPTY_SET[0]: _refuse_set,
+        pickle.FROZENSET[0]: _refuse_set,
     }
-
-
-def _check_keys(keys: list[Any]) -> None:
-    """Refuse containers as keys: to hash a tuple that holds one tuple twice, and so on forty times, takes for ever."""
-    for key in keys:
-        if not isinstance(key, str | bytes | int | float | None):
-            raise pickle.UnpicklingError(f"it has a {type(key).__name__} as a key")
 
 
 def load_pickle(
@@ -113,18 +100,17 @@ def load_pickle(
 
     Args:
         data: its bytes.
-        path: where they come from, for the message.
+        path: the file, for the message.
         error: the class of error to raise.
         allowed: further stand-ins besides those of arrays.
 
     Raises:
-        CMICError: of class ``error``: damaged, or it wants something that is not data.
+        CMICError: of class ``error``: it is damaged, or asks for something that is not data.
     """
     try:
         names = {**ARRAYS, **(allowed or {})}
         names["_codecs", "encode"] = _Encoder(len(data))
-        value = SafeUnpickler(io.BytesIO(data), names).load()
-        return _finish(value)
+        return _finish(SafeUnpickler(io.BytesIO(data), names).load())
     except Exception as problem:  # a forged pickle can fail anywhere in the unpickler
         reason = str(problem) or type(problem).__name__
         raise error(
@@ -133,7 +119,7 @@ def load_pickle(
 
 
 class _Type(StandIn):
-    """A stand-in for `numpy.dtype`."""
+    """Stand-in for `numpy.dtype`."""
 
     def __init__(self, code: str = "", *_: Any):
         self.code, self.order = code, "<"
@@ -148,7 +134,7 @@ class _Type(StandIn):
 
 
 class _Array(StandIn):
-    """A stand-in for an array under construction."""
+    """Stand-in for an array under construction."""
 
     value: np.ndarray | None = None
 
@@ -173,7 +159,7 @@ def _array_of_bytes(data: Any, kind: Any, shape: Any, order: Any = "C", *_: Any)
 
 
 class _Encoder:
-    """Make bytes as protocols before 3 do, at most as many as the file has: it may ask for one text again and again."""
+    """Makes bytes as protocols before 3 do, in all at most as many as the file has: it may repeat one text."""
 
     def __init__(self, left: int):
         self.left = left
@@ -202,13 +188,11 @@ ARRAYS: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 def _finish(value: Any) -> Any:
-    """Replace the stand-ins in nested containers; iterative, because a pickle can nest without end."""
+    """Replace the stand-ins in nested containers without recursion, because a pickle can nest without end."""
     holder = [value]
     waiting: list[Any] = [holder]
     seen: set[int] = set()
-    lists: dict[
-        int, tuple[Any, list[Any]]
-    ] = {}  # of each tuple one list, however often it occurs; the tuple stays alive
+    lists: dict[int, tuple[Any, list[Any]]] = {}  # one list for each tuple, however often it occurs; both stay alive
     while waiting:
         container = waiting.pop()
         if id(container) in seen:
@@ -228,5 +212,5 @@ def _finish(value: Any) -> Any:
 
 
 def sha1(data: bytes) -> bytes:
-    """Return the SHA-1 of some bytes: a checksum against damage, not against forgery."""
+    """Return the SHA-1 of some bytes, which finds damage but not forgery."""
     return hashlib.sha1(data, usedforsecurity=False).digest()

@@ -1,4 +1,4 @@
-"""What a number was computed on: machine, versions, code and date."""
+"""Describe what a number was computed on: machine, versions, code and date."""
 
 import ast
 import hashlib
@@ -52,7 +52,7 @@ def _processor() -> str:
 def code_digest(names: Iterable[str]) -> str:
     """Hash the code of rooms and modules of this package, such as ``["training", "losses"]``, without their prose.
 
-    What is hashed is the syntax tree without comments and docstrings, so that a better explanation retrains nothing.
+    The hash covers the syntax tree without comments and docstrings, so that a better explanation retrains nothing.
     """
     files = {file for name in names for file in _files(name)}
     digest = hashlib.sha256()
@@ -72,7 +72,7 @@ def code_text(file: Path) -> str:
 
 
 def _text(node: Any) -> str:
-    """Write a syntax tree out, the same on every Python: ``ast.dump`` names fields that only some versions have."""
+    """Write a syntax tree as text, the same on every Python: ``ast.dump`` names fields that not all versions have."""
     if isinstance(node, list):
         return f"[{' '.join(_text(part) for part in node if not _is_prose(part))}]"
     if not isinstance(node, ast.AST):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SourceError
-from ..io.pickles import read_limited
+from ..io.files import read_limited
 
 SIDE = 128
 LIMIT = 2 * SIDE**3 + 4096

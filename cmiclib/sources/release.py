@@ -26,9 +26,9 @@ from ..benchmark.checks import usable_id
 from ..benchmark.writer import BenchmarkWriter, facts_digest
 from ..errors import SourceError
 from ..geometry import pack_voxels
-from ..io.files import check_inside, read_array, read_json, shown
+from ..io.files import check_inside, read_array, read_json, read_limited, shown
 from ..io.images import read_mask, read_photo, square_crop
-from ..io.pickles import StandIn, load_pickle, read_limited
+from ..io.pickles import StandIn, load_pickle
 from .binvox import read_binvox
 from .own.listings import hash_share, inside
 

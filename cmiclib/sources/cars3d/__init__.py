@@ -21,8 +21,7 @@ from typing import NamedTuple
 from ...benchmark import Benchmark
 from ...benchmark.writer import BenchmarkWriter, facts_digest
 from ...errors import SourceError
-from ...io.files import check_inside
-from ...io.pickles import read_limited
+from ...io.files import check_inside, read_limited
 from ..meshes import MeshFile, add_meshes, listed
 from ..own.listings import hash_share, inside
 from .camera import check_model_id, read_poses

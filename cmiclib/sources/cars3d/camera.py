@@ -26,8 +26,8 @@ import numpy as np
 
 from ...errors import SourceError
 from ...geometry.rays import Rays
-from ...io.files import shown, usable_path
-from ...io.pickles import load_pickle, read_limited
+from ...io.files import read_limited, shown, usable_path
+from ...io.pickles import load_pickle
 
 WIDTH = 300
 """Width in pixels of the photo that u, v and f are given for."""
