@@ -19,12 +19,12 @@ SUMS = {"reassoc", "contract", "nsz"}
 """The compiler may reorder sums, but not assume that there is no NaN."""
 SHAPES = 256
 """Shapes in a piece of work; each piece allocates three small arrays."""
+ALONE = 1 << 14
+"""Scores that one thread computes within milliseconds. A process that never used more threads can still be forked."""
 AHEAD = 4
 """Views that are prefetched: the processor's own prefetching stops at each page of memory."""
 LINE = 64
 """Bytes of a cache line."""
-
-
 FUSIONS: tuple[Fusion, ...] = ("attention", "mean", "max")
 
 
@@ -45,8 +45,12 @@ def scan(query: Tensor, views: Tensor, weight: Tensor, fusion: Fusion = "attenti
     scores = query.new_empty(len(query), len(views))  # (Q, N)
     views = views.contiguous()
     numbers = views.view(torch.int16).numpy().view(np.uint16) if views.dtype == torch.bfloat16 else views.numpy()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-    _scan(numbers, query.contiguous().numpy(), turned.numpy(), scores.numpy(), FUSIONS.index(fusion))
+    inputs = numbers, query.contiguous().numpy(), turned.numpy(), scores.numpy(), FUSIONS.index(fusion)
+    if scores.numel() <= ALONE:
+        _scan_piece(*inputs, 0, len(views))
+    else:
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        _scan(*inputs)
     bad = query if fusion != "attention" else turned
     scores[~bad.isfinite().all(dim=1)] = torch.nan  # a maximum passes over NaN
     return scores
@@ -54,34 +58,41 @@ def scan(query: Tensor, views: Tensor, weight: Tensor, fusion: Fusion = "attenti
 
 @numba.njit(parallel=True, fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
 def _scan(views, query, turned, scores, fusion):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
-    shapes, count, length = views.shape
-    flat, line = views.reshape(-1), LINE // views.itemsize
+    shapes = len(views)
     for piece in numba.prange((shapes + SHAPES - 1) // SHAPES):
-        block = np.empty((count, length), np.float32)
-        logits, cosines = np.empty(count, np.float32), np.empty(count, np.float32)
-        for n in range(piece * SHAPES, min(shapes, (piece + 1) * SHAPES)):
+        _scan_piece(views, query, turned, scores, fusion, piece * SHAPES, min(shapes, (piece + 1) * SHAPES))
+
+
+@numba.njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
+def _scan_piece(views, query, turned, scores, fusion, first, last):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Score the shapes from ``first`` to before ``last``."""
+    count, length = views.shape[1], views.shape[2]
+    flat, line = views.reshape(-1), LINE // views.itemsize
+    block = np.empty((count, length), np.float32)
+    logits, cosines = np.empty(count, np.float32), np.empty(count, np.float32)
+    for n in range(first, last):
+        for v in range(count):
+            ahead = (n * count + v + AHEAD) * length
+            for k in range(ahead, ahead + length, line):
+                _prefetch(flat, k)  # type: ignore[call-arg]
+            for k in range(length):
+                block[v, k] = _widen(views[n, v, k])
+        for q in range(len(query)):
             for v in range(count):
-                ahead = (n * count + v + AHEAD) * length
-                for k in range(ahead, ahead + length, line):
-                    _prefetch(flat, k)  # type: ignore[call-arg]
+                logit, cosine = np.float32(0), np.float32(0)
                 for k in range(length):
-                    block[v, k] = _widen(views[n, v, k])
-            for q in range(len(query)):
-                for v in range(count):
-                    logit, cosine = np.float32(0), np.float32(0)
-                    for k in range(length):
-                        logit += turned[q, k] * block[v, k]
-                        cosine += query[q, k] * block[v, k]
-                    logits[v], cosines[v] = logit, cosine
-                if fusion == 0:
-                    scores[q, n] = _mixture(logits, cosines)
-                else:
-                    total, best = cosines[0], cosines[0]
-                    for v in range(1, count):
-                        total += cosines[v]
-                        best = cosines[v] if cosines[v] > best else best
-                    # A sum keeps NaN, a maximum passes over it.
-                    scores[q, n] = total / count if fusion == 1 or np.isnan(total) else best
+                    logit += turned[q, k] * block[v, k]
+                    cosine += query[q, k] * block[v, k]
+                logits[v], cosines[v] = logit, cosine
+            if fusion == 0:
+                scores[q, n] = _mixture(logits, cosines)
+            else:
+                total, best = cosines[0], cosines[0]
+                for v in range(1, count):
+                    total += cosines[v]
+                    best = cosines[v] if cosines[v] > best else best
+                # A sum keeps NaN, a maximum passes over it.
+                scores[q, n] = total / count if fusion == 1 or np.isnan(total) else best
 
 
 @numba.njit(fastmath=SUMS, error_model="numpy", inline="always")

@@ -1,6 +1,7 @@
 """The command `cmic`: the whole way from a benchmark to an answer, and one clear message for each mistake."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from cmiclib.book import runner
 from cmiclib.cli import app
 from cmiclib.cli.book import parse_parameter
 from cmiclib.errors import ConfigError
+from cmiclib.index import ShapeIndex
 from cmiclib.sources.shapenet import prepare_shapenet
 
 CMIC = str(Path(sys.executable).parent / "cmic")
@@ -255,6 +257,27 @@ def test_an_index_in_half_precision_is_smaller(tmp_path: Path, run_folder, tiny_
     )
     assert made.exit_code == 0, made.output
     assert (tmp_path / "half").stat().st_size < index_file.stat().st_size
+
+
+def test_a_changed_benchmark_is_indexed_only_on_request(tmp_path: Path, run_folder, tiny_benchmark) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    known = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps(known | {"hash": "of another state"}))
+    common = ["index", "--run", run, "--benchmark", tiny_benchmark.path, "--output", tmp_path / "x.index"]
+    refused = invoke(*common)
+    assert refused.exit_code == 2 and "has changed since" in refused.stderr
+    assert invoke(*common, "--changed").exit_code == 0
+
+
+def test_photos_of_a_benchmark_search_no_other_gallery(tmp_path: Path, index_file, tiny_benchmark) -> None:
+    index = ShapeIndex.load(index_file)
+    index.shape_ids = index.shape_ids[::-1]
+    index.save(tmp_path / "x.index")
+    photo = tiny_benchmark.queries.query_id[0]
+    assert invoke("search", photo, "--index", index_file, "--benchmark", tiny_benchmark.path).exit_code == 0
+    refused = invoke("search", photo, "--index", tmp_path / "x.index", "--benchmark", tiny_benchmark.path)
+    assert refused.exit_code == 2 and "another order" in refused.stderr
 
 
 def test_a_failed_chapter_ends_reproduce_with_its_name_after_the_report_was_written(

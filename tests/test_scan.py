@@ -1,5 +1,8 @@
 """The compiled pass over a gallery against plain products, and what it promises about equal shapes."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from torch.nn.functional import normalize
 from cmiclib.index import ShapeIndex
 from cmiclib.metrics import retrieval_metrics
 from cmiclib.model import attention_scores, fused_scores
-from cmiclib.scan import SHAPES, scan
+from cmiclib.scan import ALONE, SHAPES, scan
 
 
 def plainly(query, views, weight):
@@ -76,6 +79,28 @@ def test_copies_of_a_shape_get_equal_scores_and_a_query_alone_those_of_its_batch
     own[:, 3], own[:, 518] = False, True
     hidden = retrieval_metrics(scores, own, torch.full((300,), 518), codes)
     assert shown["mrr"] > hidden["mrr"] and hidden["top1"] == 0  # of equal scores the lower row comes first
+
+
+def test_a_process_that_scored_a_small_gallery_can_be_forked():
+    code = """
+import os, torch
+from cmiclib.model import attention_scores
+score = lambda: attention_scores(torch.ones(20, 4), torch.ones(30, 3, 4), torch.eye(4))
+score()
+if not (child := os.fork()):
+    score()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_thread_and_several_give_the_same_scores():
+    query, vectors, weight = gallery(2 * SHAPES + 3, d=128, queries=60)
+    whole = scan(query, vectors, weight)
+    assert whole.numel() > ALONE > 3 * len(vectors)
+    assert torch.equal(scan(query[:3], vectors, weight), whole[:3])
 
 
 @pytest.mark.parametrize("fusion", ["mean", "max"])
