@@ -21,13 +21,8 @@ def shape_points(views: Tensor) -> Tensor:
 def tsne(points: Tensor, seed: int = 0, perplexity: float = 30) -> np.ndarray:
     """Lay points out in the plane by t-SNE, started from their principal components.
 
-    Args:
-        points: (n, d), rows of length 1: squared distances are then 2 - 2 · cosine.
-        seed: of the optimisation.
-        perplexity: about how many neighbours count; at most a third of the points.
-
-    Returns:
-        (n, 2) float32, the same for the same points and seed on the same machine.
+    Points (n, d) of length 1 have squared distances of 2 - 2 · cosine. ``perplexity`` is about how many neighbours
+    count, at most a third of the points. Returns (n, 2) float32, the same for one seed on one machine.
     """
     perplexity = min(perplexity, (len(points) - 1) / 3)
     return TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=seed).fit_transform(points.numpy())

@@ -96,11 +96,7 @@ class Scored:
 def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch.device | str | None = None) -> Scored:
     """Score all photos of a split over the benchmark's whole gallery with a run's best weights.
 
-    Args:
-        run: a finished run.
-        benchmark: photos and gallery.
-        split: train, val, test or all.
-        device: where pictures are embedded; default: the first GPU, else the CPU.
+    Pictures are embedded on ``device``; the default is the first GPU, else the CPU.
 
     Raises:
         BenchmarkError: no photos in this split, or the benchmark has changed since the run was trained on it.
@@ -111,22 +107,14 @@ def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch
 
 
 def score_index(index: ShapeIndex, benchmark: Benchmark, split: str = "test") -> Scored:
-    """Score all photos of a split with an index of the benchmark's gallery.
-
-    Raises:
-        BenchmarkError: no photos in this split, or an index of another gallery.
-    """
+    """Score all photos of a split; raises BenchmarkError for an empty split or an index of another gallery."""
     index.check_gallery(benchmark)
     rows = photo_rows(benchmark, split)
     return Scored(index.scores(index.embed(benchmark.images[rows])), rows, benchmark)
 
 
 def photo_rows(benchmark: Benchmark, split: str) -> np.ndarray:
-    """Return the rows of a split's photos, int64 (Q,).
-
-    Raises:
-        BenchmarkError: an empty or unknown split.
-    """
+    """Return the rows of a split's photos, int64 (Q,); raises BenchmarkError for an empty or unknown split."""
     rows = benchmark.rows(split)  # type: ignore[arg-type]
     if len(rows) == 0:
         raise BenchmarkError(f"no photos in split '{split}'", path=benchmark.path, fix="choose another split")
@@ -150,11 +138,8 @@ def report(scored: Scored, distances: bool = True) -> dict[str, float]:
 
     Keys: ``top1``, ``top10``, ``category``, ``map10``, ``mrr`` (micro means), each with ``_low`` and ``_high``;
     ``macro_…``: means over categories; ``given_top1`` …: category given; ``group_top1`` …: variants count as right;
-    ``d_hau``, ``d_iou``: distance and overlap between the first shape and the own one; ``queries``.
-
-    Args:
-        scored: the scores.
-        distances: compute d_hau and d_iou if the benchmark has points and voxels.
+    ``d_hau``, ``d_iou``: distance and overlap between the first shape and the own one, with ``distances`` and if the
+    benchmark has points and voxels; ``queries``.
     """
     queries = scored.benchmark.queries.iloc[scored.rows]
     values = scored.metrics()
@@ -171,9 +156,7 @@ def report(scored: Scored, distances: bool = True) -> dict[str, float]:
 def by_part(scored: Scored, parts: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Return one row per part: its name ``of``, the metrics with their intervals, and ``queries``.
 
-    Args:
-        scored: the scores.
-        parts: name → bool (Q,), the photos of that part; empty parts are left out.
+    ``parts`` holds name → bool (Q,), the photos of that part; empty parts are left out.
     """
     shape, values = scored.benchmark.queries.shape_id.to_numpy()[scored.rows], scored.metrics()
     rows = [

@@ -96,9 +96,8 @@ def judge(
 def first_shapes(scores: Tensor, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the best row of the repository for each photo, of all and of its category; int64 (Q,) each.
 
-    Args:
-        scores: float (Q, N); -inf hides a shape. Of equal ones the lower row wins.
-        same: bool (Q, N), :func:`same_category`.
+    ``scores`` is float (Q, N), -inf hides a shape; ``same`` is :func:`same_category`. Of equal scores the lower
+    row wins.
     """
     given = scores.masked_fill(torch.from_numpy(~same), -torch.inf)
     return scores.argmax(dim=1).numpy(), given.argmax(dim=1).numpy()
@@ -161,18 +160,11 @@ def _bits(grids: np.ndarray, part: np.ndarray) -> np.ndarray:
 def nearest(overlap: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Return the shape of largest d_IoU for each photo, which no search can beat; int64 (Q,).
 
-    Args:
-        overlap: (Q, N) d_IoU with the photo's own shape.
-        there: bool (Q, N) what may be chosen, at least one shape per photo.
+    ``overlap`` is (Q, N), ``there`` bool (Q, N): what may be chosen, at least one shape per photo.
     """
     return np.where(there, overlap, -1).argmax(axis=1)
 
 
 def drawn(there: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return one shape for each photo, drawn with equal chances; int64 (Q,).
-
-    Args:
-        there: bool (Q, N) what may be drawn, at least one shape per photo.
-        seed: of the draw.
-    """
+    """Return one shape for each photo, drawn with equal chances from ``there``, bool (Q, N); int64 (Q,)."""
     return np.where(there, np.random.default_rng(seed).random(there.shape), -1).argmax(axis=1)

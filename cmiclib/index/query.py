@@ -25,7 +25,7 @@ class Query(NamedTuple):
 
 
 def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = True) -> Query:
-    """Read a photo and cut its object out.
+    """Read a photo and cut out its object.
 
     With a mask, the query is the square around what it marks. With a box, it is the square around the box, and
     :func:`cmiclib.io.foreground.automatic_mask` looks for the mask in the box; with neither, in the whole photo.
