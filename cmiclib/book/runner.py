@@ -29,8 +29,7 @@ from .imports import Library
 from .notebooks import derive
 
 KERNEL_ENVIRONMENT = {
-    # Threads that wait for one another soon sleep instead of spinning: on a quiet machine that costs little, on a busy
-    # one spinning makes training several times slower.
+    # Waiting threads soon sleep instead of spinning, which on a busy machine makes training several times slower.
     "GOMP_SPINCOUNT": "10000",
     # Each redraw of a progress bar becomes an output of the executed notebook.
     "TQDM_MININTERVAL": "30",
@@ -188,16 +187,9 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
     except DeadKernelError:
         return "DeadKernelError: its process was killed, most often because memory ran out"
     except OSError as error:
-        raise _storage(error, target) from None
+        fix = "make room on the disk, then run again: chapters that are done are not repeated"
+        raise StorageError(f"could not be written ({error.strerror or error})", path=target, fix=fix) from None
     return ""
-
-
-def _storage(error: OSError, path: Path) -> StorageError:
-    return StorageError(
-        f"could not be written ({error.strerror or error})",
-        path=path,
-        fix="make room on the disk, then run again: chapters that are done are not repeated",
-    )
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -219,11 +211,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Replace ``provenance.json`` in one step.
-
-    Raises:
-        StorageError: the disk is full; the record stays as it was.
-    """
+    """Replace ``provenance.json`` in one step; StorageError if the disk is full."""
     write_json(folder / "provenance.json", record)
 
 

@@ -40,11 +40,7 @@ MODELS = {"trained": "trained on renderings", "untrained": "untrained", "untrain
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read a JSON file of results.
-
-    Raises:
-        BookError: it is missing or not JSON.
-    """
+    """Read a JSON file of results; BookError if it is missing or damaged."""
     if not path.is_file():
         raise BookError("this file of results does not exist", path=path, fix="run `make reproduce` first")
     return read_json(path, BookError, fix="run `make reproduce` again")
@@ -110,11 +106,7 @@ class Comparison(NamedTuple):
 
 
 def compare(measured: dict[str, Any], stored: dict[str, Any]) -> list[Comparison]:
-    """Compare metrics with stored ones, for every metric that has a tolerance.
-
-    Args:
-        measured: nested metrics, such as ``outputs/demo/metrics.json``.
-        stored: ``data/results/demo.json``.
+    """Compare metrics with stored ones such as ``data/results/demo.json``, for every metric that has a tolerance.
 
     Raises:
         BookError: the stored metrics are of another benchmark, or lack one that has a tolerance.
@@ -159,11 +151,7 @@ def readme_table(stored: dict[str, Any]) -> str:
 
 
 def with_table(readme: str, stored: dict[str, Any]) -> str:
-    """Return the README's text with its table replaced.
-
-    Raises:
-        BookError: the two marks that enclose the table are missing.
-    """
+    """Return the README's text with its table replaced; BookError if the marks that enclose it are missing."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -191,29 +179,20 @@ def published_table(path: Path) -> pd.DataFrame:
 def real_photo_table(stored: dict[str, Any]) -> pd.DataFrame:
     """Return the figures of ``data/results/real_photos.json``, one row a set of photos and model.
 
-    Args:
-        stored: ``rows``, each with ``photos`` (what marks the object), ``half``, ``model``, and the flat figures;
-            ``macro_…`` are means over categories, ``shape_…`` means over shapes.
+    ``macro_…`` are means over categories, ``shape_…`` means over shapes.
     """
     table = pd.DataFrame(stored["rows"]).assign(kind="measured")
     return table.assign(method=table.photos + ": " + table.model.map(MODELS).fillna(table.model))
 
 
 def failure_table(stored: dict[str, Any], photos: str) -> pd.DataFrame:
-    """Return the photos of one set whose own shape did not come first, worst last.
+    """Return the failures in ``data/results/real_photos.json`` of one set of photos, worst last.
 
-    Args:
-        stored: ``data/results/real_photos.json``.
-        photos: the set, by what marks the object.
-
-    Returns:
-        Columns photo, own shape, found first, and rank of the own shape.
+    Columns: photo, own shape, found first, and rank of the own shape.
     """
     names = {"photo_id": "photo", "shape_id": "own shape", "first": "found first", "rank": "rank"}
-    rows = [
-        {title: row[name] for name, title in names.items()} for row in stored["failures"] if row["photos"] == photos
-    ]
-    return pd.DataFrame(rows, columns=list(names.values())).sort_values("rank", kind="stable")
+    table = pd.DataFrame([row for row in stored["failures"] if row["photos"] == photos], columns=[*names, "photos"])
+    return table[list(names)].rename(columns=names).sort_values("rank", kind="stable")
 
 
 def ingredient_table(stored: dict[str, Any]) -> pd.DataFrame:
@@ -249,12 +228,7 @@ _FILTER = (
 
 
 def searchable(table: pd.DataFrame, summary: str) -> str:
-    """Return HTML of a table that opens on a click, with a field that hides the rows without the typed text.
-
-    Args:
-        table: shown without its index; texts are escaped.
-        summary: the line to click on.
-    """
+    """Return HTML of a table that opens with a click on ``summary``; a field hides the rows without the typed text."""
     body = table.to_html(index=False, border=0, max_rows=None).replace("<table", '<table style="font-size: 85%"')
     return (
         f"<details><summary>{escape(summary)}</summary>"

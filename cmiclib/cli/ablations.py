@@ -9,6 +9,7 @@ from ..book import find_root
 from ..errors import ConfigError
 from .common import Profile, show, write_json
 
+STORED = "data/results/ablations.json"
 Benchmark = Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")]
 
 
@@ -18,11 +19,19 @@ def ablations(
     variant: Annotated[list[str] | None, typer.Option(help="variant to run; repeatable; default: all")] = None,
     profile: Profile = "demo",
     benchmark: Benchmark = "sweethome",
-    table: Annotated[Path, typer.Option(metavar="FILE", help="the table to continue")] = Path(
-        "data/results/ablations.json"
-    ),
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="the table to continue; default: data/results/ablations.json for the demo on sweethome, else "
+            "outputs/PROFILE/ablations.json",
+        ),
+    ] = None,
     same_code: Annotated[
         bool, typer.Option("--same-code", help="also repeat runs that another version of the code made")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="drop the table's rows of another benchmark or configuration")
     ] = False,
 ) -> None:
     """Run all variants and seeds that are missing from the table; write the table after each run."""
@@ -32,10 +41,12 @@ def ablations(
     root = find_root(Path.cwd())
     _check_profile(profile)
     reference, variants = for_profile(profile)
+    stored = (profile, benchmark) == ("demo", "sweethome")
+    table = table or Path(STORED if stored else f"outputs/{profile}/ablations.json")
     opened, folder = open_benchmark(root, benchmark, profile), root / "outputs" / "ablations"
     run_grid(
         opened, folder, root / table, names=variant, seeds=seed or SEEDS, jobs=jobs, reference=reference,
-        variants=variants, same_code=same_code, say=typer.echo,
+        variants=variants, same_code=same_code, replace=replace, say=typer.echo,
     )  # fmt: skip
     typer.echo(f"table: {table}")
 
@@ -58,7 +69,7 @@ def ablation(
     opened, folder = open_benchmark(root, benchmark, profile), root / "outputs" / "ablations"
     row = run_variant(variant, seed, opened, folder, reference=reference, variants=variants, again=True)
     write_json(output, row)
-    table = root / "data/results/ablations.json"
+    table = root / STORED
     same = ("variant", "seed", "config_hash", "benchmark")
     stored = [old for old in (read_stored(table) if table.is_file() else []) if all(old[k] == row[k] for k in same)]
     before = stored[0]["metrics"] if stored else {}

@@ -140,6 +140,11 @@ def config_hash(config: Config, data: Change = UNCHANGED) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def config_hashes(reference: Config = REFERENCE, variants: Mapping[str, Variant] = VARIANTS) -> dict[str, str]:
+    """Return the hash of every variant's configuration."""
+    return {n: config_hash(variant_config(n, 0, reference, variants), v.data) for n, v in variants.items()}
+
+
 def run_variant(
     name: str,
     seed: int,
@@ -222,37 +227,51 @@ def run_grid(
     reference: Config = REFERENCE,
     variants: Mapping[str, Variant] = VARIANTS,
     same_code: bool = False,
+    replace: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Row]:
     """Run what is missing of variants × seeds, seed by seed, and write the table after each run.
 
     A run is finished if the table, or a file in ``folder``, holds its variant, seed, configuration and benchmark.
+    Nothing is written before the first result.
 
     Args:
         benchmark: as opened.
         folder: as in :func:`run_variant`; one grid at a time works in it.
-        table: the JSON file to write; ``ablation_answers.json`` stands beside it.
-        names: of the variants; default: all.
-        seeds: of the trainings.
-        jobs: processes; each takes its share of the cores.
+        table: the JSON file to write; ``ablation_answers.json`` lies beside it.
+        names: variants to run; default: all.
+        seeds: seeds of the trainings.
+        jobs: number of processes; they share the cores.
         reference: the full method.
-        variants: changes of it; rows of the table that are of none of them, or of another configuration, go.
-        same_code: rows of another state of the method's code do not count as finished.
+        variants: changes of it.
+        same_code: run again what another state of the method's code computed.
+        replace: drop rows of the table that are of another benchmark or configuration, or of none of the variants.
         say: receives a line for each run.
 
     Returns:
         The table's rows.
 
     Raises:
-        BookError: another grid is at work in this folder.
+        BookError: another grid is at work in this folder, or rows would be dropped without ``replace``.
         ConfigError, TrainingError, StorageError: as :func:`run_variant`.
     """
-    wanted = list(names or variants)
-    configs = {name: variant_config(name, 0, reference, variants) for name in {*wanted, *variants}}
-    hashes = {name: config_hash(config, variants[name].data) for name, config in configs.items()}
-    code = code_digest(METHOD)
+    wanted, hashes, code = list(names or variants), config_hashes(reference, variants), code_digest(METHOD)
+    for name in wanted:
+        variant_config(name, 0, reference, variants)
     with alone(folder, BookError):
-        known = _finished(table, folder, hashes, benchmark.hash)
+        rows = read_stored(table) if table.is_file() else []
+        known = _finished(rows, table, folder, hashes, benchmark.hash)
+        lost = [
+            row
+            for row in rows
+            if (row["config_hash"], row["benchmark"]) != (hashes.get(row["variant"]), benchmark.hash)
+        ]
+        if lost and not replace:
+            raise BookError(
+                f"{len(lost)} of {len(rows)} rows are of another benchmark or configuration and would be dropped",
+                path=table,
+                fix="give another file with --table, or drop them with --replace",
+            )
         done = {at for at, row in known.items() if not same_code or row["code"] == code}
         todo = [(name, seed) for seed in seeds for name in wanted if (name, seed) not in done]
         say(f"{len(wanted) * len(seeds) - len(todo)} of {len(wanted) * len(seeds)} runs are there, {len(todo)} to do")
@@ -263,7 +282,8 @@ def run_grid(
             threads = max(1, (os.cpu_count() or 1) // jobs)
             work = (delayed(_job)(name, seed, benchmark.path, folder, threads, options) for name, seed in todo)
             results = Parallel(jobs, return_as="generator_unordered", batch_size=1)(work)
-        _write(table, known, benchmark, variants)
+        if not todo:
+            _write(table, known, benchmark, variants)
         for row in results:
             known[row["variant"], row["seed"]] = row
             _write(table, known, benchmark, variants)
@@ -297,9 +317,10 @@ def answers_path(table: Path) -> Path:
     return table.with_name("ablation_answers.json")
 
 
-def _finished(table: Path, folder: Path, hashes: Mapping[str, str], benchmark: str) -> dict[tuple[str, int], Row]:
+def _finished(
+    stored: list[Row], table: Path, folder: Path, hashes: Mapping[str, str], benchmark: str
+) -> dict[tuple[str, int], Row]:
     """Return the known results by variant and seed; of several those of the present code, then the table's."""
-    stored = read_stored(table) if table.is_file() else []
     first = read_stored(answers_path(table))["first"] if answers_path(table).is_file() else {}
     rows = [row | {"first": first.get(f"{row['variant']} {row['seed']}")} for row in stored]
     rows = [read_stored(path) for path in sorted(folder.glob("*.json"))] + rows

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .ablations import FULL, VARIANTS, Variant, answers_path, read_stored
+from ..config import Config
+from .ablations import FULL, REFERENCE, VARIANTS, Variant, answers_path, config_hashes, read_stored
 
 SMALLEST_EFFECT = 0.01
 """Smallest effect of interest: one point. A smaller one would not decide how anybody builds such a system."""
@@ -79,13 +80,18 @@ class Grid:
     benchmark: str  # its hash
 
     @classmethod
-    def load(cls, table: Path) -> "Grid | None":
-        """Read a table and its answers; None where there is no table or no row.
+    def load(
+        cls, table: Path, reference: Config = REFERENCE, variants: Mapping[str, Variant] = VARIANTS
+    ) -> "Grid | None":
+        """Read the rows of these variants' configurations from a table, with their answers; None where there is none.
 
         Raises:
             CheckpointError: a damaged file, or rows without answers.
         """
-        if not table.is_file() or not (rows := read_stored(table)):
+        hashes = config_hashes(reference, variants)
+        rows = read_stored(table) if table.is_file() else []
+        rows = [row for row in rows if row["config_hash"] == hashes.get(row["variant"])]
+        if not rows:
             return None
         stored = read_stored(answers_path(table))
         first = {}

@@ -26,31 +26,20 @@ def peak_memory() -> int:
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
-    import resource  # elsewhere: Windows has no such module, and on Linux it counts the parent's memory, too
+    import resource  # not on Windows; on Linux it would include the parent's memory
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def seconds(function: Callable[[], Any], repeats: int = 5) -> list[float]:
-    """Call a function once to warm up, then so often by the clock."""
-    function()
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - started)
-    return taken
+    """Time a function ``repeats`` times, after a first call that warms up."""
+    return in_turns({"": function}, repeats)[""]
 
 
 def in_turns(functions: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict[str, list[float]]:
-    """Time several functions turn by turn, so that a machine that is faster now and slower then is fair to all.
+    """Return the seconds of each function, by name, timed turn by turn after a first turn that warms up.
 
-    Args:
-        functions: by name.
-        repeats: turns after a first one, which warms up.
-
-    Returns:
-        The seconds of each function, by name.
+    So a machine whose speed changes meanwhile is fair to all of them.
     """
     taken: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
@@ -71,8 +60,8 @@ class Limits:
     """What no search can beat on this machine: copying memory, and multiplying matrices.
 
     Args:
-        megabytes: of the memory that is copied; more than the caches hold.
-        side: of the matrices that are multiplied.
+        megabytes: size of the memory that is copied; more than the caches hold.
+        side: length of the square matrices that are multiplied.
     """
 
     def __init__(self, megabytes: int = 256, side: int = 2048):
@@ -98,15 +87,12 @@ class Limits:
         """
         ways = {"seconds": function, "copy_seconds": self.copy, "product_seconds": self.multiply}
         taken = in_turns(ways, repeats)
-        rates = {
-            "copy_rate": self.bytes / median(taken["copy_seconds"]),
-            "product_rate": self.operations / median(taken["product_seconds"]),
-        }
-        return {**taken, **rates}
+        copied, multiplied = median(taken["copy_seconds"]), median(taken["product_seconds"])
+        return {**taken, "copy_rate": self.bytes / copied, "product_rate": self.operations / multiplied}
 
 
 def random_gallery(shapes: int, queries: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries (Q, 128), views (N, 12, 128) of ``dtype`` and W (128, 128): how long it takes is all the same."""
+    """Return random queries (Q, 128), views (N, 12, 128) of ``dtype`` and W (128, 128); values do not affect times."""
     generator = torch.Generator().manual_seed(0)
     query = F.normalize(torch.randn(queries, DIM, generator=generator), dim=-1)
     views = torch.empty(shapes, VIEWS, DIM, dtype=dtype)
@@ -122,11 +108,7 @@ def search_work(shapes: int, queries: int, dtype: torch.dtype = torch.float32) -
 
 
 def least_seconds(row: Mapping[str, Any]) -> float:
-    """Return the time that a search needs at least by the machine's limits.
-
-    Args:
-        row: ``bytes`` and ``operations``, and the rates of :meth:`Limits.beside`.
-    """
+    """Return the least time of a search from its ``bytes``, ``operations`` and the rates of :meth:`Limits.beside`."""
     return float(max(row["bytes"] / row["copy_rate"], row["operations"] / row["product_rate"]))
 
 

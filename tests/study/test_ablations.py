@@ -29,6 +29,7 @@ from cmiclib.study.ablations import (
     Variant,
     answers_path,
     config_hash,
+    config_hashes,
     for_profile,
     run_grid,
     run_variant,
@@ -79,8 +80,7 @@ def undisturbed(tiny_benchmark, tmp_path_factory):
 
 def test_there_are_enough_variants_and_all_fit():
     assert len(VARIANTS) > 12 and len(SEEDS) >= 5
-    hashes = [config_hash(variant_config(name, 0)) for name in VARIANTS]
-    assert len(set(hashes)) == len(VARIANTS)
+    assert len(set(config_hashes().values())) == len(VARIANTS)
     assert all(variant.against in VARIANTS for variant in VARIANTS.values())
     assert VARIANTS["full"].overrides == ()
 
@@ -207,7 +207,7 @@ def test_a_benchmark_without_photos_of_seen_shapes_has_no_top1_of_theirs(tiny_be
 def test_a_changed_override_reruns_exactly_its_own_variant(undisturbed, tiny_benchmark, tmp_path, trained):
     folder = copied(undisturbed[0], tmp_path)
     changed = FEW | {"mean": Variant("best view", ("model.fusion=max",), "fusion")}
-    rows, said = grid(tiny_benchmark, folder, changed)
+    rows, said = grid(tiny_benchmark, folder, changed, replace=True)
     assert [call[0] for call in trained] == ["max", "max"] and "4 of 6" in said[0]
     before = undisturbed[1]
     assert [row["config_hash"] == old["config_hash"] for row, old in zip(rows, before, strict=True)] == [
@@ -218,8 +218,28 @@ def test_a_changed_override_reruns_exactly_its_own_variant(undisturbed, tiny_ben
 
 def test_a_variant_that_is_taken_out_leaves_the_table(undisturbed, tiny_benchmark, tmp_path, trained):
     folder = copied(undisturbed[0], tmp_path)
-    rows, _ = grid(tiny_benchmark, folder, {name: FEW[name] for name in ("full", "views")})
+    rows, _ = grid(tiny_benchmark, folder, {name: FEW[name] for name in ("full", "views")}, replace=True)
     assert {row["variant"] for row in rows} == {"full", "views"} and trained == []
+
+
+def test_rows_of_another_benchmark_or_configuration_are_not_dropped_unasked(
+    undisturbed, tiny_benchmark, tmp_path, trained
+):
+    folder = copied(undisturbed[0], tmp_path)
+    before = {path: path.read_bytes() for path in (folder / "results").iterdir()}
+    other = dataclasses.replace(tiny_benchmark, meta=tiny_benchmark.meta | {"sha256": {"views.npy": "other"}})
+    changed = FEW | {"mean": Variant("best view", ("model.fusion=max",), "fusion")}
+    for benchmark, variants, count in ((other, FEW, 6), (tiny_benchmark, changed, 2), (tiny_benchmark, {}, 6)):
+        with pytest.raises(BookError, match=rf"{count} of 6 rows[\s\S]*--replace"):
+            grid(benchmark, folder, variants)
+    assert {path: path.read_bytes() for path in (folder / "results").iterdir()} == before and trained == []
+
+
+def test_nothing_is_written_before_the_first_result(tiny_benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("stopped before the first result"))
+    with pytest.raises(pytest.fail.Exception, match="stopped"):
+        grid(tiny_benchmark, tmp_path)
+    assert not (tmp_path / "results").exists()
 
 
 def test_other_seeds_and_some_variants_only_leave_the_rest_of_the_table(undisturbed, tiny_benchmark, tmp_path, trained):
@@ -284,8 +304,13 @@ def test_commands_run_the_grid_and_one_run_of_it(undisturbed, tiny_benchmark, tm
     monkeypatch.chdir(root)
     monkeypatch.setattr(module, "for_profile", lambda profile: (TINY, FEW))
     common = ["--benchmark", str(tiny_benchmark.path)]
-    result = CliRunner().invoke(app, ["ablations", *common, "--seed", "0", "--seed", "1", "--jobs", "1"])
-    assert result.exit_code == 0 and "6 of 6 runs are there" in result.output, result.output
+    stored = {path: path.read_bytes() for path in (root / "data/results").iterdir()}
+    for scale in ("smoke", "demo"):
+        options = ["--profile", scale, "--seed", "0", "--seed", "1", "--jobs", "1"]
+        result = CliRunner().invoke(app, ["ablations", *common, *options])
+        assert result.exit_code == 0 and "6 of 6 runs are there" in result.output, result.output
+        assert len(json.loads((root / "outputs" / scale / "ablations.json").read_text())) == 6
+    assert {path: path.read_bytes() for path in (root / "data/results").iterdir()} == stored
     result = CliRunner().invoke(app, ["ablation", "mean", "--seed", "1", "--output", "row.json", *common])
     assert result.exit_code == 0 and "stored, %" in result.output, result.output
     assert json.loads(Path("row.json").read_text())["metrics"] == undisturbed[1][3]["metrics"]

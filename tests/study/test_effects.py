@@ -9,7 +9,7 @@ from scipy import stats
 from toybook import REPOSITORY
 
 from cmiclib.errors import CheckpointError
-from cmiclib.study.ablations import VARIANTS, Variant, config_hash, variant_config
+from cmiclib.study.ablations import REFERENCE, VARIANTS, Variant, config_hash, config_hashes, variant_config
 from cmiclib.study.effects import (
     CLAIMS,
     SCALES,
@@ -134,7 +134,9 @@ FIRST = {
 
 @pytest.fixture
 def grid(tmp_path):
+    hashes = config_hashes(variants=SOME)
     rows = [{"variant": key.split()[0], "seed": int(key.split()[1])} for key in FIRST]
+    rows = [row | {"config_hash": hashes[row["variant"]]} for row in rows]
     (tmp_path / "ablations.json").write_text(json.dumps(rows))
     columns = {name: [photo[i] for photo in PHOTOS] for i, name in enumerate(("shape_id", "category", "seen"))}
     answers = {
@@ -142,7 +144,15 @@ def grid(tmp_path):
         "shapes": {"shape_id": SHAPES, "category": [s.split("/")[0] for s in SHAPES]}, "first": FIRST,
     }  # fmt: skip
     (tmp_path / "ablation_answers.json").write_text(json.dumps(answers))
-    return Grid.load(tmp_path / "ablations.json")
+    return Grid.load(tmp_path / "ablations.json", variants=SOME)
+
+
+def test_rows_of_another_configuration_are_not_shown_as_this_ones(grid, tmp_path):
+    table = tmp_path / "ablations.json"
+    changed = SOME | {"none": Variant("no category loss", ("loss.category_weight=0.0",), "loss")}
+    assert Grid.load(table, variants=changed).seeds("none") == []
+    assert Grid.load(table, variants=changed).seeds("full") == [0, 1, 2]
+    assert Grid.load(table, REFERENCE.override(["train.steps=7"]), SOME) is None
 
 
 def test_a_grid_knows_what_was_right(grid):
@@ -233,10 +243,11 @@ def test_the_stored_table_is_of_these_variants_and_agrees_with_its_answers():
     assert len({(row["config_hash"], row["seed"]) for row in rows}) == len(rows)
     assert len({row["variant"] for row in rows}) > 12
     grid = Grid.load(STORED)
+    assert len(grid.rows) == len(rows)
     for row in rows:
         name, seed = row["variant"], row["seed"]
-        assert row["config_hash"] == config_hash(variant_config(name, seed))
-        assert row["overrides"] == list(VARIANTS[name].overrides)
+        assert row["config_hash"] == config_hash(variant_config(name, seed), VARIANTS[name].data)
+        assert row["overrides"] == VARIANTS[name].changes
         assert row["seconds"] > 0 and row["machine"] and row["date"]
         for part, metric in ((True, "top1"), (False, "unseen_top1")):
             outcomes = grid.outcomes(name, seed)[grid.photos.seen.to_numpy(bool) == part]
