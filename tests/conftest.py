@@ -102,7 +102,7 @@ def shared_root() -> Path:
 
 UNTRAINED = {
     "profile": "test",
-    "model": {"query_backbone": "resnet10t", "view_backbone": "resnet10t", "image_size": 32, "init": "random"},
+    "model": {"query_backbone": "test_resnet", "view_backbone": "test_resnet", "image_size": 32, "init": "random"},
 }
 
 

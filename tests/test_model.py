@@ -14,7 +14,7 @@ from cmiclib.model import attention_scores, attention_weights, build_model, fuse
 from cmiclib.training.run import save_weights
 
 PARITY = Path(__file__).parent / "data" / "parity"
-TINY = ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random")
+TINY = ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=16, image_size=32, init="random")
 
 
 def embeddings(queries, shapes, views=12, d=16, dtype=torch.float32, seed=0):

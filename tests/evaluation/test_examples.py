@@ -12,7 +12,7 @@ from cmiclib.model import CMIC, attention_weights
 
 SETTINGS = {
     "profile": "test",
-    "model": {"query_backbone": "resnet10t", "view_backbone": "resnet10t", "image_size": 32, "init": "random"},
+    "model": {"query_backbone": "test_resnet", "view_backbone": "test_resnet", "image_size": 32, "init": "random"},
 }
 
 
@@ -58,7 +58,7 @@ def test_parameters_are_counted_by_part(frozen):
         "model": SETTINGS["model"] | {"dim": 16, "frozen": frozen, "mask": "cutout"}
     }).model))  # fmt: skip
     assert counts["attention W"] == 16 * 16
-    assert counts["photo encoder, head"] == counts["view encoder, head"] == 2 * 512 + 512 * 16 + 16
+    assert counts["photo encoder, head"] == counts["view encoder, head"] == 2 * 96 + 96 * 16 + 16
     parts = [value for name, value in counts.items() if name not in ("all", "trained")]
     assert counts["all"] == sum(parts)
     bodies = counts["photo encoder, backbone"] + counts["view encoder, backbone"]

@@ -26,7 +26,7 @@ from cmiclib.geometry import modified_hausdorff, unpack_voxels, voxel_iou
 from cmiclib.training.loop import train
 
 SMALL = Config(
-    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", image_size=32, dim=16, init="random"),
+    model=ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", image_size=32, dim=16, init="random"),
     train=TrainConfig(batch=4, steps=2, views=2, lr=1e-3, eval_every=1, log_every=1),
 )
 

@@ -25,7 +25,7 @@ from cmiclib.metrics import bootstrap_interval
 from cmiclib.model import attention_scores, build_model
 
 SMALL = Config(
-    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", image_size=32, dim=16, init="random")
+    model=ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", image_size=32, dim=16, init="random")
 )
 
 

@@ -14,7 +14,7 @@ from cmiclib.training.run import Run, save_weights
 
 SETTINGS = {
     "profile": "test",
-    "model": {"query_backbone": "resnet10t", "view_backbone": "resnet10t", "image_size": 32, "init": "random"},
+    "model": {"query_backbone": "test_resnet", "view_backbone": "test_resnet", "image_size": 32, "init": "random"},
 }
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz_cases import png_claiming
 from PIL import Image
 
 from cmiclib.errors import ImageError
@@ -83,7 +84,7 @@ def test_cut_off_file(tmp_path: Path, suffix: str) -> None:
 
 
 def test_pixel_bomb_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
+    (tmp_path / "bomb.png").write_bytes(png_claiming(30_000, 30_000))
     with pytest.raises(ImageError, match="smaller"):
         read_photo(tmp_path / "bomb.png")
     monkeypatch.setattr(images, "MAX_PIXELS", 99)

@@ -397,6 +397,17 @@ def real(shared_root: Path) -> Path:
     return shared_root / "cars"
 
 
+@pytest.fixture(scope="module")
+def car(real: Path) -> tuple[trimesh.Trimesh, Rays]:
+    mesh = load_mesh(model(real, CAR))
+    return mesh, Rays(mesh)
+
+
+@pytest.fixture(scope="module")
+def poses(real: Path) -> dict[str, Pose]:
+    return read_poses(real / "Anno3D" / "StanfordCars" / "train_anno_v2.pkl")
+
+
 @pytest.mark.parametrize(
     ("folder", "suffix", "train", "test", "shapes"),
     [("StanfordCars", "", 8144, 8041, 134), ("StanfordCars", "_v2", 8144, 8041, 134), ("CompCars", "", 3798, 1898, 98)],
@@ -433,9 +444,10 @@ def pose_in_box(mesh: trimesh.Trimesh, given: Pose, entry: dict[str, Any]) -> Po
     return replace(moved, v=(y1 - y0 - rows.min() - rows.max()) / 2 / cut)
 
 
-def test_silhouettes_are_those_of_the_real_photos(real: Path) -> None:
-    folder, mesh = real / "photos_189c2b53", load_mesh(model(real, CAR))
-    scene, poses = Rays(mesh), read_poses(real / "Anno3D" / "StanfordCars" / "train_anno_v2.pkl")
+def test_silhouettes_are_those_of_the_real_photos(
+    real: Path, car: tuple[trimesh.Trimesh, Rays], poses: dict[str, Pose]
+) -> None:
+    folder, (mesh, scene) = real / "photos_189c2b53", car
     right, wrong = [], []
     for entry in json.loads((folder / "manifest.json").read_text()):
         given = poses[entry["fname"]]
@@ -449,11 +461,13 @@ def test_silhouettes_are_those_of_the_real_photos(real: Path) -> None:
     assert np.mean(wrong) < 0.96
 
 
-def test_the_one_whole_photo_is_masked_where_its_box_is(real: Path) -> None:
+def test_the_one_whole_photo_is_masked_where_its_box_is(
+    real: Path, car: tuple[trimesh.Trimesh, Rays], poses: dict[str, Pose]
+) -> None:
     entry = json.loads((real / "photos_189c2b53" / "manifest.json").read_text())[0]
-    given = read_poses(real / "Anno3D" / "StanfordCars" / "train_anno_v2.pkl")[entry["fname"]]
+    given = poses[entry["fname"]]
     width, height = Image.open(real / "StanfordCars" / "cars_train" / entry["fname"]).size
-    rows, columns = np.nonzero(silhouette(Rays(load_mesh(model(real, CAR))), given, width, height))
+    rows, columns = np.nonzero(silhouette(car[1], given, width, height))
     box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
     assert box == pytest.approx(entry["bbox"], abs=8)  # of 530 × 259 pixels
 

@@ -60,7 +60,7 @@ def test_limits_are_measured_beside_a_function():
 
 
 def small(**train) -> Config:
-    model = {"query_backbone": "resnet10t", "view_backbone": "resnet10t", "image_size": 32, "init": "random"}
+    model = {"query_backbone": "test_resnet", "view_backbone": "test_resnet", "image_size": 32, "init": "random"}
     return Config.model_validate({"model": model, "train": {"batch": 4, "views": 2} | train})
 
 

@@ -13,24 +13,21 @@ from hypothesis import strategies as st
 FIRST = "import json; print(json.dumps({'file': 1, 'path': '/x'}), flush=True); "
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"SILENCE": 1.0, "BLOCKED": 4, "TICK": 0.25, "START": 20.0}.items():
-        monkeypatch.setattr(fuzz, name, value)
+IMPATIENT = fuzz.Patience(silence=1.0, start=20.0, tick=0.25, blocked=4)
 
 
 @pytest.mark.parametrize("line", ["while True: pass", "import time; time.sleep(600)"], ids=["works", "waits"])
-def test_a_child_that_finds_no_end_is_a_hang(line: str, impatient: None) -> None:
-    first, last = fuzz.read_lines([sys.executable, "-c", FIRST + f"exec({line!r})"])
+def test_a_child_that_finds_no_end_is_a_hang(line: str) -> None:
+    first, last = fuzz.read_lines([sys.executable, "-c", FIRST + f"exec({line!r})"], IMPATIENT)
     assert first == {"file": 1, "path": "/x"} and last["hang"] and last["problem"].startswith("no end after")
 
 
-def test_a_child_that_dies_is_noticed_and_one_that_ends_is_not(impatient: None) -> None:
-    *_, last = fuzz.read_lines([sys.executable, "-c", FIRST + "import os; os.kill(os.getpid(), 11)"])
+def test_a_child_that_dies_is_noticed_and_one_that_ends_is_not() -> None:
+    *_, last = fuzz.read_lines([sys.executable, "-c", FIRST + "import os; os.kill(os.getpid(), 11)"], IMPATIENT)
     assert last == {"problem": "the process died with status -11", "dead": True}
-    assert list(fuzz.read_lines([sys.executable, "-c", FIRST])) == [{"file": 1, "path": "/x"}]
+    assert list(fuzz.read_lines([sys.executable, "-c", FIRST], IMPATIENT)) == [{"file": 1, "path": "/x"}]
     with pytest.raises(SystemExit, match="did not begin"):
-        list(fuzz.read_lines([sys.executable, "-c", "raise ValueError"]))
+        list(fuzz.read_lines([sys.executable, "-c", "raise ValueError"], IMPATIENT))
 
 
 HEADER = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
@@ -54,10 +51,9 @@ def test_a_damaged_header_has_its_true_length(data: st.DataObject) -> None:
     assert fuzz.changed_header(b"x", "x.png", data.draw) is None
 
 
-def test_a_file_is_kept_once_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "KEPT", tmp_path / "kept")
+def test_a_file_is_kept_once_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"bad")
     (tmp_path / "link").symlink_to(tmp_path / "x")
     for name in ("x", "x", "link", ".", "missing"):
-        fuzz.keep("photo png", tmp_path / name)
+        fuzz.keep("photo png", tmp_path / name, tmp_path / "kept")
     assert [path.read_bytes() for path in (tmp_path / "kept").rglob("*") if path.is_file()] == [b"bad"]

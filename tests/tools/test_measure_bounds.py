@@ -26,9 +26,8 @@ def test_bundles_let_a_search_skip_all_others(vectors):
     assert 0 < row["distance"] <= row["radius"] < 0.2
 
 
-def test_a_tighter_bound_spares_more_and_none_more_than_the_products(vectors, monkeypatch):
-    monkeypatch.setattr("measure_bounds.CLUSTERS", (4, 16))
-    found = measure("bundles", *vectors)
+def test_a_tighter_bound_spares_more_and_none_more_than_the_products(vectors):
+    found = measure("bundles", *vectors, clusters=(4, 16))
     for row in found["rows"]:
         assert row["skipped_by_radius"] <= row["skipped_by_distance"] <= found["skipped_by_products"]
     assert [row["shapes"] for row in found["grown"]] == [24, 48, 96, 192]

@@ -1,7 +1,5 @@
 """Runs in half precision, and between two stops of one training."""
 
-import sys
-
 import pytest
 import torch
 from pack_run import between, halve, main
@@ -11,7 +9,7 @@ from cmiclib.io.atomic import write_json
 from cmiclib.model import build_model
 from cmiclib.training.run import Run, save_weights
 
-MODEL = ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random")
+MODEL = ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=16, image_size=32, init="random")
 
 
 def write_run(folder, seed, **changed):
@@ -40,17 +38,15 @@ def test_weights_between_two_stops():
     assert all(torch.equal(between(late, early, 0)[name], late[name]) for name in late)
 
 
-def test_a_packed_run_is_a_run_and_another_training_is_refused(tmp_path, monkeypatch, capsys):
+def test_a_packed_run_is_a_run_and_another_training_is_refused(tmp_path, capsys):
     run, earlier = (write_run(tmp_path / str(seed), seed) for seed in (0, 1))
     other = write_run(tmp_path / "other", 2, profile="other")
-    command = ["pack", str(run.path), str(tmp_path / "x"), "--earlier"]
-    monkeypatch.setattr(sys, "argv", [*command, str(other.path)])
+    command = [str(run.path), str(tmp_path / "x"), "--earlier"]
     with pytest.raises(SystemExit):
-        main()
+        main([*command, str(other.path)])
     assert "another training" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
-    monkeypatch.setattr(sys, "argv", [*command, str(earlier.path)])
-    main()
+    main([*command, str(earlier.path)])
     packed = Run.open(tmp_path / "x")
     assert packed.config == run.config
     name = "attention_weight"

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 CONFIG = Config(
     profile="test",
     model=ModelConfig(
-        query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random", frozen=2
+        query_backbone="test_resnet", view_backbone="test_resnet", dim=16, image_size=32, init="random", frozen=2
     ),
     train=TrainConfig(batch=4, steps=4, views=2, copies=2, view_copies=2, lr=1e-3, log_every=2, eval_every=2),
 )

@@ -32,7 +32,7 @@ from cmiclib.training.run import Run
 CPU = torch.device("cpu")
 CONFIG = Config(
     profile="test",
-    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random"),
+    model=ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=16, image_size=32, init="random"),
     train=TrainConfig(batch=4, steps=6, views=2, lr=1e-3, log_every=2, eval_every=3),
 )
 

@@ -13,7 +13,7 @@ from cmiclib.model import build_model
 from cmiclib.training.run import Run, clear, load_state, save_state, save_weights
 
 CONFIG = Config(
-    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=8, image_size=32, init="random")
+    model=ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=8, image_size=32, init="random")
 )
 
 

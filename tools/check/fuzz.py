@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "tests" / "data" / "fuzz"
 KEPT_SIZE = 1 << 20  # bytes; a larger one was made by a line of code, which stands in the cases
-SILENCE = 10.0  # seconds of a processor for one file
-TICK = 0.5  # seconds between two looks at a child
-BLOCKED = 20  # looks in a row at which a file is neither done nor worked at: it waits for something
 MEMORY = 3 << 30  # bytes of data that a child may hold; what it used at most is in the result
 FULL, SHORT = 44, 3  # damaged files of each case
-START = 300.0  # seconds of a processor, for the import and the seeds
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a child may say nothing."""
+
+    silence: float = 10.0  # seconds of a processor for one file
+    start: float = 300.0  # seconds of a processor, for the import and the seeds
+    tick: float = 0.5  # seconds between two looks at a child
+    blocked: int = 20  # looks in a row at which a file is neither done nor worked at: it waits for something
 
 
 def edits(data: bytes, other: bytes, draw: Callable) -> bytes:
@@ -235,11 +242,11 @@ class Child:
         say(case=case.name, done=number, problem=problem, executed=executed, peak=peak)
 
 
-def keep(name: str, path: Path) -> None:
+def keep(name: str, path: Path, root: Path = KEPT) -> None:
     """Keep a file that went wrong, by its case and its content; what is no file is made by code anyway."""
     if path.is_file() and not path.is_symlink() and path.stat().st_size <= KEPT_SIZE:
         data = path.read_bytes()
-        kept = KEPT / name / hashlib.sha256(data).hexdigest()[:12]
+        kept = root / name / hashlib.sha256(data).hexdigest()[:12]
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(data)
 
@@ -302,22 +309,22 @@ def run(names: list[str], count: int, number: int) -> Iterator[dict]:
                     keep(names[0], reading)
 
 
-def read_lines(command: list[str]) -> Iterator[dict]:
+def read_lines(command: list[str], patience: Patience = Patience()) -> Iterator[dict]:
     """Start a child and yield what it says, and at last why it was ended or ended before its time, if so."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     lines, used, before, idle, facts = lines_of(child), 0.0, 0.0, 0, dict[str, Any]()
     while True:
         try:
-            line = lines.get(timeout=TICK)
+            line = lines.get(timeout=patience.tick)
         except queue.Empty:
             seconds, willing = seconds_of(child.pid)
             idle = 0 if willing or seconds > before else idle + 1  # looks, so that a pause of the machine is none
-            before, limit = seconds, SILENCE if "path" in facts else START
-            if seconds - used < limit and idle * SILENCE < limit * BLOCKED:
+            before, limit = seconds, patience.silence if "path" in facts else patience.start
+            if seconds - used < limit and idle * patience.silence < limit * patience.blocked:
                 continue
             child.kill()
-            said = f"no end after {seconds - used:.0f} s of work and {idle * TICK:.0f} s of waiting"
+            said = f"no end after {seconds - used:.0f} s of work and {idle * patience.tick:.0f} s of waiting"
             yield {"problem": said, "hang": True, "dead": True}
             return
         if line is None:

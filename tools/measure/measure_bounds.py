@@ -78,7 +78,9 @@ def grown(query: Tensor, views: Tensor, weight: Tensor) -> list[dict[str, Any]]:
     return rows
 
 
-def measure(name: str, query: Tensor, views: Tensor, weight: Tensor) -> dict[str, Any]:
+def measure(
+    name: str, query: Tensor, views: Tensor, weight: Tensor, clusters: tuple[int, ...] = CLUSTERS
+) -> dict[str, Any]:
     """Return what each bound could spare."""
     scores = attention_scores(query.double(), views.double(), weight.double()).numpy()  # (Q, N)
     tenth = np.sort(scores, axis=1)[:, -TOP]  # (Q,)
@@ -86,7 +88,7 @@ def measure(name: str, query: Tensor, views: Tensor, weight: Tensor) -> dict[str
     largest = products.max(axis=2)  # (Q, N) the tightest bound of its kind; it needs every product
     if (largest < scores - 1e-5).any():
         raise AssertionError("a score is above the largest product: the bound is wrong")
-    rows = [clustered(query, views, tenth, count) for count in CLUSTERS]
+    rows = [clustered(query, views, tenth, count) for count in clusters]
     return {
         "vectors": name, "queries": len(query), "shapes": len(views), "skipped_by_products": skipped_by(largest, tenth),
         "tenth_score": float(np.median(tenth)), "excess": float(np.median(largest - scores)),

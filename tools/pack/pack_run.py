@@ -35,14 +35,14 @@ def between(late: dict[str, torch.Tensor], early: dict[str, torch.Tensor], share
     }
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     """Pack one run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--earlier", type=Path, help="the same training, stopped before")
     parser.add_argument("--share", type=float, default=0.25, help="of the earlier weights, from 0 to 1")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     run, weights = Run.open(arguments.run), load_file(arguments.run / "model.safetensors")
     if arguments.earlier:
         earlier = Run.open(arguments.earlier)
