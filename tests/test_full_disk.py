@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_tiny_benchmark
 from own_folder import write_meshes, write_photos
 from safetensors.torch import load_file
+from tinybench import write_tiny_benchmark
 from toybook import make_book, write_chapter
 
 from cmiclib.benchmark import Benchmark

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SIZE, write_tiny_benchmark
+from tinybench import SIZE, write_tiny_benchmark
 
 from cmiclib.benchmark import Benchmark, file_sha256
 from cmiclib.benchmark import writer as benchmark_writer

@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
-from conftest import write_tiny_benchmark  # noqa: E402
 from joblib.externals.loky import get_reusable_executor  # noqa: E402
 from own_folder import write_meshes, write_photos  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from stored import keep  # noqa: E402
+from tinybench import write_tiny_benchmark  # noqa: E402
 
 from cmiclib.benchmark import Benchmark  # noqa: E402
 from cmiclib.config import profile  # noqa: E402
