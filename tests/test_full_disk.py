@@ -19,6 +19,7 @@ from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
 from cmiclib.sources import meshes
 from cmiclib.sources.own.folder import prepare_folder
+from cmiclib.training import loop as training
 from cmiclib.training.loop import train
 from cmiclib.training.run import load_state
 
@@ -86,13 +87,19 @@ def test_prepare(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path, monkeypa
     assert {path.name for path in disk.root.iterdir()} == {"earlier", "own"}
 
 
-def test_train(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path) -> None:
-    undisturbed, run = train(CONFIG, tiny_benchmark, tmp_path / "undisturbed", progress=False), disk.root / "run"
-    weights, state = ((undisturbed.path / name).stat().st_size for name in ("model.safetensors", "checkpoint/state.pt"))
-    assert weights < state // 2
-    disk.fill(leave=2 * weights + state + state // 2)  # enough for the first state, not for the second
-    with pytest.raises(StorageError, match=r"state\.pt: could not be written[\s\S]*make room"):
-        train(CONFIG, tiny_benchmark, run, progress=False)
+def test_train(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = train(CONFIG, tiny_benchmark, tmp_path / "undisturbed", progress=False)
+    original, run = training.save_state, disk.root / "run"
+
+    def late(path, state):
+        if state["step"] == 4:
+            disk.fill()
+        original(path, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_state", late)
+        with pytest.raises(StorageError, match=r"state\.pt: could not be written[\s\S]*make room"):
+            train(CONFIG, tiny_benchmark, run, progress=False)
     assert load_state(run / "checkpoint/state.pt")["step"] == 2
     assert sorted(path.name for path in (run / "checkpoint").iterdir()) == ["state.pt"]
     disk.make_room()
