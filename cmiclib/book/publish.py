@@ -16,6 +16,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..config import profile as profile_config
 from ..errors import BookError
 from ..io.files import read_limited
@@ -241,7 +243,10 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
     (site / "extra" / "vendor").symlink_to((root / "vendor").resolve(), target_is_directory=True)
     for name in ("_static", "_templates"):
         (site / name).mkdir()
-    shutil.copy(root / "_config.yml", site)
+    config = yaml.safe_load((root / "_config.yml").read_text("utf-8"))
+    if not config["repository"]["url"]:
+        del config["launch_buttons"]  # they need an address; without one the theme fails
+    (site / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
     shutil.copy(root / "_toc.yml", site)
     for path in sources(root):
         shutil.copy(path, site / path.relative_to(root / "book"))

@@ -159,6 +159,17 @@ def test_a_chapter_of_an_older_state_says_so_and_the_report_is_not_complete(root
     assert "older state" not in (folder / "site/first.ipynb").read_text()
 
 
+@pytest.mark.parametrize("url", ["", "https://github.com/OWNER/NAME"])
+def test_only_a_report_with_an_address_has_launch_buttons(root: Path, url: str) -> None:
+    config = yaml.safe_load((root / "_config.yml").read_text())
+    config["repository"]["url"] = url
+    (root / "_config.yml").write_text(yaml.safe_dump(config))
+    publish.stage(root, root / "outputs/smoke", {})
+    staged = yaml.safe_load((root / "outputs/smoke/site/_config.yml").read_text())
+    assert ("launch_buttons" in staged) == bool(url)
+    assert staged["sphinx"] == config["sphinx"]
+
+
 def test_staged_notebooks_show_the_values_used_not_the_defaults(root: Path) -> None:
     folder = root / "outputs/smoke"
     assert publish.stage(root, folder, json.loads((folder / "provenance.json").read_text()))
