@@ -1,6 +1,6 @@
-"""The browser as an app on loopback: Voilà shows a notebook of one cell, to each visitor with a kernel of its own.
+"""The browser as an app on this machine: Voilà shows each visitor a notebook of one cell, with a kernel of its own.
 
-It shows the reader's own newest run where there is one, else the repository's own model, and says which.
+The app searches with the user's newest run, else with the model that the repository ships, and says which.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 import ipywidgets as widgets
 import torch
 from IPython.display import display
+from nbformat import v4
 from torch.nn import functional as F
 
 from ..benchmark import Benchmark
@@ -34,10 +35,10 @@ from .widget import QueryBrowser
 SHIPPED = ROOT / "data" / "browser" / "sweethome.safetensors"
 OUTPUTS = ROOT / "outputs"
 EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
-"""All that Voilà loads of what is installed for JupyterLab; others want a JupyterLab around them, and fail."""
+"""JupyterLab's extensions that Voilà loads; the others fail without JupyterLab."""
 TEMPLATES = Path(__file__).parent  # holds voila/templates/cmic
 PORT = 8866
-# Nothing but this server is asked for anything, whatever a template or an upload would like.
+# The page may ask no other server, whatever a template or an upload contains.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "connect-src 'self' ws://127.0.0.1:* ws://localhost:* data: blob:"
@@ -47,8 +48,7 @@ POLICY = (
 def newest_run(shipped: Benchmark, outputs: Path, prepared: Path) -> tuple[Run, Benchmark] | None:
     """Return the newest finished run of any profile whose benchmark is here, with that benchmark.
 
-    Passed over are runs whose benchmark is not here, such as those on variants of one (fewer views, silhouettes, wrong
-    masks), and folders that cannot be read.
+    It skips runs whose benchmark is not here, such as a variant with fewer views, and folders that cannot be read.
 
     Args:
         shipped: the shipped benchmark.
@@ -67,10 +67,10 @@ def newest_run(shipped: Benchmark, outputs: Path, prepared: Path) -> tuple[Run, 
 
 
 def benchmark_of(run: Run, shipped: Benchmark, prepared: Path) -> Benchmark | None:
-    """Return the benchmark that a run was trained on, the shipped one or one of those prepared here.
+    """Return the benchmark that a run was trained on, if it is the shipped one or prepared here.
 
     Raises:
-        CheckpointError: the run does not say which benchmark that was.
+        CheckpointError: the run does not name its benchmark.
     """
     manifest = run.manifest
     wanted = manifest.get("hash") if isinstance(manifest, dict) else None
@@ -85,16 +85,16 @@ def benchmark_of(run: Run, shipped: Benchmark, prepared: Path) -> Benchmark | No
 
 
 def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[QueryBrowser, str]:
-    """Return the browser of a run, and in words what it searches with.
+    """Return a browser, and a phrase that says what it searches with.
 
     Args:
-        run: a run folder; default: the reader's own newest run, else the repository's own model.
+        run: a run folder; default: the user's newest run, else the shipped model.
         benchmark: the gallery's folder; default: the benchmark that the run was trained on. A converted checkpoint was
             trained on none, and searches the shipped one.
 
     Raises:
         BenchmarkError, CheckpointError: something is missing or damaged, or the run's benchmark is not here.
-        ConfigError: a benchmark without a run, for which there is no model.
+        ConfigError: a benchmark without a run.
     """
     if benchmark is not None and run is None:
         raise ConfigError("--benchmark needs a run that searches it", fix="pass --run as well")
@@ -166,7 +166,7 @@ def _of_run(run: Run, gallery: Benchmark, own: Benchmark | None = None) -> Query
 
 
 def show(run: str | None = None, benchmark: str | None = None) -> None:
-    """Display the app, or in words what is missing: the one cell of its notebook."""
+    """Display the app, or the error that prevents it; the app's notebook calls this."""
     head = "<h1>Find the shape in the photo</h1>"
     try:
         browser, words = open_browser(run, benchmark)
@@ -180,16 +180,13 @@ def serve(run: str | None = None, benchmark: str | None = None, port: int = PORT
     """Run the app until it is stopped; return Voilà's exit status.
 
     Args:
-        run: see :func:`open_browser`.
-        benchmark: see :func:`open_browser`.
+        run: as in :func:`open_browser`, which is called first and may raise.
+        benchmark: as in :func:`open_browser`.
         port: of 127.0.0.1; no other machine can connect.
-        tab: open it in the machine's web browser.
-
-    Raises:
-        BenchmarkError, CheckpointError, ConfigError: see :func:`open_browser`, which is tried first.
+        tab: open the app in a web browser.
     """
     run, benchmark = (str(Path(path).resolve()) if path else None for path in (run, benchmark))
-    open_browser(run, benchmark)  # what takes long is done once, and what fails fails here
+    open_browser(run, benchmark)  # errors come here, and slow work is done once
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "browser.ipynb").write_text(json.dumps(notebook(run, benchmark)), "utf-8")
         configuration = settings(port, tab)
@@ -208,25 +205,23 @@ def serve(run: str | None = None, benchmark: str | None = None, port: int = PORT
 def notebook(run: str | None, benchmark: str | None) -> dict[str, Any]:
     """Return the app's notebook."""
     code = f"from cmiclib.browser.app import show\n\nshow({run!r}, {benchmark!r})"
-    cell: dict[str, Any] = {"cell_type": "code", "id": "app", "source": code, "metadata": {}, "outputs": []}
-    cell["execution_count"] = None
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "title": "Find the shape in the photo"}
-    return {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return v4.new_notebook(cells=[v4.new_code_cell(code)], metadata=metadata)
 
 
 def settings(port: int, tab: bool) -> dict[str, Any]:
     """Return Voilà's configuration: this machine only, no files, few kernels, limited messages, no tracebacks.
 
-    Voilà hands a kernel nothing but the messages of widgets: a visitor cannot send it code.
+    Voilà hands a kernel only messages of widgets, so a visitor cannot send it code.
     """
     tornado = {
         "headers": {"Content-Security-Policy": POLICY},
         "websocket_max_message_size": 2 * MAX_BYTES,  # the widget refuses in words what is larger than MAX_BYTES
-        # Voilà's page has no token to send when its tab is closed, so its kernel would stay for half an hour. What else
-        # the check protects needs a kernel's id, which pages from elsewhere cannot know.
+        # Voilà's page sends no token when its tab is closed, so with this check its kernel would stay for half an hour.
+        # Every other request that the check guards needs a kernel's id, which other pages cannot know.
         "disable_check_xsrf": True,
-        "allow_remote_access": False,  # under another name than localhost, a page from elsewhere could ask
+        "allow_remote_access": False,  # else a page from elsewhere could ask under another name
     }
     voila = {
         "show_tracebacks": False, "theme": "light", "allow_template_override": "NO", "allow_theme_override": "NO",

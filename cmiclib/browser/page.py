@@ -1,72 +1,55 @@
 """An answer as HTML that a screen reader reads in order: photo, ranking, views with their weights, model, map.
 
-The live widget and the static page show these very parts. They differ in where pictures come from: the widget puts
-each one in place, the static page keeps every picture once and fills in those that are looked at (``data-picture``).
+The live widget and the static page show the same parts. The widget embeds each picture where it stands; the static page
+keeps each picture once, and its script fills in those that the reader looks at (``data-picture``).
 """
 
 import base64
 from html import escape
 from pathlib import Path
-from typing import Protocol
+
+import numpy as np
 
 from ..benchmark import Benchmark
 from ..errors import BenchmarkError, CMICError, MissingArrayError
 from ..io.files import read_limited
 from ..io.meshes import MESH_LIMIT
-from .pictures import data_uri, outlined
+from .pictures import THUMBNAIL, data_uri, outlined
 from .retriever import Answer, Found
 
 HERE = Path(__file__).parent
 STYLE = f"<style>\n{(HERE / 'browser.css').read_text('utf-8')}</style>"
 
 
-class Pictures(Protocol):
-    """Where a page's pictures come from; both return the attribute of an ``img`` element."""
+class Pictures:
+    """The pictures of a page; the methods return the attribute that an ``img`` element gets.
+
+    Args:
+        gallery: whose views are shown.
+        once: keep each picture once in ``kept``, from where the page's script fills it in, instead of where it stands.
+    """
+
+    def __init__(self, gallery: Benchmark, once: bool = False):
+        self.gallery, self.once, self.kept = gallery, once, dict[str, str]()
 
     def view(self, row: int, view: int) -> str:
-        """Return the attribute for a view of a shape of the gallery."""
+        """Show a view of a shape of the gallery."""
+        return self._attribute(f"{row}.{view}", self.gallery.views[row, view], 96 if self.once else THUMBNAIL)
 
     def photo(self, answer: Answer) -> str:
-        """Return the attribute for the photo of an answer, with its outlines."""
+        """Show the photo of an answer with its outlines."""
+        return self._attribute(f"photo {answer.question.name}", outlined(answer), 1000)
 
-
-class Inline:
-    """Each picture stands where it is shown."""
-
-    def __init__(self, gallery: Benchmark):
-        self.gallery = gallery
-
-    def view(self, row: int, view: int) -> str:
-        """Return the attribute for a view of a shape of the gallery."""
-        return f'src="{data_uri(self.gallery.views[row, view])}"'
-
-    def photo(self, answer: Answer) -> str:
-        """Return the attribute for the photo of an answer, with its outlines."""
-        return f'src="{data_uri(outlined(answer), side=1000)}"'
-
-
-class Shared:
-    """Each picture is kept once, in ``kept``, and the page's script fills it in."""
-
-    def __init__(self, gallery: Benchmark):
-        self.gallery, self.kept = gallery, dict[str, str]()
-
-    def view(self, row: int, view: int) -> str:
-        """Return the attribute for a view of a shape of the gallery."""
-        key = f"{row}.{view}"
+    def _attribute(self, key: str, pixels: np.ndarray, side: int) -> str:
+        if not self.once:
+            return f'src="{data_uri(pixels, side)}"'
         if key not in self.kept:
-            self.kept[key] = data_uri(self.gallery.views[row, view], side=96)
-        return f'data-picture="{key}"'
-
-    def photo(self, answer: Answer) -> str:
-        """Return the attribute for the photo of an answer, with its outlines."""
-        key = f"photo {answer.question.name}"
-        self.kept[key] = data_uri(outlined(answer), side=1000)
+            self.kept[key] = data_uri(pixels, side)
         return f'data-picture="{escape(key)}"'
 
 
 def photo_part(answer: Answer, pictures: Pictures) -> str:
-    """Show the photo, what marked the object, and in a sentence how the search went."""
+    """Show the photo, where its mask comes from, and a sentence on the result."""
     name, how = escape(answer.question.name), escape(answer.query.how)
     outline = "" if answer.query.mask is None else "; the red line is the mask's outline"
     return (
@@ -76,7 +59,7 @@ def photo_part(answer: Answer, pictures: Pictures) -> str:
 
 
 def verdict(answer: Answer) -> str:
-    """Say in a sentence how the search went."""
+    """Say in a sentence whether the first shape is right, and by how much."""
     first = answer.found[0]
     found = f"<b>{escape(first.shape_id)}</b> comes first with score {first.score:.3f}"
     if answer.rank is None:
@@ -92,7 +75,7 @@ def verdict(answer: Answer) -> str:
 
 
 def ranking(answer: Answer, pictures: Pictures, buttons: bool = False) -> str:
-    """List the shapes found, best first, each by the view that counted most; with ``buttons`` each can be pressed."""
+    """List the shapes found, best first, each by its strongest view; with ``buttons`` as buttons."""
     items = []
     for each in answer.found:
         right = ", the right one" if each.right else ""
@@ -108,7 +91,7 @@ def ranking(answer: Answer, pictures: Pictures, buttons: bool = False) -> str:
 
 
 def view_part(found: Found, azimuths: tuple[float, ...], pictures: Pictures) -> str:
-    """Show all views of a shape; the stronger the bar below a view, the more it counted."""
+    """Show all views of a shape, with a bar as long as the view's weight."""
     strongest = int(found.weights.argmax())
     items = [
         f'<li class="{"cmic-strongest" if v == strongest else ""}">'
@@ -124,7 +107,7 @@ def view_part(found: Found, azimuths: tuple[float, ...], pictures: Pictures) -> 
 
 
 def model_uri(gallery: Benchmark, shape_id: str) -> str | None:
-    """Return a shape's mesh as data URI; None where the gallery has no meshes."""
+    """Return a shape's mesh as a data URI, or None if the gallery has no meshes."""
     try:
         content = read_limited(gallery.mesh_path(shape_id), MESH_LIMIT, BenchmarkError)
     except MissingArrayError:
@@ -133,7 +116,7 @@ def model_uri(gallery: Benchmark, shape_id: str) -> str | None:
 
 
 def viewer_part(uri: str | None, shape_id: str) -> str:
-    """Show a mesh that can be turned with the mouse, by touch and with the arrow keys."""
+    """Show a mesh that mouse, touch and arrow keys turn."""
     if uri is None:
         return "<p>This gallery has no meshes to show.</p>"
     source = f'src="{uri}" ' if uri else ""
@@ -145,7 +128,7 @@ def viewer_part(uri: str | None, shape_id: str) -> str:
 
 
 def map_part(uri: str, left: float, top: float) -> str:
-    """Show the map with the photo's place, given in per cent from the left and from the top."""
+    """Show the map and the photo's place on it, in per cent from the left and from the top."""
     return (
         f'<figure class="cmic-map"><div><img src="{uri}" alt="Map of test photos and shapes, by category">'
         f'<span class="cmic-here" style="left:{left:.1f}%;top:{top:.1f}%" role="img" '
@@ -156,6 +139,6 @@ def map_part(uri: str, left: float, top: float) -> str:
 
 
 def message(error: CMICError) -> str:
-    """Say what is wrong and what helps, without the path that the command line would name."""
+    """Show an error and its cure, without the path that the command line prints."""
     cure = f" <b>How to fix:</b> {escape(error.fix)}." if error.fix else ""
     return f'<p class="cmic-error" role="alert"><b>{escape(error.problem)}.</b>{cure}</p>'

@@ -1,4 +1,4 @@
-"""Pixels as pictures of a page: small, encoded anew, and the figures of an answer."""
+"""Pictures of a page: encoded from pixels, and the figures of an answer."""
 
 import base64
 import io
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from .. import figures
@@ -19,7 +21,7 @@ THUMBNAIL, PHOTO = 128, 360  # pixels a side at most
 
 
 def data_uri(pixels: np.ndarray, side: int = THUMBNAIL) -> str:
-    """Encode gray (H, W) or RGB (H, W, 3) uint8 as WebP, made smaller to at most ``side`` pixels."""
+    """Encode gray (H, W) or RGB (H, W, 3) uint8 as WebP of at most ``side`` pixels a side."""
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -28,7 +30,7 @@ def data_uri(pixels: np.ndarray, side: int = THUMBNAIL) -> str:
 
 
 def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:
-    """Return the photo, (H, W, 3) uint8 and at most ``side`` pixels, with the outlines of the box and the mask used."""
+    """Return the photo, (h, w, 3) uint8 and ``side`` pixels long, with the outlines of box and mask."""
     photo, mask, box = answer.question.photo, answer.query.mask, answer.question.in_photo(answer.choice.box)
     scale = side / max(photo.shape[:2])
     size = tuple(max(1, round(length * scale)) for length in photo.shape[1::-1])
@@ -48,7 +50,7 @@ def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MapPicture:
-    """The map as one picture, on which any place can be marked without drawing it again."""
+    """The map as one picture, drawn once, and where places lie on it."""
 
     uri: str
     low: np.ndarray  # (2,) the place at the picture's left lower corner
@@ -58,21 +60,19 @@ class MapPicture:
     def draw(cls, atlas: Atlas) -> "MapPicture":
         """Draw :func:`cmiclib.figures.embedding_map` once."""
         figure = figures.embedding_map(atlas.places, list(atlas.category), atlas.is_photo)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80)
+        figure.set_dpi(80)
+        pixels = _drawn(figure)
         to_place = figure.axes[0].transData.inverted().transform
-        size = figure.get_size_inches() * figure.dpi
-        pixels = np.asarray(Image.open(buffer).convert("RGB"))  # noqa: TID251 (drawn here)
-        return cls(data_uri(pixels, side=800), to_place((0, 0)), to_place(size))
+        return cls(data_uri(pixels, side=800), to_place((0, 0)), to_place(pixels.shape[1::-1]))
 
     def percent(self, place: np.ndarray) -> tuple[float, float]:
-        """Return how far from the left and from the top a place (2,) lies, in per cent of the picture."""
+        """Return a place (2,) in per cent of the picture from the left and from the top."""
         left, up = 100 * (place - self.low) / (self.high - self.low)
         return float(left), float(100 - up)
 
 
 def answer_png(retriever: Retriever, answer: Answer, chosen: int = 0) -> bytes:
-    """Draw an answer as chapter 10 draws its rows, and below it the views of one shape with their weights, as a PNG.
+    """Draw an answer's ranking, and below it the views of one shape with their weights, as a PNG.
 
     Args:
         retriever: of the answer.
@@ -92,11 +92,13 @@ def answer_png(retriever: Retriever, answer: Answer, chosen: int = 0) -> bytes:
     one = answer.found[chosen]
     label = [f"{one.rank}. {one.shape_id}"]
     attended = figures.attended_views(query, views[one.row][None], one.weights[None], label, retriever.azimuths)
-    rows = []
-    for figure in (ranking, attended):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        rows.append(np.asarray(Image.open(buffer).convert("RGB")))  # noqa: TID251 (drawn here)
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(rows)).save(buffer, "PNG")
+    Image.fromarray(np.concatenate([_drawn(ranking), _drawn(attended)])).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _drawn(figure: Figure) -> np.ndarray:
+    """Return a figure's pixels, (H, W, 3) uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

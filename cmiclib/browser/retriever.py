@@ -1,8 +1,8 @@
-"""What the browser knows, without any widget: a question about a photo in, the answer with its reasons out.
+"""The browser without widgets: it answers a question about a photo with a ranking and its reasons.
 
-The live widget, the app and the static page of the report all show an :class:`Answer` of :meth:`Retriever.answer`. A
-photo of the benchmark is searched with its stored crop, as :mod:`cmiclib.evaluation.report` does; any other photo is
-cut as ``cmic search`` cuts it.
+The live widget, the app and the report's static page all show an :class:`Answer` of :meth:`Retriever.answer`. It
+searches a photo of the benchmark with its stored crop, as :mod:`cmiclib.evaluation.report` does, and cuts any other
+photo as ``cmic search`` does.
 """
 
 from collections.abc import Callable
@@ -29,20 +29,20 @@ ORDERS = {
     "surest first": ("margin", False),
     "worst first": ("margin", True),
 }
-"""How photos can be sorted: words → column of :attr:`Retriever.table`, ascending. Only the first needs no scores."""
-BLOCK = 32  # photos that are embedded between two reports of progress
+"""Orders of the photos: words → column of :attr:`Retriever.table`, ascending. Only the first needs no scores."""
+BLOCK = 32  # photos embedded between two reports of progress
 
 
 @dataclass(frozen=True)
 class Question:
-    """A photo, with all that is known about it."""
+    """A photo and what is known about it."""
 
     name: str
     photo: np.ndarray  # (H, W, 3) uint8
-    mask: np.ndarray | None = None  # (H, W) bool; None: not known
+    mask: np.ndarray | None = None  # (H, W) bool; None: unknown
     sent: tuple[int, int] | None = None  # height and width of the photo as the visitor sent it; None: that of `photo`
     stored: Query | None = None  # the benchmark's own crop
-    own: frozenset[str] = frozenset()  # ids of the right shapes, as far as the gallery has them
+    own: frozenset[str] = frozenset()  # ids of the right shapes
     category: str = ""
 
     @property
@@ -96,7 +96,7 @@ class Answer:
     own: str | None = None  # id of the best right shape
 
     def record(self) -> dict[str, Any]:
-        """Return what the answer says, ready for JSON; ``object`` and ``results`` as in ``cmic search --json``."""
+        """Return the answer for JSON; ``object`` and ``results`` as in ``cmic search --json``."""
         results = [{**asdict(each), "weights": [round(float(w), 6) for w in each.weights]} for each in self.found]
         for result in results:
             del result["row"]
@@ -115,18 +115,17 @@ class Answer:
 
 
 class Retriever:
-    """A gallery with its index, and photos to ask with.
+    """A gallery with its index, and photos to search with.
 
     Args:
         index: of the gallery, with its photo encoder.
-        gallery: the benchmark that the index was made of.
-        photos: the benchmark whose test photos can be picked; default: the gallery's own. With another one no shape is
-            the right one.
-        vectors: (Q, d) of the test photos, where they are known already.
-        atlas: the map, where it is known already.
+        gallery: the benchmark of the index.
+        photos: the benchmark whose test photos are offered; default: the gallery. In another one no shape is right.
+        vectors: (Q, d) of the test photos; computed when needed.
+        atlas: the map; computed when needed.
 
     Raises:
-        BenchmarkError: the index is of another gallery, or the photos' views were made in another way.
+        BenchmarkError: the index belongs to another gallery, or the photos' views follow another protocol.
     """
 
     def __init__(
@@ -150,7 +149,7 @@ class Retriever:
         return tuple(self.gallery.protocol.azimuths)
 
     def embed_photos(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Tensor:
-        """Embed the test photos once, (Q, d); ``progress`` is called with how many of how many are done."""
+        """Embed the test photos once, (Q, d); ``progress`` gets the number done and their total."""
         if self.vectors is None:
             parts = []
             for start in range(0, len(self.rows), BLOCK):
@@ -161,17 +160,16 @@ class Retriever:
 
     @cached_property
     def listing(self) -> pd.DataFrame:
-        """One row a test photo: row, query_id, category, shape_id."""
+        """One row for each test photo: row, query_id, category, shape_id."""
         columns = ["query_id", "category", "shape_id"]
         return self.photos.queries[columns].iloc[self.rows].reset_index(drop=True).assign(row=self.rows)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The listing with outcome (right, wrong or unknown), margin and doubt.
+        """The listing with outcome (right, wrong or unknown), margin and doubt; it embeds the photos if needed.
 
-        ``margin``: the own shape's score minus the best other one's, or where the own one is unknown the first score
-        minus the second. ``doubt``: its size, so that what is nearly undecided comes first. Embeds the photos when that
-        has not been done.
+        ``margin``: the best right score minus the best wrong one, or, if no shape is known to be right, the first score
+        minus the second; NaN if one of the two is missing. ``doubt``: the margin's absolute value.
         """
         scores, table = self.index.scores(self.embed_photos()), self.listing  # (Q, N)
         if self.photos is self.gallery and len(table):
@@ -185,9 +183,9 @@ class Retriever:
         return table.assign(outcome=outcome, margin=margin, doubt=np.abs(margin))
 
     def select(self, category: str = "", outcome: str = "", order: str = "by name") -> pd.DataFrame:
-        """Return the photos of a category and an outcome (empty: all), in one of `ORDERS`.
+        """Return the photos of a category and an outcome (empty: all) in one of `ORDERS`.
 
-        They have the columns of :attr:`table` where an outcome or an order of scores is wanted, else of the listing.
+        The columns are those of :attr:`table` if the scores are known or needed, else of the listing.
         """
         scored = outcome or order != "by name" or self.vectors is not None
         table = self.table if scored else self.listing
@@ -197,13 +195,13 @@ class Retriever:
         return table.sort_values([column, "query_id"], ascending=[ascending, True])
 
     def spread(self, count: int) -> pd.DataFrame:
-        """Return so many photos, evenly from the surest to the worst: nobody's taste picks them.
+        """Return ``count`` photos, spread evenly from the surest to the worst.
 
-        They are taken from the first photo of each shape; where that is too few, from the first two of each, and so on.
+        They come from the first photo of each shape; if those are too few, from the first two, and so on.
         """
         table = self.table.sort_values("query_id")
         turn = table.groupby("shape_id").cumcount()  # 0 for the first photo of a shape, 1 for its second, …
-        reached = turn.value_counts().sort_index().cumsum()  # photos, when each shape has given so many
+        reached = turn.value_counts().sort_index().cumsum()  # photos up to each turn
         table = table[turn <= (reached < count).sum()]
         table = table.sort_values(["margin", "query_id"], ascending=[False, True])
         return table.iloc[np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int)]
@@ -225,7 +223,7 @@ class Retriever:
         """Search the gallery.
 
         Raises:
-            ImageError: a mask is asked for and none is given, or the box or mask marks nothing.
+            ImageError: the photo lacks the mask that was chosen, or the box or mask is empty.
         """
         choice = choice or Choice()
         query = cut(question, choice)
@@ -254,7 +252,7 @@ class Retriever:
 
     @property
     def atlas(self) -> Atlas:
-        """The map of test photos and shapes, laid out when first asked for (some seconds)."""
+        """The map of test photos and shapes; computing it takes some seconds."""
         if self._atlas is None:
             category = self.photos.queries.category.to_numpy()[self.rows]
             shapes = self.gallery.shapes.category.to_numpy()
@@ -263,16 +261,12 @@ class Retriever:
 
     @property
     def has_atlas(self) -> bool:
-        """Whether the map is there without waiting."""
+        """Whether the map has been computed."""
         return self._atlas is not None
 
 
 def cut(question: Question, choice: Choice) -> Query:
-    """Make the array that the encoder takes.
-
-    Raises:
-        ImageError: see :meth:`Retriever.answer`.
-    """
+    """Cut the object out as chosen; raises as :meth:`Retriever.answer` does."""
     if choice.mask == "given" and question.mask is None:
         raise ImageError("this photo has no mask", fix="choose the automatic mask, give one, or use none")
     if question.stored is not None and choice.box is None and choice.mask == best_mask(question):
@@ -289,14 +283,14 @@ def cut(question: Question, choice: Choice) -> Query:
 
 
 def best_mask(question: Question) -> MaskChoice:
-    """Return the mask to begin with: the photo's own; without one, as a benchmark's photo was stored, or automatic."""
+    """Return the default: the photo's own mask; else none for a stored photo, and the automatic one for others."""
     if question.mask is not None:
         return "given"
     return "automatic" if question.stored is None else "none"
 
 
 def _inside(mask: np.ndarray, box: Box) -> np.ndarray:
-    """Return the part of a mask (H, W) that lies within a box."""
+    """Return a mask (H, W) without what lies outside a box."""
     x0, y0, x1, y1 = (round(side) for side in box)
     part = np.zeros_like(mask)
     part[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True

@@ -1,28 +1,25 @@
-"""The browser inside the report: every answer is computed beforehand, and the page needs neither kernel nor network."""
+"""The browser inside the report: all answers are computed in advance, and the page needs no kernel and no network."""
 
 import json
 from collections.abc import Iterable
 from html import escape
 
-from .page import HERE, STYLE, Shared, map_part, model_uri, photo_part, ranking, view_part, viewer_part
+from .page import HERE, STYLE, Pictures, map_part, model_uri, photo_part, ranking, view_part, viewer_part
 from .pictures import MapPicture
 from .retriever import Answer, Choice, Retriever, best_mask
 
 
 def static_page(retriever: Retriever, rows: Iterable[int], top: int = 5) -> str:
-    """Return the browser for some stored photos as one piece of HTML.
+    """Return the browser as one piece of HTML with style, script, pictures and meshes, but not the 3D viewer's script.
 
     Args:
         retriever: gallery and photos.
-        rows: of the benchmark's photos, in the order in which they are offered.
-        top: shapes a photo.
-
-    Returns:
-        HTML with its style, script, pictures and meshes. The viewer's own script is that of the report's every page.
+        rows: rows of the benchmark's photos, in the order of the page.
+        top: shapes for each photo.
     """
     questions = [retriever.stored(int(row)) for row in rows]
     answers = [retriever.answer(question, Choice(best_mask(question), top=top)) for question in questions]
-    pictures, card = Shared(retriever.gallery), MapPicture.draw(retriever.atlas)
+    pictures, card = Pictures(retriever.gallery, once=True), MapPicture.draw(retriever.atlas)
     body = "".join(_answer(answer, pictures, retriever) for answer in answers)
     places = {a.question.name: [round(p, 2) for p in card.percent(retriever.atlas.locate(a.vector))] for a in answers}
     shapes = {each.row: each.shape_id for answer in answers for each in answer.found}
@@ -69,7 +66,7 @@ def _choices(answers: list[Answer]) -> str:
     return f'<div class="cmic-choose" role="group" aria-label="Photos">{"".join(buttons)}</div>'
 
 
-def _answer(answer: Answer, pictures: Shared, retriever: Retriever) -> str:
+def _answer(answer: Answer, pictures: Pictures, retriever: Retriever) -> str:
     views = "".join(
         f'<div data-views="{each.rank}" data-shape="{each.row}" hidden>'
         f"{view_part(each, retriever.azimuths, pictures)}</div>"

@@ -1,7 +1,6 @@
-"""Photos and masks that a visitor sends: decoded within limits, or refused in words that name no file and no path.
+"""Photos and masks that a visitor sends: decoded within limits, or refused with a sentence that names no path.
 
-Of an upload only its pixels live on. Its name and its type are claims of the sender and decide nothing; what the
-browser shows is encoded anew from the pixels.
+Only the pixels of an upload are kept, and the browser encodes them anew. Name and type are the sender's claims.
 """
 
 import io
@@ -14,25 +13,21 @@ from ..errors import ImageError
 from ..io.images import mask_pixels, photo_pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What is decoded at all; the fewer decoders, the fewer ways in."""
+"""Formats that are decoded; each decoder is a way in."""
 MAX_BYTES = 20_000_000
-MAX_PIXELS = 50_000_000  # what telephones take today; a file of a few kilobytes can claim thousands of times more
-LONGEST = 3000  # pixels; a larger photo is made smaller, since a query has 224
-SMALLEST = 16  # pixels a side; fewer show no object
+MAX_PIXELS = 50_000_000  # as telephones take them; a small file can claim thousands of times more
+LONGEST = 3000  # pixels; larger photos are made smaller, because a query has 224
+SMALLEST = 16  # pixels a side
 LARGER = "make it smaller, or cut the object out with some surroundings"
 
 
 def read_upload(content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode a photo: upright, uint8 RGB (H, W, 3), at most `LONGEST` pixels a side; and its height and width as sent.
 
-    EXIF rotation, palettes, transparency, gray, CMYK and 16 bit are treated as in :func:`cmiclib.io.images.read_photo`;
-    of an animation the first frame counts.
-
-    Args:
-        content: the file's bytes.
+    It converts as :func:`cmiclib.io.images.read_photo` does.
 
     Raises:
-        ImageError: empty, too large, of another format, cut off or damaged, or with too many or too few pixels.
+        ImageError: empty, too large, of another format, damaged, or with too many or too few pixels.
     """
     image = _decode(content, "photo")
     pixels = photo_pixels(image)
@@ -40,24 +35,20 @@ def read_upload(content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def read_mask_upload(content: bytes, photo: np.ndarray) -> np.ndarray:
-    """Decode the mask of a photo: bool (H, W), as :func:`cmiclib.io.images.read_mask` does.
+    """Decode the mask of a photo that :func:`read_upload` returned: bool (H, W), made smaller with its photo.
 
-    Args:
-        content: the file's bytes.
-        photo: (H, W, 3), what :func:`read_upload` returned. A mask of a photo that was made smaller is, too.
+    It converts as :func:`cmiclib.io.images.read_mask` does.
 
     Raises:
-        ImageError: as :func:`read_upload`; or it has other proportions than the photo, or marks nothing.
+        ImageError: as :func:`read_upload`; or the mask is empty or does not fit the photo.
     """
     mask = mask_pixels(_decode(content, "mask"))
     height, width = photo.shape[:2]
     if mask.shape != (height, width):
         scaled = _shrink(mask.astype(np.uint8) * 255)
         if scaled.shape != (height, width):
-            raise ImageError(
-                f"the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its photo {width}×{height}",
-                fix="give the mask that was made for this photo, in its full size",
-            )
+            sizes = f"the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its photo {width}×{height}"
+            raise ImageError(sizes, fix="give the mask that was made for this photo, in its full size")
         mask = scaled >= 128
     if not mask.any():
         raise ImageError("the mask is empty", fix="give a mask that is white where the object is, or none")
@@ -65,30 +56,28 @@ def read_mask_upload(content: bytes, photo: np.ndarray) -> np.ndarray:
 
 
 def _decode(content: bytes, what: str) -> Image.Image:
-    """Let Pillow load the pixels, after the checks that need none of them."""
+    """Check the size, then let Pillow decode."""
     if not content:
         raise ImageError(f"the {what} is an empty file", fix="choose another file")
     if len(content) > MAX_BYTES:
         raise ImageError(f"the {what} has {len(content) / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f}", fix=LARGER)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of what is refused below, and of harmless oddities
+            warnings.simplefilter("ignore")  # Pillow warns of large and of odd files
             image = Image.open(io.BytesIO(content), formats=FORMATS)  # noqa: TID251 (uploads have tighter limits)
             _check_size(image, what)
             image.load()
             return image
     except Image.UnidentifiedImageError:
-        raise ImageError(
-            f"the {what} is {_looks_like(content)}", fix=f"save it as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        ) from None
+        fix = f"save it as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise ImageError(f"the {what} is {_looks_like(content)}", fix=fix) from None
     except Image.DecompressionBombError:
         raise ImageError(f"the {what} claims more than {MAX_PIXELS // 1_000_000} million pixels", fix=LARGER) from None
     except ImageError:
         raise
-    except Exception:  # a damaged file makes decoders fail in many ways; their messages name memory addresses
-        raise ImageError(
-            f"the {what} is damaged or cut off", fix="send it again, or save it again as JPEG or PNG"
-        ) from None
+    except Exception:  # decoders of damaged files fail in many ways, and their messages name memory addresses
+        fix = "send it again, or save it again as JPEG or PNG"
+        raise ImageError(f"the {what} is damaged or cut off", fix=fix) from None
 
 
 def _check_size(image: Image.Image, what: str) -> None:
@@ -96,11 +85,11 @@ def _check_size(image: Image.Image, what: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{size}, more than {MAX_PIXELS // 1_000_000} million", fix=LARGER)
     if min(image.size) < SMALLEST:
-        raise ImageError(f"{size}; less than {SMALLEST} a side show no object", fix="choose a larger one")
+        raise ImageError(f"{size}, too few to show an object", fix=f"choose one of at least {SMALLEST} a side")
 
 
 def _looks_like(content: bytes) -> str:
-    """Say in words what a file that is no image begins like."""
+    """Say what a file seems to be that Pillow does not read."""
     start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in start:
         return "an SVG drawing, not a photo"
@@ -114,7 +103,7 @@ def _looks_like(content: bytes) -> str:
 
 
 def _shrink(pixels: np.ndarray) -> np.ndarray:
-    """Make what has more than `LONGEST` pixels a side smaller, (H, W) or (H, W, 3) uint8."""
+    """Resize (H, W) or (H, W, 3) uint8 to at most `LONGEST` pixels a side."""
     height, width = pixels.shape[:2]
     scale = LONGEST / max(height, width)
     if scale >= 1:

@@ -1,6 +1,6 @@
-"""How many may use the app at once: each visitor's kernel holds the model, and a machine has only so much memory.
+"""Limit the number of visitors: each one's kernel holds the model in memory.
 
-Voilà's server loads this module; it imports nothing of the library, which would take seconds and a gigabyte.
+Voilà's server loads this module, which therefore imports nothing else of the library.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from traitlets import Int
 
 
 class FewKernels(AsyncMappingKernelManager):
-    """Starts a kernel only while fewer than so many are there; else the answer is 503, and nothing is started."""
+    """Starts a kernel while fewer than ``most`` run; else the answer is 503."""
 
     most = Int(4, min=1, help="kernels at once").tag(config=True)
     _starting = 0
@@ -20,7 +20,7 @@ class FewKernels(AsyncMappingKernelManager):
         """Start a kernel.
 
         Raises:
-            HTTPError: 503, there are too many.
+            HTTPError: 503: too many kernels run.
         """
         if len(self) + self._starting >= self.most:
             raise HTTPError(503, f"{self.most} visitors are here already; close a tab, or try again later")

@@ -20,7 +20,7 @@ from ..benchmark import Benchmark
 from ..errors import CMICError
 from ..evaluation.projection import Atlas
 from ..index import ShapeIndex
-from .page import STYLE, Inline, map_part, message, model_uri, photo_part, ranking, view_part, viewer_part
+from .page import STYLE, Pictures, map_part, message, model_uri, photo_part, ranking, view_part, viewer_part
 from .pictures import MapPicture, answer_png
 from .retriever import ORDERS, Answer, Choice, Question, Retriever, best_mask
 from .upload import FORMATS, MAX_BYTES, read_mask_upload, read_upload
@@ -47,15 +47,15 @@ class QueryBrowser(widgets.VBox):
 
     Args:
         index: of the gallery, with its photo encoder.
-        benchmark: the gallery; its test photos can be picked. One without photos takes uploads only.
-        photos: another benchmark whose test photos to offer, for a gallery that lacks their shapes.
-        vectors: (Q, d) of the test photos, where they are known already; else they are embedded when sorting, filtering
-            or the map first need them, with a progress bar.
-        atlas: the map, where it is known already.
+        benchmark: the gallery, whose test photos are offered; without photos the browser takes uploads only.
+        photos: another benchmark whose test photos are offered instead; the gallery lacks their shapes.
+        vectors: (Q, d) of the test photos; without them, sorting, filtering or the map first embed the photos, with a
+            progress bar.
+        atlas: the map; without it, it is laid out when first shown.
         top: shapes in a ranking.
 
     Raises:
-        BenchmarkError: the index is of another gallery, or the photos' views were made in another way.
+        BenchmarkError: the index belongs to another gallery, or the photos' views follow another protocol.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class QueryBrowser(widgets.VBox):
         self.top = top
         self.question: Question | None = None
         self.answer: Answer | None = None
-        self._pictures = Inline(benchmark)
+        self._pictures = Pictures(benchmark)
         self._map: MapPicture | None = None
-        self._quiet = False  # while fields are set by code, their changes ask nothing
+        self._quiet = False  # True while code sets fields, whose changes then start no search
         self._make_fields()
         super().__init__([widgets.HTML(STYLE), self._script, *self._layout()])
         self.add_class("cmic")
@@ -146,7 +146,7 @@ class QueryBrowser(widgets.VBox):
 
     @contextmanager
     def _guarded(self, doing: str) -> Iterator[None]:
-        """Show what goes wrong in words; what nobody foresaw goes to the kernel's log, and no traceback to the page."""
+        """Show errors as sentences; a traceback goes to the kernel's log, never to the page."""
         self.problem.value, self.status.value = "", f'<p role="status">{doing} …</p>'
         started = time.perf_counter()
         try:
@@ -154,8 +154,8 @@ class QueryBrowser(widgets.VBox):
         except CMICError as error:
             self.problem.value = message(error)
         except Exception:
-            log.exception("the query browser failed while it was %s", doing)
-            self.problem.value = message(CMICError("this failed in a way nobody foresaw", fix="try another photo"))
+            log.exception("the query browser failed: %s", doing)
+            self.problem.value = message(CMICError("this failed unexpectedly", fix="try another photo"))
         seconds = time.perf_counter() - started
         self.status.value = "" if self.problem.value else f'<p role="status">Done in {seconds:.2f} s.</p>'
 
@@ -183,7 +183,7 @@ class QueryBrowser(widgets.VBox):
         self._pick()
 
     def _embed(self) -> None:
-        """Embed the test photos if that has not been done, with a progress bar."""
+        """Embed the test photos once, with a progress bar."""
         if self.retriever.vectors is not None:
             return
         self.progress.max, self.progress.layout.display = len(self.retriever.rows), None
@@ -214,7 +214,7 @@ class QueryBrowser(widgets.VBox):
                 self._take(replace(self.question, mask=mask))
 
     def _take(self, question: Question) -> None:
-        """Make this the question, with the box around all of it and the best mask there is."""
+        """Make this the question, with the whole photo as the box and the best mask."""
         self.question = question
         choices = ["given", "automatic", "none"] if question.mask is not None else ["automatic", "none"]
         height, width = question.size

@@ -91,8 +91,8 @@ def cameras(azimuth: np.ndarray, elevation: np.ndarray, view_azimuth: Sequence[f
     with new_figure(3.6) as figure:
         ax = figure.subplots()
         ax.scatter(np.mod(azimuth, 360), elevation, s=7, color=BLUE, alpha=0.45, linewidths=0, label="photos")
-        height = np.full(len(view_azimuth), view_elevation)
-        ax.scatter(np.mod(view_azimuth, 360), height, 70, ORANGE, "D", edgecolor="white", label="views", zorder=3)
+        at, height = np.mod(view_azimuth, 360), np.full(len(view_azimuth), view_elevation)
+        ax.scatter(at, height, s=70, marker="D", color=ORANGE, edgecolor="white", label="views", zorder=3)
         ax.set(xlim=(-6, 366), xticks=range(0, 361, 30), xlabel="azimuth in degrees (0: front, 90: the side at +x)")
         ax.set(ylabel="elevation in degrees", title="Cameras of the photos and of the twelve views")
         ax.grid(True)

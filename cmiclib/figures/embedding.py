@@ -33,7 +33,7 @@ def embedding_map(
         for kind, marker, size, alpha in ((is_photo, "o", 14, 0.5), (~is_photo, "^", 46, 0.95)):
             paint = [colors[name] for name in names[kind]]
             look: dict[str, Any] = {"marker": marker, "s": size, "alpha": alpha, "edgecolor": "white", "linewidth": 0.4}
-            ax.scatter(*places[kind].T, c=paint, **look)
+            ax.scatter(places[kind, 0], places[kind, 1], c=paint, **look)
         for marker, size, label in (("o", 5, "photo"), ("^", 8, "shape")):
             ax.plot([], [], marker, color=FAINT, markersize=size, label=label)
         ax.margins(0.04)
