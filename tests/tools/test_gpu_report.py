@@ -154,7 +154,9 @@ def test_what_a_bare_machine_lacks_is_not_imported(bare):
 def test_all_parts_run_on_the_cpu_of_a_bare_machine_and_the_chapter_shows_them(bare, tmp_path):
     report = tmp_path / "gpu.json"
     script = [sys.executable, str(ROOT / "tools" / "measure" / "gpu_report.py"), "--cpu-smoke", "--minutes", "20"]
-    done = subprocess.run([*script, "--output", str(report)], capture_output=True, text=True)
+    done = subprocess.run(
+        [*script, "--output", str(report), "--work", str(tmp_path / "work")], capture_output=True, text=True
+    )
     found = json.loads(report.read_text())
     assert {name: entry["status"] for name, entry in found["parts"].items()} == dict.fromkeys(BOXES, "done"), done
     assert found["parts"]["tests"]["returned"] == 0 and found["parts"]["tests"]["outcome"]["skipped"] > 0

@@ -114,6 +114,9 @@ def main() -> None:
     """Measure, and print which parts are done."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "gpu.json")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "outputs" / "gpu-work", help="for what is unpacked and trained"
+    )
     parser.add_argument("--wheels", type=Path, help="folder of wheels to use beside what is installed")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="for all parts together")
     parser.add_argument("--parts", nargs="+", choices=BOXES, default=list(BOXES))
@@ -128,7 +131,8 @@ def main() -> None:
             install(arguments.wheels, Path(folder))
         command, environment = worker([Path(folder)])
         deadline = started + 60 * arguments.minutes
-        command += ["--output", str(report), "--deadline", str(deadline), *["--smoke"] * arguments.cpu_smoke]
+        command += ["--output", str(report), "--work", str(arguments.work.resolve()), "--deadline", str(deadline)]
+        command += ["--smoke"] * arguments.cpu_smoke
         if arguments.cpu_smoke:
             environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         boxes = {name: BOXES[name] * (4.0 if arguments.cpu_smoke else 1.0) for name in arguments.parts}

@@ -54,8 +54,8 @@ def about_gpu() -> dict[str, Any]:
 
 def tests(part: Part) -> None:
     """Run the tests that need a GPU; other cores meanwhile unpack the shipped benchmark for the part that trains."""
-    smoke = ["--smoke"] if part.smoke else []
-    prepare = subprocess.Popen([sys.executable, "-m", "gpu.run", "--prepare", "--output", str(part.path), *smoke])
+    places = ["--output", str(part.path), "--work", str(part.work), *["--smoke"] * part.smoke]
+    prepare = subprocess.Popen([sys.executable, "-m", "gpu.run", "--prepare", *places])
     files = [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in file.read_text()]
     outcome = part.path.with_suffix(".tests.xml")
     command = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={outcome}", *files]

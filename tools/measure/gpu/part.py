@@ -30,10 +30,11 @@ class Part:
         name: of the part.
         seconds: after these no new case begins.
         smoke: measure next to nothing, to see that the part runs.
+        work: folder for what is unpacked and trained; default: beside the report.
     """
 
-    def __init__(self, path: Path, name: str, seconds: float, smoke: bool):
-        self.path, self.name, self.smoke = path, name, smoke
+    def __init__(self, path: Path, name: str, seconds: float, smoke: bool, work: Path | None = None):
+        self.path, self.name, self.smoke, self.work = path, name, smoke, work or path.parent / "gpu-work"
         self.started, self.seconds = time.time(), seconds
         self.device = default_device()
         self.on_gpu = self.device.type == "cuda"
@@ -42,11 +43,6 @@ class Part:
     def left(self) -> float:
         """Seconds that are left of the time box."""
         return self.started + self.seconds - time.time()
-
-    @property
-    def work(self) -> Path:
-        """Folder beside the report for what is unpacked and trained."""
-        return self.path.parent / "gpu-work"
 
     def write(self, **values: Any) -> None:
         """Put values into the part's entry of the report; a dictionary is added to the one that is there."""

@@ -20,7 +20,9 @@ PARTS: dict[str, Callable[[Part], None]] = {
 }  # fmt: skip
 
 
-def run(report: Path, boxes: Mapping[str, float], smoke: bool, deadline: float = math.inf) -> None:
+def run(
+    report: Path, boxes: Mapping[str, float], smoke: bool, deadline: float = math.inf, work: Path | None = None
+) -> None:
     """Run parts within their time boxes, in seconds, by name, and all of them before a deadline.
 
     A part that fails writes why, and the next one runs.
@@ -29,7 +31,7 @@ def run(report: Path, boxes: Mapping[str, float], smoke: bool, deadline: float =
         RuntimeError: CUDA refuses further calls of this process; the part has written so.
     """
     for name, seconds in boxes.items():
-        part = Part(report, name, min(seconds, deadline - time.time()), smoke)
+        part = Part(report, name, min(seconds, deadline - time.time()), smoke, work)
         part.write(status="running", started=part.started)
         try:
             PARTS[name](part)
@@ -47,15 +49,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART=SECONDS")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--deadline", type=float, default=math.inf, help="of all parts, in seconds since 1970")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.prepare:
-        shipped(Part(arguments.output, "prepare", 0, arguments.smoke))
+        shipped(Part(arguments.output, "prepare", 0, arguments.smoke, arguments.work))
         return
     boxes = {name: float(seconds) for name, _, seconds in (part.partition("=") for part in arguments.parts)}
-    run(arguments.output, boxes, arguments.smoke, arguments.deadline)
+    run(arguments.output, boxes, arguments.smoke, arguments.deadline, arguments.work)
 
 
 if __name__ == "__main__":

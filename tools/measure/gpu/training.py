@@ -4,9 +4,11 @@ import itertools
 import shutil
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
 from profile_step import Step, host_synchronisations
 
 from cmiclib.benchmark import Benchmark
@@ -109,11 +111,19 @@ def shipped(part: Part) -> Benchmark:
     return open_sweethome(part.work, shapes=24 if part.smoke else None, jobs=8)
 
 
+def start() -> str:
+    """Say where the recipe starts: from the ImageNet weights of torch's cache, or at random where it lacks them."""
+    weights = (torchvision.models.get_model_weights(name)["IMAGENET1K_V1"] for name in ("resnet50", "resnet18"))
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    return "imagenet" if all((cache / Path(one.url).name).is_file() for one in weights) else "random"
+
+
 def train_paper(part: Part) -> None:
     """Train by the paper's recipe on the shipped benchmark while time is left, and watch its validation photos."""
     every = 2 if part.smoke else 500
     recipe = [BF16, f"train.eval_every={every}", "train.log_every=50"]
-    config, benchmark, folder = part.paper(*recipe), shipped(part), part.work / "run"
+    begin = [] if part.smoke else [f"model.init={start()}"]
+    config, benchmark, folder = part.paper(*recipe, *begin), shipped(part), part.work / "run"
     shutil.rmtree(folder, ignore_errors=True)
     part.write(
         init=config.model.init, recipe=recipe, shapes=len(benchmark.shapes), photos=len(benchmark.rows("train")),
