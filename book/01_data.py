@@ -43,7 +43,7 @@ from cmiclib import figures
 from cmiclib.benchmark import file_sha256
 from cmiclib.book import open_chapter
 from cmiclib.figures.grids import grid
-from cmiclib.sources.sweethome_photos import photo_facts
+from cmiclib.sources.sweethome import photo_facts
 from cmiclib.book.tables import searchable
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)

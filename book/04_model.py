@@ -43,7 +43,7 @@ from cmiclib.index.cache import gallery_index
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
 from cmiclib.book.tables import percent
 from cmiclib.evaluation.examples import parameter_counts, typical
-from cmiclib.sources.sweethome_photos import photo_facts
+from cmiclib.sources.sweethome import photo_facts
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 config, benchmark = chapter.config, chapter.benchmark

@@ -45,6 +45,7 @@ from cmiclib.index.query import read_query
 from cmiclib.book.tables import (
     failure_table, ingredient_table, percent, published_table, read_results, real_photo_table,
 )  # fmt: skip
+from cmiclib.sources import PrepareOptions
 from cmiclib.sources.own.folder import prepare_folder
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
@@ -160,8 +161,8 @@ for row, shape_id in photos.shape_id.items():
 
 # %%
 own, _ = prepare_folder(
-    root / "meshes", root / "own", photos=root / "photos", masks=root / "masks",
-    size=shipped.size, val=0, test=1, progress=False,
+    root / "meshes", root / "own", PrepareOptions(size=shipped.size, progress=False),
+    photos=root / "photos", masks=root / "masks", val=0, test=1,
 )  # fmt: skip
 counted = ", ".join(f"{count} {category}" for category, count in own.shapes.category.value_counts().items())
 Markdown(f"{len(own.shapes)} shapes ({counted}) and {len(own.queries)} photos.")

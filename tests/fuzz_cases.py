@@ -48,19 +48,19 @@ from cmiclib.io.images import read_mask, read_photo
 from cmiclib.io.jittor import MAGIC, read_jittor
 from cmiclib.io.pickles import sha1
 from cmiclib.model import build_model
-from cmiclib.sources.binvox import read_binvox
+from cmiclib.sources import PrepareOptions
 from cmiclib.sources.cars3d import read_model_ids
 from cmiclib.sources.cars3d.camera import read_poses as read_car_poses
 from cmiclib.sources.own.crops import read_crops
 from cmiclib.sources.own.listings import read_listing
 from cmiclib.sources.own.photo_lists import find_photos
+from cmiclib.sources.photos import PhotoFile
 from cmiclib.sources.pix3d.frames import read_voxels
 from cmiclib.sources.pix3d.records import read_records
-from cmiclib.sources.release import prepare_release, read_renderings
-from cmiclib.sources.rendered import Subject, photograph, read_poses
+from cmiclib.sources.release import prepare_release, read_binvox, read_renderings
+from cmiclib.sources.rendered import photograph, read_poses
 from cmiclib.sources.shapenet import read_taxonomy
-from cmiclib.sources.sweethome import SHIPPED_COLUMNS, prepare_sweethome
-from cmiclib.sources.sweethome_photos import photo_facts
+from cmiclib.sources.sweethome import SHIPPED_COLUMNS, photo_facts, prepare_sweethome
 from cmiclib.training.run import Run, load_reference_checkpoint, load_state, save_weights
 from cmiclib.weights import read_weights
 
@@ -164,7 +164,7 @@ def read_benchmark(folder: Path) -> object:
 def read_gallery_mesh(folder: Path) -> object:
     found = Benchmark.open(folder / "b", verify=False)
     shown = model_uri(found, "box/a")
-    return shown, photograph(Subject("box/a", "box", found.mesh_path("box/a"), None), photos=1, size=16, seed=0)
+    return shown, photograph(PhotoFile("a", found.mesh_path("box/a"), ("box/a",), "box", "train"), 16, None, seed=0)
 
 
 def write_run(parent: Path) -> None:
@@ -316,7 +316,7 @@ def write_shipped(folder: Path) -> None:
 
 
 def read_shipped(folder: Path) -> object:
-    return prepare_sweethome(folder / "out", source=folder, size=16, jobs=1, progress=False)
+    return prepare_sweethome(folder / "out", PrepareOptions(size=16, jobs=1, progress=False), source=folder)
 
 
 def write_release(folder: Path) -> None:
@@ -338,7 +338,7 @@ def write_release(folder: Path) -> None:
 
 
 def read_release(folder: Path) -> object:
-    return prepare_release(folder, folder / "out", size=32, progress=False)
+    return prepare_release(folder, folder / "out", PrepareOptions(size=32, jobs=1, progress=False))
 
 
 def binvox() -> bytes:

@@ -19,6 +19,7 @@ from cmiclib.cli import app
 from cmiclib.cli.book import parse_parameter
 from cmiclib.errors import ConfigError
 from cmiclib.index import ShapeIndex
+from cmiclib.sources import PrepareOptions
 from cmiclib.sources.shapenet import prepare_shapenet
 
 CMIC = str(Path(sys.executable).parent / "cmic")
@@ -83,7 +84,9 @@ def test_a_gallery_without_a_mode_is_searched_as_an_unseen_repository(run_folder
 def test_a_gallery_without_photos_cannot_be_evaluated(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "root/03001627/c1").mkdir(parents=True)
     trimesh.creation.box((1, 2, 3)).export(tmp_path / "root/03001627/c1/model.obj")
-    prepare_shapenet(tmp_path / "root", tmp_path / "out", synsets="chair", size=32, jobs=1, progress=False)
+    prepare_shapenet(
+        tmp_path / "root", tmp_path / "out", PrepareOptions(size=32, jobs=1, progress=False), synsets="chair"
+    )
     result = invoke("evaluate", "--run", run_folder, "--benchmark", tmp_path / "out")
     assert result.exit_code == 2 and "no photos in split 'test'" in result.stderr
 

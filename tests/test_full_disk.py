@@ -17,7 +17,7 @@ from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import StorageError
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
-from cmiclib.sources import meshes
+from cmiclib.sources import PrepareOptions, meshes
 from cmiclib.sources.own.folder import prepare_folder
 from cmiclib.training import loop as training
 from cmiclib.training.loop import train
@@ -67,7 +67,8 @@ def test_prepare(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path, monkeypa
 
     def prepare(output: Path) -> Benchmark:
         folders = {"photos": tmp_path / "photos", "masks": tmp_path / "masks"}
-        return prepare_folder(tmp_path / "meshes", output, **folders, size=32, jobs=1, progress=False).benchmark
+        options = PrepareOptions(size=32, jobs=1, progress=False)
+        return prepare_folder(tmp_path / "meshes", output, options, **folders).benchmark
 
     undisturbed, earlier = prepare(tmp_path / "undisturbed"), write_tiny_benchmark(disk.root / "earlier")
     disk.fill(leave=1 << 20)  # enough for the first shapes
@@ -80,8 +81,8 @@ def test_prepare(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path, monkeypa
     done = (disk.root / ".own.partial" / "shapes.jsonl").read_text().count("\n")
     assert 0 < done < 5
     disk.make_room()
-    made, original = [], meshes.prepare_mesh
-    monkeypatch.setattr(meshes, "prepare_mesh", lambda mesh, **options: made.append(mesh) or original(mesh, **options))
+    made, original = [], meshes.render_views
+    monkeypatch.setattr(meshes, "render_views", lambda mesh, *rest: made.append(mesh) or original(mesh, *rest))
     assert prepare(disk.root / "own").hash == undisturbed.hash
     assert len(made) == 5 - done
     assert {path.name for path in disk.root.iterdir()} == {"earlier", "own"}

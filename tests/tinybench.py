@@ -62,7 +62,7 @@ def write_tiny_benchmark(path: Path, photos: int = 6) -> Benchmark:
             writer.add_query(
                 f"{shape_id.replace('/', '__')}__{k:02d}", shape_id, category,
                 np.concatenate([image, mask[None] * 255]).astype(np.uint8),
-                split=split, seen=seen, truncated=k == 5, occluded=k == 4, photo=f"{shape_id}-{k}.jpg",
+                split=split, truncated=k == 5, occluded=k == 4, photo=f"{shape_id}-{k}.jpg",
                 source="drawn", amodal=mask.astype(np.uint8) * 255,
             )  # fmt: skip
     return writer.finish()

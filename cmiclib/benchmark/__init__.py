@@ -60,6 +60,10 @@ class Benchmark:
     shapes: pd.DataFrame
     queries: pd.DataFrame
     arrays: dict[str, np.ndarray]
+    all_categories: list[str] | None = None
+    """The categories that count, where the tables do not show them all."""
+    all_photographed: np.ndarray | None = None
+    """The same of `photographed`, bool (N,)."""
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = True) -> "Benchmark":
@@ -155,7 +159,7 @@ class Benchmark:
     @cached_property
     def categories(self) -> list[str]:
         """All category names of shapes and queries, sorted; category codes are positions in this list."""
-        return sorted(set(self.shapes["category"]) | set(self.queries["category"]))
+        return self.all_categories or sorted(set(self.shapes["category"]) | set(self.queries["category"]))
 
     def rows(self, split: Literal["train", "val", "test", "all"] = "all", seen: bool | None = None) -> np.ndarray:
         """Return rows of `queries` and `images`, int64, ascending.
@@ -174,8 +178,9 @@ class Benchmark:
     @cached_property
     def photographed(self) -> np.ndarray:
         """Whether any photo of any split shows the shape, bool (N,)."""
-        shown = self.queries["shape_id"].str.split("|").explode()
-        return self.shapes["shape_id"].isin(shown).to_numpy()
+        if self.all_photographed is not None:
+            return self.all_photographed
+        return self.shapes["shape_id"].isin(self.queries["shape_id"].str.split("|").explode()).to_numpy()
 
     def without_test_labels(self) -> "Benchmark":
         """Return the benchmark as training gets it: what the test photos show, shape and category, is not in it.
@@ -184,9 +189,9 @@ class Benchmark:
         """
         queries = self.queries.copy()
         queries.loc[queries["split"] == "test", ["shape_id", "category"]] = HIDDEN
-        blind = replace(self, queries=queries)
-        blind.__dict__.update(photographed=self.photographed, categories=self.categories)  # found on the whole table
-        return blind
+        return replace(
+            self, queries=queries, all_categories=self.categories, all_photographed=self.photographed
+        )  # as the whole table shows them
 
     def relevant(self, rows: np.ndarray) -> np.ndarray:
         """Return bool (len(rows), N): the shape is the query's own (or any of several joined by ``|``)."""

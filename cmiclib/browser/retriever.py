@@ -273,8 +273,6 @@ def cut(question: Question, choice: Choice) -> Query:
         query = question.stored
     else:
         mask, box = question.mask if choice.mask == "given" else None, question.in_photo(choice.box)
-        if mask is not None and box is not None:
-            mask = _inside(mask, box)
         how = "given mask" if box is None else "given mask, within the box"
         query = cut_query(question.photo, mask, box, choice.mask == "automatic", how)
     if choice.mirror:
@@ -287,14 +285,3 @@ def best_mask(question: Question) -> MaskChoice:
     if question.mask is not None:
         return "given"
     return "automatic" if question.stored is None else "none"
-
-
-def _inside(mask: np.ndarray, box: Box) -> np.ndarray:
-    """Return a mask (H, W) without what lies outside a box."""
-    x0, y0, x1, y1 = (round(side) for side in box)
-    part = np.zeros_like(mask)
-    part[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
-    part &= mask
-    if not part.any():
-        raise ImageError("the mask marks nothing within the box", fix="move the box, or use another mask")
-    return part

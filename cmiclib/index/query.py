@@ -7,8 +7,8 @@ import numpy as np
 
 from ..benchmark import Benchmark
 from ..errors import ImageError
-from ..io.foreground import automatic_mask
-from ..io.images import read_mask, read_photo, square_crop
+from ..io.foreground import cut_object
+from ..io.images import read_mask, read_photo
 
 QUERY_SIZE = 224
 """Side of a query in pixels; models resize it."""
@@ -66,10 +66,9 @@ def cut_query(
     Raises:
         ImageError: an empty mask, a mask of another size, or a box outside the photo.
     """
-    how = name if mask is not None else "box, no mask" if box is not None else "whole photo, no mask"
-    if mask is None and automatic:
-        mask, how = automatic_mask(image, box)
-    return Query(square_crop(image, mask, box, size=QUERY_SIZE), how, mask)
+    cut = cut_object(image, mask, box, automatic, QUERY_SIZE)
+    plain = name if mask is not None else "box, no mask" if box is not None else "whole photo, no mask"
+    return Query(cut.image, cut.how or plain, cut.mask)
 
 
 def stored_query(benchmark: Benchmark, row: int) -> Query:

@@ -183,7 +183,7 @@ def map_array(path: Path, error: Error, fix: str) -> np.ndarray:
     """Map an array of numbers in an ``.npy`` file into memory, read-only.
 
     Raises:
-        CMICError: of class ``error``: missing, cut off, or not numbers.
+        CMICError: of class ``error``: missing, of another length than its header says, or not numbers.
     """
     check_regular(path, error)
     try:
@@ -192,8 +192,8 @@ def map_array(path: Path, error: Error, fix: str) -> np.ndarray:
             start, order = file.tell(), "F" if fortran else "C"
             if math.prod(shape) == 0:
                 return np.zeros(shape, dtype)
-            if os.fstat(file.fileno()).st_size < start + math.prod(shape) * dtype.itemsize:
-                raise ValueError(f"it is too short for {dtype} {shape}")
+            if (size := os.fstat(file.fileno()).st_size - start) != math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"{size} bytes are not {dtype} {shape}")
             return np.memmap(file, dtype, "r", start, shape, order)  # type: ignore[call-overload, no-any-return]  # noqa: TID251 (the one place)
     except (OSError, ValueError, OverflowError) as problem:
         raise error(f"is truncated or not an array ({problem})", path=path, fix=fix) from None

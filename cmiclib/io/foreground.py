@@ -11,7 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .images import clip_box
+from ..errors import ImageError
+from .images import clip_box, square_crop
 
 LONGEST = 256  # pixels; a cut takes at most a second at this size, nearly two at 320
 ROUNDS = 5
@@ -28,6 +29,45 @@ class Foreground(NamedTuple):
 
     mask: np.ndarray  # bool (H, W)
     how: str
+
+
+class CutOut(NamedTuple):
+    """A query cut out of a photo."""
+
+    image: np.ndarray  # uint8 (4, S, S), RGB and mask
+    mask: np.ndarray | None  # bool (H, W), in the photo's pixels; None: no mask was used
+    how: str  # in words, how the mask was found automatically; empty: it was not
+
+
+def cut_object(
+    photo: np.ndarray,
+    mask: np.ndarray | None = None,
+    box: Box | None = None,
+    automatic: bool = False,
+    size: int = 224,
+) -> CutOut:
+    """Cut the square around an object out of its photo, as `cmiclib.io.images.square_crop` does.
+
+    Args:
+        photo: uint8 RGB (H, W, 3).
+        mask: bool (H, W) of the object; where there is a box as well, only what lies in the box counts.
+        box: x0, y0, x1, y1 of the object in pixels.
+        automatic: find a mask where there is none.
+        size: side S of the result in pixels.
+
+    Raises:
+        ImageError: mask and photo differ in size, the box lies outside the photo, or the mask marks nothing in the box.
+    """
+    how = ""
+    if mask is None and automatic:
+        mask, how = automatic_mask(photo, box)
+    elif mask is not None and box is not None:
+        x0, y0, x1, y1 = _pixels(box, *photo.shape[:2])
+        whole, mask = mask, np.zeros_like(mask)
+        mask[y0:y1, x0:x1] = whole[y0:y1, x0:x1]
+        if not mask.any():
+            raise ImageError("the mask marks nothing inside the box", fix="correct the mask or the box")
+    return CutOut(square_crop(photo, mask, box, size=size), mask, how)
 
 
 def automatic_mask(photo: np.ndarray, box: Box | None = None) -> Foreground:

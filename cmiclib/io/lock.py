@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,7 +36,8 @@ def alone(folder: Path, error: type[CMICError]) -> Iterator[None]:
         raise error(f"another run is at work here: {holder}", path=folder, fix="wait for it, or stop it") from None
     try:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        note.write_text(f"process {os.getpid()} on {platform.node()} since {now}\n", "utf-8")
+        with suppress(OSError):  # a full disk
+            note.write_text(f"process {os.getpid()} on {platform.node()} since {now}\n", "utf-8")
         yield
     finally:
         note.unlink(missing_ok=True)

@@ -1,124 +1,82 @@
-"""Mesh files to the gallery of a benchmark: views, points, voxels and a small mesh for the viewer, in parallel."""
+"""Mesh files that become the shapes of a benchmark."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import trimesh
 
 from ..benchmark.checks import check_views
+from ..benchmark.growing import origin_of
 from ..benchmark.writer import BenchmarkWriter
-from ..errors import CMICError, SourceError
 from ..geometry import export_glb, load_mesh, normalise, pack_voxels, sample_points, simplify, voxelise
 from ..geometry.render import ViewProtocol, render_views
-from .workers import results
 
 VIEWER_FACES = 4_000
 
 
-@dataclass(frozen=True)
-class MeshFile:
-    """A mesh that becomes a shape.
+class Shape(NamedTuple):
+    """What a benchmark holds of a shape."""
 
-    Attributes:
-        shape_id: unique, such as ``chair/IKEA_MARKUS``.
-        category: name of the category.
-        path: OBJ, GLB, PLY, STL or OFF.
-        up: the axis of the file's frame that points up.
-        front: the axis that the object's front looks along.
-        name: what people call it.
-        creator: who made it.
-        licence: SPDX identifier.
-        source: where it comes from.
-        group: variants of one mesh share it; default: the shape's own id.
-        load: turns path, up and front into a mesh; default: `cmiclib.geometry.load_mesh`. What it writes into
-            ``metadata["note"]`` is added to the source.
-    """
-
-    shape_id: str
-    category: str
-    path: Path
-    up: str = "+y"
-    front: str = "+z"
-    name: str = ""
-    creator: str = ""
-    licence: str = ""
-    source: str = ""
-    group: str = ""
-    load: Callable[[Path, str, str], trimesh.Trimesh] | None = None
+    views: np.ndarray  # uint8 (12, S, S)
+    points: np.ndarray | None = None  # float (10000, 3)
+    voxels: np.ndarray | None = None  # uint8 (262144,), packed
+    mesh: bytes | None = None  # a GLB file
+    note: str = ""  # what is to be noted about it
 
 
-def add_meshes(
-    writer: BenchmarkWriter,
-    meshes: Iterable[MeshFile],
-    *,
-    jobs: int = 2,
-    allow_missing: bool = False,
-    progress: bool = True,
-) -> list[tuple[MeshFile, str]]:
-    """Add every mesh to a benchmark, in order; those that it has already cost nothing.
-
-    Args:
-        writer: the benchmark that grows.
-        meshes: the files.
-        jobs: processes.
-        allow_missing: leave out meshes that cannot be used instead of refusing.
-        progress: show a bar.
-
-    Returns:
-        The meshes that were left out, each with what is wrong; empty without ``allow_missing``.
-
-    Raises:
-        SourceError: meshes cannot be used; all are listed. What was made of the others is kept, so that a second
-            call goes on from there.
-        StorageError: the write failed.
-    """
-    todo = [mesh for mesh in meshes if not writer.has_shape(mesh.shape_id)]
-    prepare = partial(prepare_mesh, size=writer.size, protocol=writer.protocol)
-    left_out: list[tuple[MeshFile, str]] = []
-    with results(prepare, todo, jobs=jobs, what="shapes", progress=progress) as made:
-        for mesh, result in made:
-            if isinstance(result, CMICError):
-                left_out.append((mesh, f"{result.path or mesh.path}: {result.problem}"))
-                continue
-            views, points, voxels, glb, note = result
-            writer.add_shape(
-                mesh.shape_id, mesh.category, views, name=mesh.name, creator=mesh.creator, licence=mesh.licence,
-                source=", ".join(filter(None, (mesh.source, note))), group=mesh.group, points=points, voxels=voxels,
-                mesh=glb,
-            )  # fmt: skip
-    if left_out and not allow_missing:
-        raise SourceError(
-            listed([problem for _, problem in left_out], "meshes cannot be used"),
-            fix="repair them, or pass --allow-missing",
-        )
-    return left_out
-
-
-Prepared = tuple[np.ndarray, np.ndarray, np.ndarray, bytes, str]
-
-
-def prepare_mesh(mesh: MeshFile, size: int, protocol: ViewProtocol) -> Prepared:
+def prepare_mesh(
+    mesh: "MeshFile",
+    size: int,
+    protocol: ViewProtocol,
+    load: Callable[[Path, str, str], trimesh.Trimesh] | None = None,
+) -> Shape:
     """Return what a gallery needs of a mesh file.
 
-    Returns:
-        Views uint8 (12, size, size), points float32 (10000, 3), packed voxels uint8 (262144,), a GLB file, and what is
-        to be noted about the mesh.
+    Args:
+        mesh: the file.
+        size: side S of the views in pixels.
+        protocol: how views are made.
+        load: turns path, up and front into a mesh, whose ``metadata["note"]`` becomes the shape's note; default:
+            `cmiclib.geometry.load_mesh`.
 
     Raises:
         MeshError: the file cannot be used.
-        BenchmarkError: all views are alike, which a body of revolution with 12, 24 or 36 sides brings about, too.
+        BenchmarkError: all views are alike, as those of a body of revolution with 12, 24 or 36 sides are.
     """
-    shape = normalise((mesh.load or load_mesh)(mesh.path, mesh.up, mesh.front))
+    shape = normalise((load or load_mesh)(mesh.path, mesh.up, mesh.front))
     views = render_views(shape, size, protocol)
     check_views(views, mesh.shape_id)  # here, so that it is listed with the other problems
     glb = export_glb(simplify(shape, VIEWER_FACES))
-    return views, sample_points(shape), pack_voxels(voxelise(shape)), glb, str(shape.metadata.get("note", ""))
+    return Shape(views, sample_points(shape), pack_voxels(voxelise(shape)), glb, str(shape.metadata.get("note", "")))
 
 
-def listed(problems: Sequence[str], what: str, most: int = 12) -> str:
-    """Return one sentence that counts problems and names the first ones."""
-    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
-    return f"{len(problems)} {what}: {'; '.join(problems[:most])}{more}"
+@dataclass(frozen=True)
+class MeshFile:
+    """A file that becomes a shape; its repr and its files tell whether the shape has to be made again."""
+
+    shape_id: str  # unique, such as chair/IKEA_MARKUS
+    category: str
+    path: Path = field(repr=False)
+    up: str = "+y"  # the axis of the file's frame that points up
+    front: str = "+z"  # the axis that the object's front looks along
+    name: str = ""  # what people call it
+    creator: str = ""
+    licence: str = ""  # SPDX identifier
+    source: str = ""  # where it comes from; the shape's note is added
+    group: str = ""  # variants of one mesh share it; default: the shape's own id
+    also: tuple[Path, ...] = field(default=(), repr=False)  # further files that it is made of
+    make: Callable[["MeshFile", int, ViewProtocol], Shape] = field(default=prepare_mesh, repr=False, compare=False)
+
+    def needed(self, writer: BenchmarkWriter) -> bool:
+        """Announce the shape; tell whether it is still to be made, or to be made again."""
+        return writer.needs_shape(self.shape_id, origin_of(self, files=(self.path, *self.also)))
+
+    def add(self, writer: BenchmarkWriter, made: Shape) -> None:
+        """Add what was made of the file."""
+        facts = {fact: getattr(self, fact) for fact in ("name", "creator", "licence", "group")}
+        source = ", ".join(filter(None, (self.source, made.note)))
+        arrays = {"points": made.points, "voxels": made.voxels}
+        writer.add_shape(self.shape_id, self.category, made.views, **facts, source=source, **arrays, mesh=made.mesh)

@@ -14,87 +14,95 @@ by the hash of their names, is taken for it.
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from ..benchmark import Benchmark
+from ..benchmark import POINTS, VOXELS
 from ..benchmark.checks import usable_id
-from ..benchmark.writer import BenchmarkWriter, facts_digest
+from ..benchmark.writer import BenchmarkWriter
 from ..errors import SourceError
 from ..geometry import pack_voxels
+from ..geometry.render import ViewProtocol
 from ..io.files import check_inside, read_array, read_json, read_limited, shown
 from ..io.images import read_mask, read_photo, square_crop
 from ..io.pickles import StandIn, load_pickle
-from .binvox import read_binvox
+from . import DEFAULT, Prepared, PrepareOptions, listed
+from .building import build
+from .meshes import MeshFile, Shape
 from .own.listings import hash_share, inside
+from .photos import Cut, PhotoFile
 
 VIEWS = 12
-POINTS = 10_000
 JSON_LIMIT, PICKLE_LIMIT = 1 << 28, 8 << 30
+BINVOX_LIMIT = 2 * VOXELS**3 + 4096
+"""Bytes: a grid of single runs, and a header."""
 MASK_FOLDERS = {"pix3d": "mask_ocrnet"}
 """The folder that the released training code puts in place of a training mask's first one; ``mask`` elsewhere."""
+FIX = "unpack the archive again"
 
 
 def prepare_release(
-    root: str | Path,
-    output: str | Path,
-    *,
-    size: int = 224,
-    val: float = 0.1,
-    allow_missing: bool = False,
-    progress: bool = True,
-) -> Benchmark:
+    root: str | Path, output: str | Path, options: PrepareOptions = DEFAULT, *, val: float = 0.1
+) -> Prepared:
     """Turn one benchmark of the authors' archive, such as ``data/pix3d``, into a prepared benchmark.
 
     Args:
         root: the folder with the two lists and the renderings.
         output: the folder to write; it must not exist yet.
-        size: side of photos and views in pixels.
+        options: size, jobs, and whether to leave out photos and shapes with missing or damaged files.
         val: share of the training photos that becomes the validation part.
-        allow_missing: leave out photos whose files are missing, and say how many.
-        progress: show a bar.
 
     Raises:
         SourceError: files are missing or damaged, or a photo's shape is not in the renderings; all are listed.
-        StorageError: no space; nothing half-written stays.
     """
     root = Path(root)
-    name, lists = _find_lists(root)
-    gallery = read_renderings(_only(root, "rendering_*.pkl"))
-    photos = [photo for split, file in lists.items() for photo in _photos(root, name, split, file, val)]
-    problems = [problem for photo in photos for problem in _problems(photo, gallery)]
-    if problems and not allow_missing:
-        raise SourceError(
-            f"{len(problems)} problems: {'; '.join(problems[:8])}{'; …' if len(problems) > 8 else ''}",
-            path=root,
-            fix="unpack the archive again, or leave these photos out with --allow-missing",
+    train, test, renderings = (_only(root, name) for name in ("*_train.json", "*_test.json", "rendering_*.pkl"))
+    name, gallery = train.name.removesuffix("_train.json").lower(), read_renderings(renderings)
+    entries = [
+        photo for split, file in (("train", train), ("test", test)) for photo in _photos(root, name, split, file, val)
+    ]
+    problems = {photo.query_id: reason for photo in entries if (reason := _missing(photo, gallery))}
+    if problems and not options.allow_missing:
+        fix = f"{FIX}, or leave these photos out with --allow-missing"
+        raise SourceError(listed(list(problems.values()), "photo", " cannot be used"), path=root, fix=fix)
+    meshes = []
+    for shape_id, views in gallery.items():
+        points, voxels = (
+            root / folder / f"{shape_id}{ending}" if (root / folder).is_dir() else None
+            for folder, ending in (("model_std_ptc10k_npy", ".npy"), ("model_std_bin128", ".binvox"))
         )
+        also = tuple(path for path in (points, voxels) if path)
+        for path in also:
+            check_inside(path, root, SourceError)
+        make = partial(_shape, views=views, points=points, voxels=voxels)
+        meshes.append(MeshFile(shape_id, shape_id.partition("/")[0], renderings, also=also, make=make))
+    photos = [photo for photo in entries if photo.query_id not in problems]
     writer = BenchmarkWriter(
-        Path(output), name=name, source="released archive of CMIC", licence="as the archive states", size=size,
-        extra={"photos": facts_digest([(photo["query_id"], photo["shape_id"], photo["split"]) for photo in photos])},
-    )  # fmt: skip
-    for shape_id, views in tqdm(gallery.items(), "shapes", disable=not progress):
-        if not writer.has_shape(shape_id):
-            resized = np.stack([_resize(view, size) for view in views])
-            category = shape_id.partition("/")[0]
-            writer.add_shape(
-                shape_id, category, resized, points=_points(root, shape_id), voxels=_voxels(root, shape_id)
-            )
-    kept = [photo for photo in photos if not _problems(photo, gallery)]
-    trained = {photo["shape_id"] for photo in kept if photo["split"] == "train"}
-    for photo in tqdm(kept, "photos", disable=not progress):
-        if not writer.has_query(photo["query_id"]):
-            rgb = read_photo(photo["img"])
-            crop = square_crop(rgb, read_mask(photo["mask"], rgb), (0, 0, *rgb.shape[1::-1]), margin=0, size=size)
-            writer.add_query(
-                photo["query_id"], photo["shape_id"], photo["category"], crop, split=photo["split"],
-                seen=photo["shape_id"] in trained, photo=photo["photo"], source=name,
-            )  # fmt: skip
-    return writer.finish()
+        output, name=name, source="released archive of CMIC", licence="as the archive states", size=options.size
+    )
+    return build(writer, meshes, photos, options, problems.values())
+
+
+def _shape(
+    mesh: MeshFile, size: int, protocol: ViewProtocol, views: list[np.ndarray], points: Path | None, voxels: Path | None
+) -> Shape:
+    resized = [Image.fromarray(view).resize((size, size), Image.Resampling.BILINEAR) for view in views]
+    return Shape(
+        np.stack([np.asarray(view) for view in resized]),
+        read_points(points) if points else None,
+        pack_voxels(read_binvox(voxels)) if voxels else None,
+    )
+
+
+def cut_whole(photo: PhotoFile, size: int) -> Cut:
+    """Take a photo as it is, with its mask."""
+    assert photo.mask
+    rgb = read_photo(photo.path)
+    return Cut(square_crop(rgb, read_mask(photo.mask, rgb), (0, 0, *rgb.shape[1::-1]), margin=0, size=size))
 
 
 class _Picture(StandIn):
@@ -134,30 +142,23 @@ def read_renderings(path: Path) -> dict[str, list[np.ndarray]]:
         SourceError: missing, damaged, or it holds something else.
     """
     content = load_pickle(read_limited(path, PICKLE_LIMIT, SourceError), path, SourceError, PICTURES)
-    fix = "get the archive from its authors again"
     if not isinstance(content, dict) or not all(isinstance(shapes, dict) for shapes in content.values()):
-        raise SourceError("it does not hold views by category and instance", path=path, fix=fix)
+        raise SourceError("it does not hold views by category and instance", path=path, fix=FIX)
     gallery = {}
     for category, shapes in content.items():
         for instance, views in shapes.items():
+            said = f"{shown(category)}, {shown(instance)}"
             try:
                 arrays = [np.asarray(view.array if isinstance(view, _Picture) else view) for view in views]
             except TypeError:
                 arrays = []
             if len(arrays) != VIEWS or any(a.ndim != 2 or a.dtype != np.uint8 or a.size == 0 for a in arrays):
-                raise SourceError(
-                    f"{shown(category)}, {shown(instance)} does not have {VIEWS} gray views", path=path, fix=fix
-                )
+                raise SourceError(f"{said} does not have {VIEWS} gray views", path=path, fix=FIX)
             name = f"{category}/{instance}" if isinstance(category, str) and isinstance(instance, str) else ""
             if not usable_id(name):
-                raise SourceError(f"{shown(category)} and {shown(instance)} are no names of shapes", path=path, fix=fix)
+                raise SourceError(f"{said} cannot name a shape", path=path, fix=FIX)
             gallery[name] = arrays
     return gallery
-
-
-def _find_lists(root: Path) -> tuple[str, dict[str, Path]]:
-    train, test = _only(root, "*_train.json"), _only(root, "*_test.json")
-    return train.name.removesuffix("_train.json").lower(), {"train": train, "test": test}
 
 
 def _only(root: Path, pattern: str) -> Path:
@@ -172,65 +173,69 @@ def _only(root: Path, pattern: str) -> Path:
     return found[0]
 
 
-def _photos(root: Path, name: str, split: str, file: Path, val: float) -> list[dict[str, Any]]:
-    """Return the entries of one list with absolute paths, ids and split."""
+def _photos(root: Path, name: str, split: str, file: Path, val: float) -> list[PhotoFile]:
+    """Return the photos of one list."""
     try:
-        records = read_json(file, SourceError, "unpack the archive again", JSON_LIMIT)
-        entries: list[dict[str, Any]] = [
-            {key: str(record[key]) for key in ("img", "mask", "category", "model")} for record in records
-        ]
+        records = read_json(file, SourceError, FIX, JSON_LIMIT)
+        entries = [{key: str(record[key]) for key in ("img", "mask", "category", "model")} for record in records]
     except (ValueError, KeyError, TypeError) as error:
-        raise SourceError(
-            f"this is no list of photos ({type(error).__name__}: {error})", path=file, fix="unpack the archive again"
-        ) from None
-    used: Counter[str] = Counter()
+        problem = f"this is not a list of photos ({type(error).__name__}: {error})"
+        raise SourceError(problem, path=file, fix=FIX) from None
+    photos, used = [], Counter[str]()
     for entry in entries:
-        image, mask = inside(root, entry["img"], file, "the archive"), PurePosixPath(entry["mask"])
+        img, mask, model = entry["img"], PurePosixPath(entry["mask"]), PurePosixPath(entry["model"]).parts
         if split == "train":
             mask = PurePosixPath(MASK_FOLDERS.get(name, "mask"), *mask.parts[1:])
-        parts = PurePosixPath(entry["model"]).parts
-        instance = parts[-2] if len(parts) > 1 else ""
-        held = split == "train" and hash_share(entry["img"]) < val
-        used[entry["img"]] += 1
-        number = "" if used[entry["img"]] == 1 else f"#{used[entry['img']]}"
-        entry |= {
-            "photo": f"{split}/{entry['img']}{number}",
-            "query_id": f"{split}/{PurePosixPath(entry['img']).with_suffix('')}{number}",
-            "img": image,
-            "mask": inside(root, str(mask), file, "the archive"),
-            "shape_id": f"{entry['category']}/{instance}",
-            "split": "val" if held else split,
-        }
-    return entries
+        used[img] += 1
+        number = "" if used[img] == 1 else f"#{used[img]}"
+        photo = PhotoFile(
+            f"{split}/{PurePosixPath(img).with_suffix('')}{number}", inside(root, img, file, "the archive"),
+            (f"{entry['category']}/{model[-2] if len(model) > 1 else ''}",), entry["category"],
+            "val" if split == "train" and hash_share(img) < val else split, photo=f"{split}/{img}{number}",
+            mask=inside(root, str(mask), file, "the archive"), source=name, cut=cut_whole,
+        )  # fmt: skip
+        photos.append(photo)
+    return photos
 
 
-def _problems(photo: dict[str, Any], gallery: dict[str, list[np.ndarray]]) -> list[str]:
-    missing = [f"{photo[kind]} is missing" for kind in ("img", "mask") if not photo[kind].is_file()]
-    unknown = [] if photo["shape_id"] in gallery else [f"{photo['photo']}: no views of {photo['shape_id']}"]
-    return missing + unknown
+def _missing(photo: PhotoFile, gallery: dict[str, list[np.ndarray]]) -> str:
+    """Return what a photo lacks; empty: nothing."""
+    lacking = [f"no such file {path}" for path in (photo.path, photo.mask) if path and not path.is_file()]
+    lacking += [] if photo.shape_ids[0] in gallery else [f"no views of {photo.shape_ids[0]}"]
+    return f"{photo.photo}: {', '.join(lacking)}" if lacking else ""
 
 
-def _resize(view: np.ndarray, size: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(view).resize((size, size), Image.Resampling.BILINEAR))
+def read_points(path: Path) -> np.ndarray:
+    """Return the first 10,000 points of an ``.npy`` file, float32 (10000, 3).
 
-
-def _points(root: Path, shape_id: str) -> np.ndarray | None:
-    folder = root / "model_std_ptc10k_npy"
-    if not folder.is_dir():
-        return None
-    path = folder / f"{shape_id}.npy"
-    check_inside(path, root, SourceError)
+    Raises:
+        SourceError: missing, damaged, fewer points, NaN or Inf.
+    """
     points = read_array(path, SourceError, fix="sample them again")
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < POINTS or not np.isfinite(points).all():
-        raise SourceError(
-            f"points {points.shape} are given; at least {POINTS} × 3 numbers are needed", path=path, fix="sample again"
-        )
+        problem = f"its {points.shape} are not {POINTS} × 3 finite numbers or more"
+        raise SourceError(problem, path=path, fix="sample the points again")
     return points[:POINTS].astype(np.float32)
 
 
-def _voxels(root: Path, shape_id: str) -> np.ndarray | None:
-    folder = root / "model_std_bin128"
-    if not folder.is_dir():
-        return None
-    check_inside(folder / f"{shape_id}.binvox", root, SourceError)
-    return pack_voxels(read_binvox(folder / f"{shape_id}.binvox"))
+def read_binvox(path: Path) -> np.ndarray:
+    """Return the grid of a ``.binvox`` file, bool (128, 128, 128) over x, y, z.
+
+    Format: https://www.patrickmin.com/binvox/binvox.html, a header in words, then run lengths that fill x slowest, then
+    z, then y.
+
+    Raises:
+        SourceError: missing, not such a file, of another size, or cut off.
+    """
+    data = read_limited(path, BINVOX_LIMIT, SourceError)
+    head, found, body = data.partition(b"\ndata\n")
+    lines = head.split(b"\n")
+    dimensions = next((line.split()[1:] for line in lines if line.startswith(b"dim")), [])
+    if not found or not lines[0].startswith(b"#binvox") or dimensions != [str(VOXELS).encode()] * 3:
+        problem = f"this is not a binvox file of {VOXELS}³ voxels"
+        raise SourceError(problem, path=path, fix=f"voxelise with binvox -d {VOXELS}")
+    runs = np.frombuffer(body[: len(body) // 2 * 2], np.uint8).reshape(-1, 2)
+    if runs[:, 1].sum(dtype=np.int64) != VOXELS**3 or (runs[:, 0] > 1).any():
+        raise SourceError("the runs do not fill the grid", path=path, fix="the file is damaged: make it again")
+    values = np.repeat(runs[:, 0].astype(bool), runs[:, 1])
+    return values.reshape(VOXELS, VOXELS, VOXELS).transpose(0, 2, 1)

@@ -13,15 +13,16 @@ shapenet.org; nothing of it is shipped here.
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from ..benchmark import Benchmark
 from ..benchmark.writer import BenchmarkWriter
 from ..errors import SourceError
 from ..geometry import frame_rotation
 from ..io.files import check_inside, leads_inside, read_json
-from .meshes import MeshFile, add_meshes, listed
+from . import DEFAULT, Prepared, PrepareOptions, listed
+from .building import build
+from .meshes import MeshFile
 
 SYNSETS = {"bed": "02818832", "chair": "03001627", "sofa": "04256520", "table": "04379243", "car": "02958343"}
 """The released code's categories."""
@@ -29,17 +30,10 @@ PAPER = "bed,chair,sofa,table"
 TAXONOMY_LIMIT = 1 << 26
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where a version keeps the mesh of a model, and in which frame.
+class Layout(NamedTuple):
+    """Where a version keeps the mesh of a model, and in which frame."""
 
-    Attributes:
-        file: path below the model's folder.
-        up: axis that points up.
-        front: axis that the front looks along.
-    """
-
-    file: str
+    file: str  # below the model's folder
     up: str
     front: str
 
@@ -56,17 +50,14 @@ LAYOUTS = {
 def prepare_shapenet(
     root: str | Path,
     output: str | Path,
+    options: PrepareOptions = DEFAULT,
     *,
     synsets: str = PAPER,
     version: str = "auto",
     limit: int | None = None,
-    size: int = 224,
-    jobs: int = 2,
-    allow_missing: bool = False,
     up: str | None = None,
     front: str | None = None,
-    progress: bool = True,
-) -> tuple[Benchmark, list[str]]:
+) -> Prepared:
     """Turn ShapeNetCore, or some of its synsets, into a gallery.
 
     A shape's id is ``category/model``. A model that is filed under two synsets becomes two shapes of one group.
@@ -74,24 +65,17 @@ def prepare_shapenet(
     Args:
         root: the folder of the synsets' folders.
         output: the folder to write; it must not exist yet.
+        options: size, jobs, and whether to leave out models without a usable mesh.
         synsets: names and numbers, joined by commas; or ``all``, every synset below the root.
         version: ``v1``, ``v2``, or ``auto``: the one whose files are there.
-        limit: only the first so many models of each synset, in the order of their names.
-        size: side of the views in pixels.
-        jobs: processes.
-        allow_missing: leave out models without a mesh, or with one that cannot be used.
+        limit: of each synset take only this many models, the first by name.
         up: the axis of the files that points up; default: the version's.
         front: the axis that the front looks along; default: the version's.
-        progress: show a bar.
-
-    Returns:
-        The benchmark, and one line for each model that was left out.
 
     Raises:
         SourceError: not ShapeNet, an unknown or missing synset, models without a mesh or with a broken one; all are
-            listed. What was made of the others is kept, so that a second call goes on from there.
-        MeshError: up and front are no two different axes.
-        StorageError: no space; nothing half-written stays.
+            listed.
+        MeshError: up and front are not two different axes.
     """
     root = Path(root)
     folders = find_synsets(root, synsets)
@@ -100,20 +84,18 @@ def prepare_shapenet(
     up, front = up or LAYOUTS[version].up, front or LAYOUTS[version].front
     frame_rotation(up, front)
     found, missing = find_meshes(root, models, version, up, front)
-    if missing and not allow_missing:
-        raise SourceError(
-            listed(missing, "models have no mesh"), path=root, fix="unpack them again, or pass --allow-missing"
-        )
+    if missing and not options.allow_missing:
+        fix = "unpack them again, or pass --allow-missing"
+        raise SourceError(listed(missing, "model", " without a mesh"), path=root, fix=fix)
+    if synsets == "all":
+        packed = {path for path in root.glob("[0-9]*.zip") if path.stem not in {f.name for f in folders.values()}}
+        missing += [f"{path}: not unpacked" for path in sorted(packed)]
     writer = BenchmarkWriter(
-        Path(output), name=f"shapenetcore-{version}", source=f"ShapeNetCore {version}", size=size,
+        output, name=f"shapenetcore-{version}", source=f"ShapeNetCore {version}", size=options.size,
         licence="terms of use of shapenet.org: non-commercial research and education",
         extra={"synsets": [folder.name for folder in folders.values()], "limit": limit, "up": up, "front": front},
     )  # fmt: skip
-    broken = add_meshes(writer, found, jobs=jobs, allow_missing=allow_missing, progress=progress)
-    if len(broken) == len(found):
-        raise SourceError("no model has a mesh that can be used", path=root, fix="unpack ShapeNetCore again")
-    left_out = [*missing, *(problem for _, problem in broken)]
-    return writer.finish(left_out), left_out
+    return build(writer, found, [], options, missing)
 
 
 def find_synsets(root: Path, chosen: str) -> dict[str, Path]:
@@ -159,7 +141,7 @@ def read_taxonomy(path: Path) -> dict[str, str]:
         return {str(node["synsetId"]): str(node["name"]).partition(",")[0].strip() for node in nodes}
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(
-            f"this is no taxonomy ({type(error).__name__}: {error})", path=path, fix="unpack it again, or remove it"
+            f"this is not a taxonomy ({type(error).__name__}: {error})", path=path, fix="unpack it again, or remove it"
         ) from None
 
 
@@ -178,27 +160,22 @@ def find_models(folder: Path) -> list[Path]:
 def find_meshes(
     root: Path, models: dict[str, list[Path]], version: str, up: str, front: str
 ) -> tuple[list[MeshFile], list[str]]:
-    """Return the meshes of these models, and one line for each model without one.
-
-    Args:
-        root: the folder that no mesh may lead out of.
-        models: category → folders of its models.
-        version: ``v1`` or ``v2``.
-        up: the axis of the files that points up.
-        front: the axis that the front looks along.
-    """
+    """Return the meshes of models, given as category → folders, and one line for each model without one in the root."""
     found, missing = [], []
     for category, folders in models.items():
         for model in folders:
             path = model / LAYOUTS[version].file
-            if path.is_file() and not leads_inside(path, root):
-                missing.append(f"{path}: a link out of {root}")
-            elif path.is_file():
-                source = f"ShapeNetCore {version}"
-                shape_id = f"{category}/{model.name}"
-                found.append(MeshFile(shape_id, category, path, up, front, source=source, group=model.name))
-            else:
+            if not path.is_file():
                 missing.append(f"{model}: no {LAYOUTS[version].file}")
+            elif not leads_inside(path, root):
+                missing.append(f"{path}: a link out of {root}")
+            else:
+                found.append(
+                    MeshFile(
+                        f"{category}/{model.name}", category, path, up, front, source=f"ShapeNetCore {version}",
+                        group=model.name,
+                    )
+                )  # fmt: skip
     return found, missing
 
 
@@ -235,7 +212,7 @@ def _number(word: str, names: dict[str, str], there: dict[str, Path]) -> str:
     number = SYNSETS.get(word) or next((number for number in known if number in there), next(iter(known), None))
     if number is None:
         raise SourceError(
-            f"'{word}' is no synset that is known here",
+            f"'{word}' is not a known synset",
             fix=f"use {', '.join(SYNSETS)}, a first name of taxonomy.json, a number of eight digits, or all",
         )
     return number

@@ -6,25 +6,27 @@ Its photos are synthetic and show the very meshes of the gallery, which makes it
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
 from ..benchmark import Benchmark
 from ..benchmark.writer import BenchmarkWriter
-from ..errors import CMICError, SourceError
+from ..errors import SourceError
 from ..geometry import check_mesh, sample_points
+from ..geometry.render import ViewProtocol
 from ..io.files import check_regular, parse_table, read_member, read_table, reason
 from ..io.images import decode_image
 from ..io.lock import in_turn
 from ..io.meshes import parse_scene
-from .workers import results
+from . import Prepared, PrepareOptions
+from .building import build
+from .meshes import MeshFile, Shape
+from .photos import Cut, PhotoFile
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "data" / "sweethome"
@@ -33,43 +35,34 @@ UNSEEN_SHARE = 0.15
 SUBSET_CATEGORIES = ("bed", "chair", "sofa", "table")  # the paper's four
 Archive = dict[str, zipfile.ZipFile]  # file name → the zip that holds it
 FIX = "check out data/sweethome of the repository again"
+FLAGS = ["truncated", "occluded", "slightly_occluded"]
+NUMBERS = ["azimuth", "elevation", "focal", "visible_share"]
+OPTIONS = PrepareOptions(size=128)
 SHIPPED_COLUMNS = ("shape_id", "category", "name", "creator", "licence", "source", "group", "distractor")
 ARCHIVE_LIMIT = 1 << 30  # bytes of a zip
 MEMBER_LIMIT = 64 << 20  # bytes of one file in an archive, unpacked
-_VERSION = 1  # raise it when the same archives shall be unpacked in another way
+_VERSION = 1  # raise it when the same archives are to be unpacked in another way
 
 
 def open_sweethome(prepared_root: Path | None = None, shapes: int | None = None, jobs: int = 2) -> Benchmark:
     """Open the shipped benchmark; unpack it first if these very archives have not been unpacked before.
 
-    Args:
-        prepared_root: holds the unpacked benchmarks, one folder for each state of the archives; default:
-            `data/prepared` of the repository.
-        shapes: a small subset, see `prepare_sweethome`.
-        jobs: threads that unpack.
-
-    Raises:
-        SourceError, StorageError: as `prepare_sweethome`.
+    See `prepare_sweethome`. The unpacked benchmarks are below ``prepared_root``, default: `data/prepared`.
     """
     root = prepared_root or PREPARED
     digest = hashlib.sha256(str(_VERSION).encode())
-    for file in _shipped_files(SHIPPED):
+    for file in (SHIPPED / "shapes.csv", *sorted(SHIPPED.glob("shapes/*.zip")), *sorted(SHIPPED.glob("photos/*.zip"))):
         digest.update(file.name.encode() + file.read_bytes())
     path = root / f"sweethome-{'all' if shapes is None else shapes}-{digest.hexdigest()[:10]}"
     with in_turn(root / "sweethome.lock"):  # whoever comes second waits, then finds it done
         if not (path / "benchmark.json").is_file():
-            prepare_sweethome(path, shapes=shapes, jobs=jobs)
+            prepare_sweethome(path, PrepareOptions(size=128, jobs=jobs), shapes=shapes)
     return Benchmark.open(path, verify=False)
 
 
 def prepare_sweethome(
-    output: Path,
-    source: Path | None = None,
-    size: int = 128,
-    shapes: int | None = None,
-    jobs: int = 2,
-    progress: bool = True,
-) -> Benchmark:
+    output: Path, options: PrepareOptions = OPTIONS, *, source: Path | None = None, shapes: int | None = None
+) -> Prepared:
     """Unpack the shipped archives into the prepared format.
 
     Views, photos and masks are as shipped (128 px). The 10,000 points of a shape are sampled here from the
@@ -77,16 +70,13 @@ def prepare_sweethome(
 
     Args:
         output: the folder to write; must not exist yet.
+        options: jobs are threads; a size other than 128 resizes.
         source: the folder with the archives; default: `data/sweethome` of the repository.
-        size: side of views and photos in pixels; other than 128 resizes.
-        shapes: only so many, always the same ones: of the categories bed, chair, sofa and table in turn, a
+        shapes: unpack only this many, always the same ones: of the categories bed, chair, sofa and table in turn, a
             sixth of them unseen, and a sixth distractors. None: all.
-        jobs: threads.
-        progress: show a bar.
 
     Raises:
         SourceError: archives are missing or damaged.
-        StorageError: no space; nothing half-written stays.
     """
     source = source or SHIPPED
     try:
@@ -94,58 +84,63 @@ def prepare_sweethome(
             raise FileNotFoundError("there is no shapes.csv")
         table = read_table(source / "shapes.csv", SHIPPED_COLUMNS, SourceError, FIX)
         archives = {kind: _members(source / "shapes", kind) for kind in ("views", "meshes", "voxels")}
-        photos, records = _members(source / "photos", "photos"), _records(source / "photos")
+        photos = _members(source / "photos", "photos")
+        records = _records(source / "photos", ["query_id", "shape_id", "category", *FLAGS])
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise SourceError(
             f"the shipped archives are missing or damaged ({reason(error)})", path=source, fix=FIX
         ) from None
+    if records.empty:
+        raise SourceError("the shipped archives are missing: there is no archive of photos", path=source, fix=FIX)
     unseen = unseen_groups(table)
     if shapes is not None:
         table = _subset(table, unseen, shapes)
+    make, cut = partial(_unpack_shape, archives=archives), partial(_unpack_photo, photos=photos)
+    columns = ["shape_id", "category", "name", "creator", "licence", "source", "group"]
+    meshes = [
+        MeshFile(path=_archive(archives["views"], f"{row[0]}.png"), make=make, **dict(zip(columns, row, strict=True)))
+        for row in table[columns].to_numpy()
+    ]
+    seen = dict(zip(table["shape_id"], ~table["group"].isin(unseen), strict=True))
     records = records[records["shape_id"].isin(table["shape_id"])].sort_values("query_id")
+    queries = [
+        PhotoFile(
+            row["query_id"], _archive(photos, f"{row['query_id']}.jpg"), (row["shape_id"],), row["category"],
+            split_of(_number(row["query_id"]), seen[row["shape_id"]]), photo=f"{row['query_id']}.jpg",
+            source="rendered", flags=tuple(name for name in FLAGS if row[name] in ("True", "true", "1")), cut=cut,
+        )
+        for row in records.to_dict("records")
+    ]  # fmt: skip
     writer = BenchmarkWriter(
-        Path(output), name="sweethome", size=size, licence="CC0-1.0 and CC-BY-3.0, see data/sweethome/ATTRIBUTION.csv",
+        output, name="sweethome", size=options.size,
+        licence="CC0-1.0 and CC-BY-3.0, see data/sweethome/ATTRIBUTION.csv",
         source="Sweet Home 3D furniture libraries; photos path-traced with Blender Cycles",
         extra={"subset": shapes, "photos": len(records)},
     )  # fmt: skip
-    _add_shapes(writer, table, archives, jobs, progress)
-    seen = dict(zip(table["shape_id"], ~table["group"].isin(unseen), strict=True))
-    _add_photos(writer, records, photos, seen, progress)
-    return writer.finish()
+    return build(writer, meshes, queries, options, threads=True)
 
 
-def _add_shapes(
-    writer: BenchmarkWriter, table: pd.DataFrame, archives: dict[str, Archive], jobs: int, progress: bool
-) -> None:
-    todo = [row for row in table.to_dict("records") if not writer.has_shape(row["shape_id"])]
-    unpack = partial(_unpack_shape, archives=archives, size=writer.size)
-    with results(unpack, todo, jobs=jobs, what="shapes", progress=progress, threads=True) as unpacked:
-        for row, result in unpacked:
-            if isinstance(result, CMICError):
-                raise result
-            views, points, mesh = result
-            voxels = np.frombuffer(_read(archives["voxels"], f"{row['shape_id']}.bits"), np.uint8)
-            facts = {k: row[k] for k in ("name", "creator", "licence", "source", "group")}
-            writer.add_shape(row["shape_id"], row["category"], views, **facts, points=points, voxels=voxels, mesh=mesh)
+def photo_facts(source: Path | None = None) -> pd.DataFrame:
+    """Read how the photos of `sweethome` were taken: the renderer's records.
 
+    Args:
+        source: the folder with `photos/photos-NN.zip`; default: `data/sweethome` of the repository.
 
-def _add_photos(
-    writer: BenchmarkWriter, records: pd.DataFrame, photos: Archive, seen: dict[str, bool], progress: bool
-) -> None:
-    for record in tqdm(records.to_dict("records"), "photos", disable=not progress):
-        query_id, shape_id = record["query_id"], record["shape_id"]
-        if writer.has_query(query_id):
-            continue
-        rgb = _image(photos, f"{query_id}.jpg", "RGB", writer.size).transpose(2, 0, 1)
-        mask = _image(photos, f"{query_id}.png", "L", writer.size)
-        whole = f"{query_id}.amodal.png"  # shipped only where something hides a part
-        amodal = _image(photos, whole, "L", writer.size) if whole in photos else mask
-        flags = {name: record[name] in ("True", "true", "1") for name in ("truncated", "occluded", "slightly_occluded")}
-        writer.add_query(
-            query_id, shape_id, record["category"], np.concatenate([rgb, mask[None]]), amodal=amodal,
-            split=split_of(_number(query_id), seen[shape_id]), seen=seen[shape_id], **flags,
-            photo=f"{query_id}.jpg", source="rendered",
-        )  # fmt: skip
+    Returns:
+        One row a photo, indexed by `query_id`: `azimuth` (degrees, 0 looks at the front, 90 at the side that faces
+        +x), `elevation` (degrees above the horizon), `focal` (mm on a 36 mm sensor), `visible_share` (of the
+        silhouette, in [0, 1]), and `restyled`, whether colours and roughness of the model were drawn anew. Empty
+        where there are no archives.
+
+    Raises:
+        SourceError: an archive is damaged.
+    """
+    folder = (source or SHIPPED) / "photos"
+    try:
+        facts = _records(folder, ["query_id", *NUMBERS, "restyled"]).set_index("query_id")
+        return facts.astype(dict.fromkeys(NUMBERS, float)).assign(restyled=facts["restyled"] == "true")
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise SourceError(f"the records of photos cannot be read ({reason(error)})", path=folder, fix=FIX) from None
 
 
 def split_of(number: int, seen: bool) -> str:
@@ -158,8 +153,7 @@ def split_of(number: int, seen: bool) -> str:
 def unseen_groups(table: pd.DataFrame) -> set[str]:
     """Return the groups that no training photo shows: 15 % of each category's, chosen by the hash of their name.
 
-    Args:
-        table: `shapes.csv` as shipped; distractors have no photos and do not count.
+    The table is `shapes.csv` as shipped; distractors have no photos and do not count.
     """
     photographed = table[table["distractor"] != "True"].drop_duplicates("group")
     unseen: set[str] = set()
@@ -169,7 +163,7 @@ def unseen_groups(table: pd.DataFrame) -> set[str]:
 
 
 def _subset(table: pd.DataFrame, unseen: set[str], count: int) -> pd.DataFrame:
-    """`count` rows: a sixth distractors, a sixth unseen, the rest seen, each kind by category in turn."""
+    """Return `count` rows: a sixth distractors, a sixth unseen, the rest seen, each kind by category in turn."""
     distractor = table["distractor"] == "True"
     paper = table["category"].isin(SUBSET_CATEGORIES) & ~distractor
     new = table["group"].isin(unseen)
@@ -184,7 +178,7 @@ def _subset(table: pd.DataFrame, unseen: set[str], count: int) -> pd.DataFrame:
 
 
 def _in_turn(table: pd.DataFrame, count: int) -> list[str]:
-    """Shape ids by hash, one of each category after the other, the first `count`."""
+    """Return `count` shape ids by hash, one of each category after the other."""
     columns = [_by_hash(part["shape_id"]) for _, part in table.groupby("category")]
     longest = max(map(len, columns), default=0)
     return [ids[i] for i in range(longest) for ids in columns if i < len(ids)][:count]
@@ -201,20 +195,27 @@ def _number(query_id: str) -> int:
         raise SourceError(f"'{query_id:.60}' does not end with the number of a photo", fix=FIX) from None
 
 
-def _unpack_shape(
-    row: Mapping[Any, Any], archives: Mapping[str, Archive], size: int
-) -> tuple[np.ndarray, np.ndarray, bytes]:
-    shape_id = row["shape_id"]
-    strip, glb = _read(archives["views"], f"{shape_id}.png"), _read(archives["meshes"], f"{shape_id}.glb")
-    views = np.asarray(decode_image(io.BytesIO(strip), Path(f"{shape_id}.png")))
+def _unpack_shape(mesh: MeshFile, size: int, protocol: ViewProtocol, archives: dict[str, Archive]) -> Shape:
+    name = mesh.shape_id
+    strip, glb = _read(archives["views"], f"{name}.png"), _read(archives["meshes"], f"{name}.glb")
+    views = np.asarray(decode_image(io.BytesIO(strip), Path(f"{name}.png")))
     if views.ndim != 2 or views.dtype != np.uint8 or views.shape[0] % views.shape[1]:
-        raise SourceError(f"the views of '{shape_id}' are no column of gray squares", fix=FIX)
+        raise SourceError(f"the views of '{name}' are not a column of gray squares", fix=FIX)
     views = views.reshape(-1, views.shape[1], views.shape[1])  # (12, S, S)
     if views.shape[1] != size:
         views = np.stack([_resized(Image.fromarray(view), size) for view in views])
-    mesh = parse_scene(glb, Path(f"{shape_id}.glb"), process=True).to_mesh()
-    check_mesh(mesh, f"{shape_id}.glb")
-    return views, sample_points(mesh), glb
+    model = parse_scene(glb, Path(f"{name}.glb"), process=True).to_mesh()
+    check_mesh(model, f"{name}.glb")
+    voxels = np.frombuffer(_read(archives["voxels"], f"{name}.bits"), np.uint8)
+    return Shape(views, sample_points(model), voxels, glb)
+
+
+def _unpack_photo(photo: PhotoFile, size: int, photos: Archive) -> Cut:
+    rgb = _image(photos, f"{photo.query_id}.jpg", "RGB", size).transpose(2, 0, 1)
+    mask = _image(photos, f"{photo.query_id}.png", "L", size)
+    whole = f"{photo.query_id}.amodal.png"  # shipped only where something hides a part
+    amodal = _image(photos, whole, "L", size) if whole in photos else mask
+    return Cut(np.concatenate([rgb, mask[None]]), amodal=amodal)
 
 
 def _image(archive: Archive, name: str, mode: str, size: int) -> np.ndarray:
@@ -222,13 +223,7 @@ def _image(archive: Archive, name: str, mode: str, size: int) -> np.ndarray:
 
 
 def _resized(image: Image.Image, size: int) -> np.ndarray:
-    return (
-        np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) if image.width != size else np.asarray(image)
-    )
-
-
-def _shipped_files(source: Path) -> Sequence[Path]:
-    return [source / "shapes.csv", *sorted(source.glob("shapes/*.zip")), *sorted(source.glob("photos/*.zip"))]
+    return np.asarray(image if image.width == size else image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _members(folder: Path, kind: str) -> Archive:
@@ -240,18 +235,20 @@ def _members(folder: Path, kind: str) -> Archive:
     return {name: archive for archive in archives for name in archive.namelist()}
 
 
-def _records(folder: Path) -> pd.DataFrame:
-    """All rows of the archives' `records.csv`, the later ones winning, all values as text."""
-    columns = ["query_id", "shape_id", "category", "truncated", "occluded", "slightly_occluded"]
-    tables = []
-    if not (paths := sorted(folder.glob("photos-*.zip"))):
-        raise ValueError("there is no archive of photos")
-    for path in paths:
+def _records(folder: Path, columns: list[str]) -> pd.DataFrame:
+    """Return these columns of the archives' `records.csv`, as text; of two rows for a photo the later one counts."""
+    tables = [pd.DataFrame(columns=columns, dtype=str)]
+    for path in sorted(folder.glob("photos-*.zip")):
         check_regular(path, SourceError, ARCHIVE_LIMIT, FIX)
         with zipfile.ZipFile(path) as archive:
             records = read_member(archive, "records.csv", MEMBER_LIMIT, SourceError, FIX)
         tables.append(parse_table(records, path, columns, SourceError, FIX))
     return pd.concat(tables).drop_duplicates("query_id", keep="last")
+
+
+def _archive(archive: Archive, name: str) -> Path:
+    """Return the zip that holds a file, or else the name, for the error that follows."""
+    return Path(archive[name].filename or "") if name in archive else Path(name)
 
 
 def _read(archive: Archive, name: str) -> bytes:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -247,16 +248,17 @@ def test_interrupted_writing_goes_on(tmp_path: Path) -> None:
     for i in range(2):
         first.add_shape(f"s{i}", "thing", _views(i), points=np.full((10_000, 3), i), mesh=b"glTF")
     assert not (tmp_path / "b").exists()
-    with (first.partial / "views.npy").open("ab") as file:  # cut off in the middle of the third shape
+    first.close()
+    with (first.partial / "views.npy.part").open("ab") as file:  # cut off in the middle of the third shape
         file.write(b"half of a view")
     with (first.partial / "shapes.jsonl").open("ab") as file:
         file.write('{"shape_id": "s2", "category": "ü'.encode()[:-1])
     second = _writer(tmp_path / "b")
-    assert [second.has_shape(f"s{i}") for i in range(4)] == [True, True, False, False]
+    assert [second.needs_shape(f"s{i}") for i in range(4)] == [False, False, True, True]
     for i in range(4):
-        if not second.has_shape(f"s{i}"):
+        if second.needs_shape(f"s{i}"):
             second.add_shape(f"s{i}", "thing", _views(i), points=np.full((10_000, 3), i), mesh=b"glTF")
-        if not second.has_query(f"q{i}"):
+        if second.needs_query(f"q{i}"):
             second.add_query(f"q{i}", f"s{i}", "thing", _image(i), split="test", amodal=_image(i)[0])
     resumed = second.finish()
     assert resumed.hash == expected.hash
@@ -272,10 +274,92 @@ def test_a_finished_benchmark_is_on_the_disk(tmp_path: Path, monkeypatch: pytest
     assert {path.stat().st_ino for path in (tmp_path, made.path, *made.path.rglob("*"))} <= synced
 
 
-def test_other_settings_start_anew(tmp_path: Path) -> None:
-    _writer(tmp_path / "b").add_shape("s", "thing", _views(0))
-    assert _writer(tmp_path / "b").has_shape("s")
-    assert not _writer(tmp_path / "b", name="other").has_shape("s")
+def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    with _writer(tmp_path / "b", extra={"seed": 1}) as first:
+        first.add_shape("s", "thing", _views(0))
+    for changes, said in (({"size": 9}, "size was 8, now 9"), ({"extra": {"seed": 2}}, "seed was 1, now 2")):
+        with pytest.raises(BenchmarkError, match=rf"\.b\.partial: .*{said}[\s\S]*remove the folder"):
+            _writer(tmp_path / "b", **{"extra": {"seed": 1}, **changes})
+    with _writer(tmp_path / "b", extra={"seed": 1}) as again:
+        assert not again.needs_shape("s")
+        assert again.finish().shapes.shape_id.tolist() == ["s"]
+
+
+def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+    first = _writer(tmp_path / "b")
+    first.add_shape("a", "thing", _views(0))
+    with pytest.raises(BenchmarkError, match=r"another run is at work here: process \d+"):
+        _writer(tmp_path / "b")
+    first.add_shape("b", "thing", _views(1))
+    made = first.finish()
+    assert [(made.views[i] == _views(i)).all() for i in range(2)] == [True, True]
+    assert {path.name for path in made.path.iterdir()} == {
+        "benchmark.json", "shapes.csv", "queries.csv", "views.npy", "queries.npy"
+    }  # fmt: skip
+
+
+def test_what_is_made_of_something_else_is_made_again_and_what_nobody_wants_is_dropped(tmp_path: Path) -> None:
+    with _writer(tmp_path / "b") as first:
+        for i, name in enumerate(("a", "b", "c", "d")):
+            assert first.needs_shape(name, origin=f"{name} of monday")
+            first.add_shape(name, "thing", _views(i), mesh=name.encode())
+    with _writer(tmp_path / "b") as second:
+        origins = {"d": "d of monday", "c": "c of tuesday", "a": "a of monday"}
+        assert [second.needs_shape(name, origin) for name, origin in origins.items()] == [False, True, False]
+        second.add_shape("c", "thing", _views(9), mesh=b"new")
+        made = second.finish()
+    assert made.shapes.shape_id.tolist() == ["d", "c", "a"]
+    for row, seed in enumerate((3, 9, 0)):
+        np.testing.assert_array_equal(made.views[row], _views(seed))
+    assert made.mesh_path("c").read_bytes() == b"new" and not (made.path / "meshes/b.glb").exists()
+
+
+def test_what_is_seen_is_known_at_the_end(tmp_path: Path) -> None:
+    with _writer(tmp_path / "b") as writer:
+        for i, group in enumerate(("g", "g", "", "elsewhere")):
+            writer.add_shape(f"s{i}", "thing", _views(i), group=group)
+        for i, (ids, split) in enumerate((("s1", "test"), ("s2", "val"), ("s2|s0", "test"), ("s3", "test"))):
+            writer.add_query(f"q{i}", ids, "thing", _image(i), split=split)
+        writer.add_query("q4", "s0", "thing", _image(4), split="train")
+        assert writer.finish(trained=["elsewhere"]).queries.seen.tolist() == [True, False, True, True, True]
+
+
+def test_a_name_that_cannot_be_given_leaves_all_that_the_next_call_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path, target: Path) -> Path:
+        if path.name == ".b.partial":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return rename(path, target)
+
+    rename = Path.rename
+    with _writer(tmp_path / "b") as writer:
+        writer.add_shape("a", "thing", _views(0))
+        writer.add_query("q", "a", "thing", _image(0), split="test")
+        monkeypatch.setattr(Path, "rename", fails)
+        with pytest.raises(StorageError):
+            writer.finish(["x: is missing"])
+        monkeypatch.undo()
+    with _writer(tmp_path / "b") as again:
+        assert not again.needs_shape("a") and not again.needs_query("q") and again.needs_query("r")
+        again.add_query("r", "a", "thing", _image(1), split="test", amodal=_image(1)[0])
+        made = again.finish()
+    assert not (made.path / "left_out.txt").exists()
+    np.testing.assert_array_equal(made.images, [_image(0), _image(1)])
+    np.testing.assert_array_equal(made.amodal, [np.zeros((8, 8)), _image(1)[0]])
+
+
+def test_an_array_that_is_too_long_is_refused(copy: Path) -> None:
+    with (copy / "views.npy").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(BenchmarkError, match=r"views\.npy: .* bytes are not uint8"):
+        Benchmark.open(copy, verify=False)
+
+
+def test_what_training_may_know_outlives_a_copy(tiny_benchmark: Benchmark) -> None:
+    blind = replace(replace(tiny_benchmark.without_test_labels()), meta=tiny_benchmark.meta)
+    assert blind.categories == tiny_benchmark.categories
+    assert np.array_equal(blind.photographed, tiny_benchmark.photographed)
 
 
 def test_writer_refuses_what_does_not_fit(tmp_path: Path) -> None:
@@ -297,19 +381,24 @@ def test_writer_refuses_what_does_not_fit(tmp_path: Path) -> None:
     assert len(writer.finish().shapes) == 1
 
 
-def test_contradiction_leaves_nothing(tmp_path: Path) -> None:
+def test_a_contradiction_keeps_what_was_written(tmp_path: Path) -> None:
     writer = _writer(tmp_path / "b")
     writer.add_shape("a", "thing", _views(0))
     writer.add_query("q", "b", "thing", _image(0), split="test")
     with pytest.raises(BenchmarkError, match="shape 'b' is not in"):
         writer.finish()
-    assert list(tmp_path.iterdir()) == []
+    writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == [".b.partial"]
+    with _writer(tmp_path / "b") as again:
+        assert not again.needs_shape("a") and again.needs_query("q", origin="corrected")
+        again.add_query("q", "a", "thing", _image(0), split="test")
+        assert again.finish().queries.shape_id.tolist() == ["a"]
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda partial: os.truncate(partial / "views.npy", 200),
+        lambda partial: os.truncate(partial / "views.npy.part", 200),
         lambda partial: (partial / "shapes.jsonl").write_bytes(bytes(50) + b"\n"),
         lambda partial: (partial / "shapes.jsonl").write_text("[1]\n"),
     ],
@@ -319,9 +408,10 @@ def test_what_a_loss_of_power_spoilt_is_started_anew(tmp_path: Path, damage: Cal
     first = _writer(tmp_path / "b")
     for i in range(2):
         first.add_shape(f"s{i}", "thing", _views(i))
+    first.close()
     damage(first.partial)
     second = _writer(tmp_path / "b")
-    assert not second.has_shape("s0") and not second.has_shape("s1")
+    assert second.needs_shape("s0") and second.needs_shape("s1")
     second.add_shape("s0", "thing", _views(0))
     assert np.array_equal(second.finish().views[0], _views(0))
 
@@ -347,13 +437,14 @@ def test_a_full_disk_at_the_end_loses_nothing(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(StorageError, match=r"b: cannot be written \(No space left on device\)[\s\S]*free some space"):
         writer.finish()
     monkeypatch.undo()
+    writer.close()
     assert [path.name for path in tmp_path.iterdir()] == [".b.partial"]
     again = _writer(tmp_path / "b")
-    assert again.has_shape("a") and again.finish().shapes.shape_id.tolist() == ["a"]
+    assert not again.needs_shape("a") and again.finish().shapes.shape_id.tolist() == ["a"]
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("file", ["views.npy", "shapes.jsonl", "a.glb", "queries.npy"])
+@pytest.mark.parametrize("file", ["views.npy.part", "shapes.jsonl", "a.glb", "queries.npy.part"])
 def test_a_disk_that_fills_up_on_the_way_costs_no_more_than_what_is_being_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
@@ -370,9 +461,10 @@ def test_a_disk_that_fills_up_on_the_way_costs_no_more_than_what_is_being_writte
         writer.add_shape("a", "thing", _views(0), mesh=b"glTF")
         writer.add_query("q", "a", "thing", _image(0), split="test")
     monkeypatch.undo()
+    writer.close()
     again = _writer(tmp_path / "b")
-    assert again.has_shape("a") == (file == "queries.npy") and not again.has_query("q")
-    if not again.has_shape("a"):
+    assert again.needs_shape("a") == (file != "queries.npy.part") and again.needs_query("q")
+    if again.needs_shape("a"):
         again.add_shape("a", "thing", _views(0), mesh=b"glTF")
     again.add_query("q", "a", "thing", _image(0), split="test")
     made = again.finish()
@@ -417,8 +509,11 @@ def test_a_really_full_disk_keeps_what_is_complete(tmp_path: Path, kind: str) ->
                     writer.add_shape(f"s{i}", "thing", _views(i))
                 else:
                     writer.add_query(f"q{i}", "s", "thing", _image(i), split="test")
-        again = _writer(tmp_path / "b")  # opens on the full disk, too
-        done = [again.has_shape(f"s{n}") or again.has_query(f"q{n}") for n in range(i + 1)]
+        writer.close()
+        again = _writer(tmp_path / "b")  # opens on the full disk as well
+        needs = again.needs_shape if kind == "shapes" else again.needs_query
+        done = [not needs(f"{kind[0]}{n}") for n in range(i + 1)]
+        again.close()
         assert done == [True] * i + [False]
         journal = (again.partial / f"{kind}.jsonl").read_bytes()
         assert journal.count(b"\n") == i and journal.endswith(b"\n")

@@ -13,6 +13,7 @@ from cmiclib.evaluation.released_protocol import released_table
 from cmiclib.geometry import modified_hausdorff, unpack_voxels, voxel_iou
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
+from cmiclib.sources import PrepareOptions
 from cmiclib.sources.release import prepare_release
 
 CONFIG = Config(
@@ -23,7 +24,7 @@ CONFIG = Config(
 @pytest.fixture
 def benchmark(tiny_benchmark, tmp_path):
     archive = write_archive(tiny_benchmark, tmp_path / "pix3d")
-    return prepare_release(archive, tmp_path / "prepared", size=32, progress=False)
+    return prepare_release(archive, tmp_path / "prepared", PrepareOptions(size=32, jobs=1, progress=False)).benchmark
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from cmiclib.geometry import load_mesh
 from cmiclib.geometry.rays import Rays
 from cmiclib.io.images import square_crop
 from cmiclib.io.pickles import load_pickle
-from cmiclib.sources.cars3d import COMPCARS, STANFORD, CarSet, LeftOut, prepare_cars3d
+from cmiclib.sources import Prepared, PrepareOptions
+from cmiclib.sources.cars3d import COMPCARS, STANFORD, CarSet, prepare_cars3d
 from cmiclib.sources.cars3d.camera import Pose, project, read_poses, silhouette
 from cmiclib.sources.own.listings import hash_share
 
@@ -101,9 +102,10 @@ def root(tmp_path: Path) -> Path:
     return write_root(tmp_path / "cars", STANFORD)
 
 
-def prepare(root: Path, output: str = "out", cars: CarSet = STANFORD, **options: Any) -> tuple[Benchmark, LeftOut]:
-    options = {"size": SIDE, "jobs": 1, "progress": False, **options}
-    return prepare_cars3d(cars, root, root.parent / output, **options)
+def prepare(root: Path, output: str = "out", cars: CarSet = STANFORD, **rest: Any) -> Prepared:
+    named = {key: rest.pop(key) for key in ("size", "jobs", "allow_missing") if key in rest}
+    options = PrepareOptions(**{"size": SIDE, "jobs": 1, "progress": False} | named)
+    return prepare_cars3d(cars, root, root.parent / output, options, **rest)
 
 
 def model(root: Path, model_id: str) -> Path:
@@ -161,7 +163,7 @@ def test_points_are_projected_onto_the_silhouettes_border(root: Path) -> None:
 
 def test_everything_arrives_where_it_belongs(root: Path) -> None:
     made, left_out = prepare(root, val=0.4)
-    assert left_out == ([], [])
+    assert left_out == []
     assert made.name == "stanfordcars3d"
     assert made.shapes.shape_id.tolist() == ["car/aaa1", "car/bbb2", "car/ccc3"]  # the third is in the list only
     table = made.queries.set_index("query_id")
@@ -212,7 +214,7 @@ def test_the_gallery_is_upright_and_looks_forward(root: Path) -> None:
 
 def test_compcars_has_its_own_folders(tmp_path: Path) -> None:
     made, left_out = prepare(write_root(tmp_path / "cars", COMPCARS), cars=COMPCARS)
-    assert (len(made.queries), len(made.shapes), left_out) == (10, 3, ([], []))
+    assert (len(made.queries), len(made.shapes), left_out) == (10, 3, [])
     query = made.queries.set_index("query_id").loc["test/78/test/00001"]
     assert (query.photo, query.split, query.shape_id) == ("image/78/test/00001.jpg", "test", "car/bbb2")
 
@@ -239,7 +241,7 @@ def test_many_processes_and_a_second_start_change_nothing(root: Path) -> None:
     photo = root / "StanfordCars" / "cars_train" / "00007.jpg"
     good = photo.read_bytes()
     photo.write_bytes(good[:300])
-    with pytest.raises(SourceError, match="1 photos cannot be used"):
+    with pytest.raises(SourceError, match="1 photo cannot be used"):
         prepare(root, "again", jobs=2)
     photo.write_bytes(good)
     again, _ = prepare(root, "again", jobs=2)
@@ -258,13 +260,26 @@ def test_missing_files_are_listed_together_or_left_out_and_counted(root: Path) -
     lost = [root / "StanfordCars" / "cars_test" / "00001.jpg", model(root, "ccc3"), model(root, "aaa1")]
     for path in lost:
         path.unlink()
-    with pytest.raises(SourceError, match="3 files are missing") as error:
+    with pytest.raises(SourceError, match="3 files missing") as error:
         prepare(root)
     assert all(str(path) in str(error.value) for path in lost) and "--allow-missing" in str(error.value)
     made, left_out = prepare(root, allow_missing=True)
-    assert left_out.shapes == ["car/aaa1", "car/ccc3"]
-    assert left_out.queries == ["train/00002", "train/00004", "train/00006", "test/00001", "test/00002"]
-    assert (len(made.shapes), len(made.queries)) == (1, 5)
+    assert left_out[:3] == [f"{path}: no such file" for path in sorted(lost)]
+    named = [f"cars_train/0000{k}.jpg: its model is missing" for k in (2, 4, 6)]
+    assert all(line.endswith(end) for line, end in zip(left_out[3:6], named, strict=True)) and len(left_out) == 7
+    assert made.shapes.shape_id.tolist() == ["car/bbb2"] and len(made.queries) == 5
+    assert (made.path / "left_out.txt").read_text().splitlines() == left_out
+
+
+def test_a_photo_in_both_lists_is_refused_before_anything_is_rendered(tmp_path: Path) -> None:
+    root = write_root(tmp_path / "cars", COMPCARS)
+    listing = root / "Anno3D" / "CompCars" / "test_anno.pkl"
+    write_records(listing, {f"78/train/{name}": given for name, given in TRAIN.items()})
+    with pytest.raises(
+        SourceError, match=r"7 photos in two splits: image/78/train/00001.jpg is in the splits test, tr"
+    ):
+        prepare(root, cars=COMPCARS, val=0)
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_photos_and_meshes_that_cannot_be_used_are_left_out_and_counted(root: Path) -> None:
@@ -273,13 +288,13 @@ def test_photos_and_meshes_that_cannot_be_used_are_left_out_and_counted(root: Pa
     with pytest.raises(SourceError, match=r"2 photos .*00001\.jpg: .*nothing of car/bbb2.*00003\.jpg: .*image"):
         prepare(root)
     model(root, "ccc3").write_text("v 0 0 0\n")
-    with pytest.raises(SourceError, match=r"1 meshes cannot be used: .*ccc3.*no faces"):
+    with pytest.raises(SourceError, match=r"1 shape cannot be used: .*ccc3.*no faces"):
         prepare(root, "other")
     made, left_out = prepare(root, "third", allow_missing=True)
-    assert left_out == (["car/ccc3"], ["train/00001", "train/00003"])
+    assert len(left_out) == 3
     assert (len(made.shapes), len(made.queries)) == (2, 8)
     lines = (made.path / "left_out.txt").read_text()
-    assert all(part in lines for part in ("no faces", "00003.jpg: ", "nothing of car/bbb2", "train/00001: "))
+    assert all(part in lines for part in ("no faces", "00003.jpg: ", "00001.jpg: its annotated pose"))
 
 
 def test_a_shape_whose_training_photos_are_damaged_is_unseen(root: Path) -> None:
@@ -346,7 +361,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a listed picture": (
         lambda root: (root / "CAD" / "StanfordCars3D.txt").write_bytes(b"\xff\xd8\xff"),
-        r"StanfordCars3D\.txt: this is no list of models",
+        r"StanfordCars3D\.txt: this is not a list of models",
     ),
 }
 
@@ -383,7 +398,7 @@ def test_the_command_prepares_and_counts(tmp_path: Path, command: str, cars: Car
     assert "Traceback" not in refused.output and not (tmp_path / "less").exists()
     counted = invoke(*arguments, "--output", tmp_path / "less", "--allow-missing")
     assert counted.exit_code == 0, counted.output
-    assert "left out: 1 shapes and 6 photos" in counted.output and "2 shapes and 4 photos: " in counted.output
+    assert "7 items left out, see left_out.txt: " in counted.output and "2 shapes and 4 photos: " in counted.output
 
 
 # The real archives
@@ -481,7 +496,7 @@ def link(real: Path, root: Path) -> Path:
 
 def test_what_is_there_of_stanford_cars_is_prepared(real: Path, tmp_path: Path) -> None:
     made, left_out = prepare(link(real, tmp_path / "cars"), val=0, size=224, allow_missing=True)
-    assert (len(left_out.shapes), len(left_out.queries)) == (133, 8143 + 8041)
+    assert len(left_out) == 133 + 8143 + 8041
     assert made.shapes.shape_id.tolist() == [f"car/{CAR}"]
     assert made.queries.photo.tolist() == ["cars_train/00001.jpg"]
     mask = np.asarray(Image.open(real / "photos_189c2b53" / "mask" / "00001.png")) >= 128

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import SourceError
+from cmiclib.sources import PrepareOptions
 from cmiclib.sources.own.crops import prepare_crops, read_crops
 
 ENTRIES: list[dict[str, Any]] = [
@@ -36,8 +37,9 @@ def write(root: Path, content: Any, name: str = "list.json") -> Path:
     return root / name
 
 
-def prepare(root: Path, gallery: Benchmark, entries: Any = ENTRIES, **options: Any):
-    return prepare_crops(write(root, entries), gallery.path, root / "out", jobs=1, progress=False, **options)
+def prepare(root: Path, gallery: Benchmark, entries: Any = ENTRIES, allow_missing: bool = False, **rest: Any):
+    options = PrepareOptions(jobs=1, progress=False, allow_missing=allow_missing)
+    return prepare_crops(write(root, entries), gallery.path, root / "out", options, **rest)
 
 
 def test_photos_are_paired_with_a_copy_of_the_gallery(root: Path, tiny_benchmark: Benchmark) -> None:
@@ -83,12 +85,14 @@ def test_ids_that_the_gallery_lacks_are_all_listed_or_left_out(root: Path, tiny_
     more = [
         {"img": "crops/a.png", "category": "box", "model_ids": [f"none{k}", "tall"]} for k in range(20)
     ] + [{"img": "crops/a.png", "category": "bed", "model_ids": ["round/no"]}] * 2  # fmt: skip
-    with pytest.raises(SourceError, match=r"21 ids are not in the gallery 'tiny': box/none0; .*; round/no\n") as error:
+    with pytest.raises(SourceError, match=r"21 ids not in the gallery 'tiny': box/none0; .*; round/no\n") as error:
         prepare(root, tiny_benchmark, more)
     assert all(f"box/none{k}" in str(error.value) for k in range(20)) and "--allow-missing" in str(error.value)
     made, left_out = prepare(root, tiny_benchmark, more, allow_missing=True)
     assert made.queries["shape_id"].tolist() == ["box/tall"] * 20
-    assert len(left_out) == 2 and all("a.png: its shape is not in the gallery" in line for line in left_out)
+    assert sum("a.png: its shape is not in the gallery" in line for line in left_out) == 2
+    assert all(f"a.png: the gallery has no shape box/none{k}" in left_out[k] for k in range(20))
+    assert (made.path / "left_out.txt").read_text().splitlines() == left_out
     with pytest.raises(SourceError, match="no photo shows a shape of the gallery"):
         prepare(root / "..", tiny_benchmark, [{**more[-1], "img": "data/crops/a.png"}], allow_missing=True)
 
@@ -100,11 +104,11 @@ LISTS = {
     "entry 1: 3 is not an object": [3],
     "entry 2: its 'img' is missing": [ENTRIES[0], {"category": "box", "model_ids": ["flat"]}],
     "entry 1: its 'category' is missing": [{"img": "crops/a.png", "model_ids": ["flat"]}],
-    "entry 1: its 'model_ids' is missing or no list": [{"img": "crops/a.png", "category": "box", "model_ids": "flat"}],
+    "entry 1: its 'model_ids' is missing or not a list": [{**ENTRIES[0], "model_ids": "flat"}],
     "entry 1: its 'model_ids'": [{"img": "crops/a.png", "category": "box", "model_ids": []}],
     "entry 1: .*leads out of the folder": [{**ENTRIES[0], "img": "../a.png"}],
     "entry 2: .*'/a.png' leads out of": [ENTRIES[0], {**ENTRIES[0], "img": "/a.png"}],
-    "2 entries .*entry 1: there is no photo .*c.png; entry 3": [
+    "2 problems.*entry 1: there is no photo .*c.png; entry 3": [
         {**ENTRIES[0], "img": "c.png"}, ENTRIES[0], {**ENTRIES[0], "img": "d.png"}
     ],
 }  # fmt: skip
@@ -118,9 +122,14 @@ def test_a_list_that_does_not_fit_is_one_error(said: str, root: Path) -> None:
         read_crops(root / "none.json", root)
 
 
+def test_the_category_is_that_of_the_gallerys_shape(root: Path, tiny_benchmark: Benchmark) -> None:
+    made = prepare(root, tiny_benchmark, [ENTRIES[0] | {"category": "furniture", "model_ids": ["box/flat"]}]).benchmark
+    assert made.queries.category.tolist() == ["box"] and made.categories == tiny_benchmark.categories
+
+
 def test_a_damaged_photo_is_named(root: Path, tiny_benchmark: Benchmark) -> None:
     (root / "crops/a.png").write_bytes(b"no photo")
-    with pytest.raises(SourceError, match=r"1 photos cannot be used: .*a.png: cannot be read as an image"):
+    with pytest.raises(SourceError, match=r"1 photo cannot be used: .*a.png: cannot be read as an image"):
         prepare(root, tiny_benchmark)
     assert len(prepare(root, tiny_benchmark, allow_missing=True).left_out) == 1
 
@@ -128,7 +137,7 @@ def test_a_damaged_photo_is_named(root: Path, tiny_benchmark: Benchmark) -> None
 def test_a_corrected_list_starts_anew(root: Path, tiny_benchmark: Benchmark) -> None:
     whole = (root / "crops/a.png").read_bytes()
     (root / "crops/a.png").write_bytes(b"no photo")
-    with pytest.raises(SourceError, match="1 photos cannot be used"):
+    with pytest.raises(SourceError, match="1 photo cannot be used"):
         prepare(root, tiny_benchmark)
     (root / "crops/a.png").write_bytes(whole)
     made = prepare(root, tiny_benchmark, [ENTRIES[0], ENTRIES[1] | {"model_ids": ["cube"]}]).benchmark

@@ -1,6 +1,7 @@
 """A user's own folder of meshes and photos, and what can be wrong with one."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from typer.testing import CliRunner
 from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import MeshError, SourceError
-from cmiclib.sources import meshes, photos
+from cmiclib.io.images import read_photo
+from cmiclib.sources import PrepareOptions, meshes, photos
 from cmiclib.sources.own.folder import find_meshes, prepare_folder
 from cmiclib.sources.own.photo_lists import find_photos
-from cmiclib.sources.photos import PhotoFile, cut_photo
 
 SHAPES = ["box/cube", "box/deep/plank", "box/flat", "box/tall"]
 CATEGORY = dict.fromkeys(SHAPES, "box")
+QUICK = PrepareOptions(size=32, jobs=1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +40,15 @@ def own(original: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def prepared(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
     made = prepare_folder(
-        original / "meshes", tmp_path_factory.mktemp("out") / "out", photos=original / "photos",
-        masks=original / "masks", size=32, val=0.3, test=0.3, jobs=1, progress=False,
+        original / "meshes", tmp_path_factory.mktemp("out") / "out", QUICK, photos=original / "photos",
+        masks=original / "masks", val=0.3, test=0.3,
     )  # fmt: skip
     assert made.left_out == []
     return made.benchmark
 
 
-def prepare(own: Path, **options):
-    return prepare_folder(own / "meshes", own / "out", size=32, jobs=1, progress=False, **options)
+def prepare(own: Path, allow_missing: bool = False, **options):
+    return prepare_folder(own / "meshes", own / "out", replace(QUICK, allow_missing=allow_missing), **options)
 
 
 def table(own: Path, text: str, name: str = "table.csv") -> Path:
@@ -70,7 +72,7 @@ def test_a_mesh_in_no_folder_is_misc_and_hidden_files_are_none(tmp_path: Path) -
     (tmp_path / "box" / "._flat.obj").write_bytes(b"resource fork")
     (tmp_path / ".trash").mkdir()
     (tmp_path / ".trash" / "old.obj").write_bytes(b"")
-    found = find_meshes(tmp_path)
+    found, _ = find_meshes(tmp_path)
     assert len(found) == 13
     assert {mesh.shape_id for mesh in found if mesh.category == "misc"} == {"stick", "sheet"}
 
@@ -78,7 +80,7 @@ def test_a_mesh_in_no_folder_is_misc_and_hidden_files_are_none(tmp_path: Path) -
 def test_a_table_gives_categories_and_facts(own: Path) -> None:
     rows = "".join(f"{name},desk,Jo,CC0-1.0,{name[:5]}\n" for name in SHAPES)
     file = table(own, "\ufeffshape_id, category,creator,licence,group\n" + rows + "\n")
-    mesh = find_meshes(own / "meshes", file, up="+z", front="-y")[0]
+    mesh = find_meshes(own / "meshes", file, up="+z", front="-y")[0][0]
     assert (mesh.shape_id, mesh.category, mesh.creator, mesh.licence) == ("box/cube", "desk", "Jo", "CC0-1.0")
     assert (mesh.group, mesh.name, mesh.up, mesh.front) == ("box/c", "", "+z", "-y")
 
@@ -127,32 +129,32 @@ def test_folders_without_meshes_are_named(tmp_path: Path) -> None:
 def test_two_files_of_one_name_are_one_error(own: Path) -> None:
     shutil.copy(own / "meshes/box/flat.obj", own / "meshes/box/flat.STL")
     shutil.copy(own / "meshes/box/flat.obj", own / "meshes/box/cube.obj")
-    with pytest.raises(SourceError, match=r"2 shapes have two files: box/cube.glb and .*box/flat.STL and box/flat.obj"):
+    with pytest.raises(SourceError, match=r"2 shapes with two files: box/cube.glb and .*box/flat.STL and box/flat.obj"):
         prepare(own)
 
 
 def test_names_that_cannot_be_ids_are_refused(own: Path) -> None:
     shutil.copy(own / "meshes/box/flat.obj", own / "meshes/box/a|b.obj")
-    with pytest.raises(SourceError, match=r"1 names cannot be shape ids: box/a\|b"):
+    with pytest.raises(SourceError, match=r"1 name cannot be a shape id: box/a\|b"):
         prepare(own)
 
 
 def test_a_broken_mesh_is_named_or_left_out_with_its_photos(own: Path) -> None:
     (own / "meshes/box/cube.glb").write_bytes(b"glTF, but no more")
-    with pytest.raises(SourceError, match=r"1 meshes cannot be used: .*cube.glb: cannot be read as a mesh"):
+    with pytest.raises(SourceError, match=r"1 shape cannot be used: .*cube.glb: cannot be read as a mesh"):
         prepare(own, photos=own / "photos")
     made = prepare(own, photos=own / "photos", allow_missing=True)
     assert made.benchmark.shapes["shape_id"].tolist() == SHAPES[1:]
     assert set(made.benchmark.queries["shape_id"]) == {"box/deep/plank"}
     assert len(made.left_out) == 7 and "cube.glb: cannot be read as a mesh" in made.left_out[0]
-    assert all("its shape is left out" in line for line in made.left_out[1:])
+    assert all("its shape box/cube is left out" in line for line in made.left_out[1:])
     assert (made.benchmark.path / "left_out.txt").read_text().splitlines() == made.left_out
 
 
 def test_a_folder_of_broken_meshes_only_is_an_error_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "a.obj").write_text("nothing")
-    with pytest.raises(SourceError, match="none of the meshes can be used"):
-        prepare_folder(tmp_path, tmp_path / "out", size=32, allow_missing=True, jobs=1, progress=False)
+    with pytest.raises(SourceError, match="no shape can be used; 1 problem: "):
+        prepare_folder(tmp_path, tmp_path / "out", replace(QUICK, allow_missing=True))
 
 
 def test_unknown_axes_are_refused_before_the_work(own: Path) -> None:
@@ -169,7 +171,7 @@ def test_photos_arrive_with_masks_splits_and_seen(prepared: Benchmark, original:
     for row, query in queries.iterrows():
         assert query["photo"] == f"{query['query_id']}.jpg" and query["query_id"].startswith(query["shape_id"] + "/")
         assert 0.02 < (prepared.images[row][3] > 127).mean() < 0.9
-    found = find_photos(original / "photos", original / "masks", CATEGORY, val=0.3, test=0.3)
+    found, _ = find_photos(original / "photos", original / "masks", CATEGORY, val=0.3, test=0.3)
     assert dict(zip(queries["query_id"], queries["split"], strict=True)) == {p.query_id: p.split for p in found}
     assert len(set(queries["split"])) == 3
     trained = set(queries["shape_id"][queries["split"] == "train"])
@@ -178,7 +180,7 @@ def test_photos_arrive_with_masks_splits_and_seen(prepared: Benchmark, original:
 
 def test_shares_decide_the_split_by_names_alone(original: Path) -> None:
     def splits(val: float, test: float) -> dict[str, str]:
-        found = find_photos(original / "photos", None, CATEGORY, val=val, test=test)
+        found, _ = find_photos(original / "photos", None, CATEGORY, val=val, test=test)
         return {photo.photo: photo.split for photo in found}
 
     assert splits(0.3, 0.3) == splits(0.3, 0.3)
@@ -219,7 +221,7 @@ def test_a_table_of_photos_names_masks_splits_and_boxes(own: Path) -> None:
     full = (made.images[:, 3] == 255).all(axis=(1, 2))
     assert full.tolist() == [False, True, True, True]
     assert not np.array_equal(made.images[1], made.images[2])
-    by_file = find_photos(own / "photos/photos.csv", None, CATEGORY, val=0, test=0)
+    by_file, _ = find_photos(own / "photos/photos.csv", None, CATEGORY, val=0, test=0)
     assert [photo.query_id for photo in by_file] == queries.index.tolist()
 
 
@@ -275,11 +277,11 @@ def test_a_mask_of_another_size_is_named_and_what_was_done_is_kept(own: Path, mo
         prepare(own, **options)
     for said in (r"cube/3.png: the mask is 20×10 pixels, its photo 64×64", r"cube/4.jpg: cannot be", "mask is empty"):
         assert error.match(said)
-    again: list[PhotoFile] = []
-    monkeypatch.setattr(meshes, "prepare_mesh", refuse)  # no mesh is prepared again
-    monkeypatch.setattr(photos, "cut_photo", lambda photo, **rest: again.append(photo) or cut_photo(photo, **rest))
+    again: list[str] = []
+    monkeypatch.setattr(meshes, "render_views", refuse)  # no mesh is prepared again
+    monkeypatch.setattr(photos, "read_photo", lambda path: again.append(path.name) or read_photo(path))
     made = prepare(own, **options, allow_missing=True)
-    assert {photo.query_id for photo in again} == {"box/cube/3", "box/cube/4", "box/cube/5"}
+    assert again == ["3.jpg", "4.jpg", "5.jpg"]
     assert len(made.benchmark.queries) == 9 and len(made.left_out) == 3
 
 
@@ -301,6 +303,57 @@ def test_masks_that_lack_are_named_unless_they_may(own: Path) -> None:
     assert "mask" in said["box/cube/0"] and set(said.drop("box/cube/0")) == {""}
 
 
+def test_a_mask_that_lacks_is_listed_where_it_may(own: Path) -> None:
+    (own / "masks/box/cube/0.png").unlink()
+    made, left_out = prepare(own, photos=own / "photos", masks=own / "masks", allow_missing=True)
+    assert left_out == [f"{own / 'masks/box/cube/0.png'}: no such mask; box/cube/0.jpg comes without one"]
+    assert (made.path / "left_out.txt").read_text().splitlines() == left_out
+
+
+def test_files_of_other_kinds_and_linked_folders_are_listed(own: Path) -> None:
+    (own / "photos/box/cube/6.heic").write_bytes(b"")
+    (own / "photos/more").symlink_to(own / "photos/box")
+    (own / "meshes/box/chair.blend").write_bytes(b"")
+    (own / "meshes/box/flat.mtl").write_bytes(b"")  # belongs to a mesh
+    _, left_out = prepare(own, photos=own / "photos")
+    assert [line.partition(": ")[0] for line in left_out] == [
+        str(own / name) for name in ("meshes/box/chair.blend", "photos/box/cube/6.heic", "photos/more")
+    ]
+
+
+def test_a_repaired_photo_makes_its_shape_seen_and_loses_nothing(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = (own / "photos/box/cube/0.jpg").read_bytes()
+    (own / "photos/box/cube/0.jpg").write_bytes(b"no photo")
+    rows = "box/cube/0.jpg,box/cube,train\nbox/cube/1.jpg,box/cube,test\nbox/deep/plank/0.jpg,box/deep/plank,test\n"
+    table(own, f"photo,shape_id,split\n{rows}", "photos/photos.csv")
+    with pytest.raises(SourceError, match="1 photo cannot be used"):
+        prepare(own, photos=own / "photos")
+    (own / "photos/box/cube/0.jpg").write_bytes(good)
+    monkeypatch.setattr(meshes, "render_views", refuse)
+    assert prepare(own, photos=own / "photos").benchmark.queries["seen"].tolist() == [True, True, False]
+
+
+def test_a_second_call_takes_what_the_files_hold_now(own: Path) -> None:
+    (own / "meshes/box/tall.PLY").write_bytes(b"ply")
+    with pytest.raises(SourceError, match="1 shape cannot be used"):
+        prepare(own)
+    (own / "meshes/box/tall.PLY").unlink()  # a broken file that goes costs no finished shape
+    shutil.copy(own / "meshes/box/flat.obj", own / "meshes/box/cube.obj")
+    (own / "meshes/box/cube.glb").unlink()
+    made = prepare(own).benchmark
+    assert made.shapes["shape_id"].tolist() == ["box/cube", "box/deep/plank", "box/flat"]
+    assert np.array_equal(made.views[0], made.views[2])
+
+
+def test_a_mask_is_clipped_to_its_box(own: Path) -> None:
+    half = np.zeros((64, 64), np.uint8)
+    half[:, :40] = 255
+    save(own / "photos/half.png", half)
+    table(own, "photo,shape_id,mask,x0,y0,x1,y1\nbox/cube/0.jpg,box/cube,half.png,20,10,60,30\n", "photos/photos.csv")
+    image = prepare(own, photos=own / "photos").benchmark.images[0]  # a square of 48 pixels around 20 × 20 of them
+    assert image[3].mean() / 255 == pytest.approx(20 * 20 / 48**2, abs=0.01)
+
+
 def test_photos_must_be_there(own: Path) -> None:
     with pytest.raises(SourceError, match="no such folder or table of photos"):
         prepare(own, photos=own / "none")
@@ -319,10 +372,10 @@ def test_the_command_says_what_was_made_and_what_was_left_out(own: Path) -> None
     assert refused.exit_code == 2 and "tall.PLY" in refused.stderr and "--allow-missing" in refused.stderr
     done = CliRunner().invoke(app, [*common, "--input", str(own / "meshes"), "--allow-missing"])
     assert done.exit_code == 0, done.output
-    assert "left out 1 files: " in done.stderr and "3 shapes and 0 photos" in done.stdout
+    assert "1 item left out, see left_out.txt: " in done.stderr and "3 shapes and 0 photos" in done.stdout
     assert Benchmark.open(own / "out").shapes["shape_id"].tolist() == SHAPES[:3]
     nothing = CliRunner().invoke(app, ["prepare", "folder", "--output", str(own / "other")])
-    assert nothing.exit_code == 2 and "--queries and --gallery" in nothing.stderr
+    assert nothing.exit_code == 2 and "--queries with --gallery" in nothing.stderr
 
 
 @pytest.mark.slow

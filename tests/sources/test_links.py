@@ -16,6 +16,7 @@ from released_archive import write_archive
 from scipy.io import savemat
 
 from cmiclib.errors import CMICError
+from cmiclib.sources import PrepareOptions
 from cmiclib.sources.own.folder import prepare_folder
 
 Prepare = Callable[[], object]
@@ -52,8 +53,8 @@ def own(root: Path, benchmark) -> Prepare:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes((root / "masks" / name.with_suffix(".png")).read_bytes())
     (root / "photos" / "photos.csv").write_text("\n".join(["photo,shape_id,mask", *map(str, rows)]) + "\n")
-    options = {"photos": root / "photos", "size": 32, "jobs": 1, "progress": False}
-    return lambda: prepare_folder(root / "meshes", root.parent / "out", **options)
+    options = PrepareOptions(size=32, jobs=1, progress=False)
+    return lambda: prepare_folder(root / "meshes", root.parent / "out", options, photos=root / "photos")
 
 
 @pytest.mark.parametrize(

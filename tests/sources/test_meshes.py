@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,11 @@ import trimesh
 from cmiclib.benchmark.writer import BenchmarkWriter
 from cmiclib.errors import SourceError
 from cmiclib.geometry import unpack_voxels
-from cmiclib.sources.meshes import MeshFile, add_meshes, listed
+from cmiclib.sources import PrepareOptions, listed
+from cmiclib.sources.building import add_shapes
+from cmiclib.sources.meshes import MeshFile
+
+QUICK = PrepareOptions(jobs=1, progress=False)
 
 
 @pytest.fixture
@@ -28,8 +33,9 @@ def writer(tmp_path: Path) -> BenchmarkWriter:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_meshes_become_shapes(tmp_path: Path, files: list[MeshFile], jobs: int) -> None:
     growing = writer(tmp_path)
-    assert add_meshes(growing, files, jobs=jobs, progress=False) == []
-    assert add_meshes(growing, files, jobs=jobs, progress=False) == []  # they are there
+    options = PrepareOptions(jobs=jobs, progress=False)
+    assert add_shapes(growing, files, options) == {}
+    assert add_shapes(growing, files, options) == {}  # they are there
     benchmark = growing.finish()
     assert list(benchmark.shapes["shape_id"]) == ["misc/box", "misc/ball"]
     assert benchmark.shapes["name"][0] == "Box"
@@ -42,24 +48,41 @@ def test_meshes_become_shapes(tmp_path: Path, files: list[MeshFile], jobs: int) 
 def test_broken_meshes_are_all_listed_and_the_rest_is_kept(tmp_path: Path, files: list[MeshFile]) -> None:
     (tmp_path / "empty.obj").write_text("v 0 0 0\n")
     broken = [MeshFile("misc/empty", "misc", tmp_path / "empty.obj"), MeshFile("misc/no", "misc", tmp_path / "no.stl")]
-    with pytest.raises(SourceError, match=r"2 meshes cannot be used: .*empty.obj: .*no faces.*no.stl: no such file"):
-        add_meshes(writer(tmp_path), [broken[0], files[0], broken[1]], jobs=1, progress=False)
-    again = writer(tmp_path)
-    assert again.has_shape("misc/box")
-    left_out = add_meshes(again, [*broken, *files], jobs=1, allow_missing=True, progress=False)
-    assert [mesh for mesh, _ in left_out] == broken
-    assert ["no faces" in left_out[0][1], "no such file" in left_out[1][1]] == [True, True]
-    assert len(again.finish().shapes) == 2
+    with (
+        writer(tmp_path) as growing,
+        pytest.raises(SourceError, match=r"2 shapes cannot be used: .*empty.obj: .*no faces.*no.stl: no such file"),
+    ):
+        add_shapes(growing, [broken[0], files[0], broken[1]], QUICK)
+    with writer(tmp_path) as again:
+        left_out = add_shapes(again, [*broken, *files], replace(QUICK, allow_missing=True))
+        assert list(left_out) == ["misc/empty", "misc/no"]
+        assert "no faces" in left_out["misc/empty"] and "no such file" in left_out["misc/no"]
+        assert again.finish().shapes.shape_id.tolist() == ["misc/box", "misc/ball"]
+
+
+def test_a_mesh_that_was_changed_between_two_calls_is_made_again(tmp_path: Path, files: list[MeshFile]) -> None:
+    with writer(tmp_path) as growing:
+        add_shapes(growing, files, QUICK)
+    trimesh.creation.box((1, 1, 1.5)).export(files[1].path)
+    with writer(tmp_path) as again:
+        add_shapes(again, files, QUICK)
+        made = again.finish()
+    assert unpack_voxels(made.voxels[1]).mean() == pytest.approx(1.5 / 8 / (0.5 + 0.75**2) ** 1.5, rel=0.1)
+    undisturbed = BenchmarkWriter(tmp_path / "whole", name="toy", source="test", licence="CC0-1.0", size=32)
+    add_shapes(undisturbed, files, QUICK)
+    assert undisturbed.finish().hash == made.hash  # the order is the files', whatever came first
 
 
 def test_a_mesh_whose_views_are_all_alike_is_a_broken_one_among_others(tmp_path: Path, files: list[MeshFile]) -> None:
     trimesh.creation.cylinder(0.5, 1, sections=24).export(tmp_path / "column.obj")
     column = MeshFile("misc/column", "misc", tmp_path / "column.obj", up="+z", front="+x")
-    with pytest.raises(SourceError, match=r"1 meshes .*column.obj: the 12 views .* are all alike"):
-        add_meshes(writer(tmp_path), [column, files[0]], jobs=1, progress=False)
-    ((mesh, _),) = add_meshes(writer(tmp_path), [column, files[0]], jobs=1, allow_missing=True, progress=False)
-    assert mesh == column
+    with writer(tmp_path) as growing:
+        with pytest.raises(SourceError, match=r"1 shape cannot .*column.obj: the 12 views .* are all alike"):
+            add_shapes(growing, [column, files[0]], QUICK)
+        left_out = add_shapes(growing, [column, files[0]], replace(QUICK, allow_missing=True))
+    assert list(left_out) == ["misc/column"]
 
 
 def test_long_lists_are_cut() -> None:
-    assert listed(["a", "b", "c"], "are missing", most=2) == "3 are missing: a; b; and 1 more"
+    assert listed(["a", "b", "c"], "file", " missing", most=2) == "3 files missing: a; b; and 1 more"
+    assert listed(["a"], "file") == "1 file: a"

@@ -9,8 +9,8 @@ from PIL import Image
 from released_archive import write_archive, write_binvox
 
 from cmiclib.errors import SourceError
-from cmiclib.sources.binvox import read_binvox
-from cmiclib.sources.release import prepare_release, read_renderings
+from cmiclib.sources import PrepareOptions
+from cmiclib.sources.release import prepare_release, read_binvox, read_renderings
 
 SIDE = 32
 
@@ -20,12 +20,13 @@ def archive(tiny_benchmark, tmp_path):
     return write_archive(tiny_benchmark, tmp_path / "pix3d")
 
 
-def prepare(archive, tmp_path, **options):
-    return prepare_release(archive, tmp_path / "out", size=SIDE, progress=False, **options)
+def prepare(archive, tmp_path, output="out", val=0.1, allow_missing=False):
+    options = PrepareOptions(size=SIDE, jobs=1, progress=False, allow_missing=allow_missing)
+    return prepare_release(archive, tmp_path / output, options, val=val)
 
 
 def test_everything_arrives_where_it_belongs(archive, tmp_path, tiny_benchmark):
-    made = prepare(archive, tmp_path, val=0.3)
+    made = prepare(archive, tmp_path, val=0.3).benchmark
     assert made.name == "pix3d"
     order = [made.shapes.shape_id.tolist().index(name) for name in tiny_benchmark.shapes.shape_id]
     for name in ("views", "voxels", "points"):
@@ -43,17 +44,17 @@ def test_everything_arrives_where_it_belongs(archive, tmp_path, tiny_benchmark):
 
 
 def test_the_validation_part_depends_on_names_only(archive, tmp_path):
-    first = prepare(archive, tmp_path, val=0.3).queries
-    other = prepare_release(archive, tmp_path / "again", size=SIDE, val=0.3, progress=False).queries
+    first = prepare(archive, tmp_path, val=0.3).benchmark.queries
+    other = prepare(archive, tmp_path, "again", val=0.3).benchmark.queries
     assert first.equals(other)
-    none = prepare_release(archive, tmp_path / "none", size=SIDE, val=0, progress=False).queries
+    none = prepare(archive, tmp_path, "none", val=0).benchmark.queries
     assert "val" not in set(none.split)
 
 
 def test_voxels_and_points_may_be_missing_as_in_what_was_shipped(archive, tmp_path):
     for folder in ("model_std_bin128", "model_std_ptc10k_npy"):
         (archive / folder).rename(tmp_path / folder)
-    made = prepare(archive, tmp_path)
+    made = prepare(archive, tmp_path).benchmark
     assert "points.npy" not in made.arrays and "voxels.npy" not in made.arrays
 
 
@@ -61,11 +62,33 @@ def test_missing_files_are_listed_or_left_out(archive, tmp_path):
     lost = sorted((archive / "img" / "box").glob("*.png"))[:2]
     for path in lost:
         path.unlink()
-    with pytest.raises(SourceError, match="2 problems") as error:
+    with pytest.raises(SourceError, match="2 photos cannot be used") as error:
         prepare(archive, tmp_path)
     assert all(str(path) in str(error.value) for path in lost) and "--allow-missing" in str(error.value)
     whole = sum(len(json.loads(path.read_text())) for path in archive.glob("*.json"))
-    assert len(prepare(archive, tmp_path, allow_missing=True).queries) == whole - 2
+    made, left_out = prepare(archive, tmp_path, allow_missing=True)
+    assert len(made.queries) == whole - 2 and len(left_out) == 2
+    assert (made.path / "left_out.txt").read_text().splitlines() == left_out
+    assert all(str(path) in line for path, line in zip(lost, sorted(left_out), strict=True))
+
+
+def test_damaged_photos_are_all_listed_or_left_out(archive, tmp_path):
+    damaged = sorted((archive / "img" / "box").glob("*.png"))[:2]
+    for path in damaged:
+        path.write_bytes(b"no photo")
+    with pytest.raises(SourceError, match="2 photos cannot be used") as error:
+        prepare(archive, tmp_path)
+    assert all(str(path) in str(error.value) for path in damaged)
+    assert len(prepare(archive, tmp_path, allow_missing=True).left_out) == 2
+
+
+def test_damaged_points_cost_their_shape_and_its_photos(archive, tmp_path):
+    np.save(archive / "model_std_ptc10k_npy/box/flat.npy", np.zeros((3, 3)))
+    with pytest.raises(SourceError, match=r"1 shape cannot be used: .*flat.npy"):
+        prepare(archive, tmp_path)
+    made, left_out = prepare(archive, tmp_path, allow_missing=True)
+    assert "box/flat" not in set(made.shapes.shape_id) | set(made.queries.shape_id)
+    assert (made.path / "left_out.txt").read_text().splitlines() == left_out and len(left_out) == 7
 
 
 def test_a_photo_of_a_shape_without_views_is_a_problem(archive, tmp_path):

@@ -1,6 +1,7 @@
 """Practice photos of a gallery: what is rendered, from where, and that it can be trained on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from typer.testing import CliRunner
 from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import CMICError, MeshError, SourceError
-from cmiclib.sources.rendered import MOST_ROLL, Subject, draw_pose, photograph, prepare_synthetic, read_poses
+from cmiclib.sources import PrepareOptions, rendered
+from cmiclib.sources.photos import PhotoFile
+from cmiclib.sources.rendered import MOST_ROLL, draw_pose, photograph, prepare_synthetic, read_poses
 
+QUICK = PrepareOptions(jobs=1, progress=False)
 ENTRIES = [
     {"category": "box", "azimuth_deg": 90.0, "elevation_deg": 30.0, "inplane_rotation": np.radians(5)},
     {"category": "box", "cam_position": [1.0, 1.0, 0.0], "inplane_rotation": np.radians(-90)},
@@ -27,7 +31,7 @@ def annotation(tmp_path: Path) -> Path:
 
 
 def test_every_shape_is_photographed(tiny_benchmark: Benchmark, annotation: Path, tmp_path: Path) -> None:
-    made = prepare_synthetic(tiny_benchmark.path, tmp_path / "out", photos=3, poses=annotation, jobs=1, progress=False)
+    made = prepare_synthetic(tiny_benchmark.path, tmp_path / "out", QUICK, photos=3, poses=annotation).benchmark
     assert list(made.shapes["shape_id"]) == list(tiny_benchmark.shapes["shape_id"])
     assert np.array_equal(made.views, tiny_benchmark.views)
     assert len(made.queries) == 3 * len(made.shapes)
@@ -35,42 +39,44 @@ def test_every_shape_is_photographed(tiny_benchmark: Benchmark, annotation: Path
     share = (made.images[:, 3] > 127).mean(axis=(1, 2))
     assert share.min() > 0.02 and share.max() < 0.9
     assert np.array_equal(made.images[:, 3], made.amodal)
-    again = prepare_synthetic(tiny_benchmark.path, tmp_path / "two", photos=3, poses=annotation, jobs=2, progress=False)
+    again = prepare_synthetic(
+        tiny_benchmark.path, tmp_path / "two", replace(QUICK, jobs=2), photos=3, poses=annotation
+    ).benchmark
     assert again.hash == made.hash  # whatever the number of processes
-    other = prepare_synthetic(tiny_benchmark.path, tmp_path / "three", photos=3, seed=1, jobs=1, progress=False)
+    other = prepare_synthetic(tiny_benchmark.path, tmp_path / "three", QUICK, photos=3, seed=1).benchmark
     assert not np.array_equal(other.images, made.images)
 
 
 def test_an_interrupted_one_goes_on(tiny_benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def prepare(name: str) -> Benchmark:
-        return prepare_synthetic(tiny_benchmark.path, tmp_path / name, photos=2, jobs=1, progress=False)
+        return prepare_synthetic(tiny_benchmark.path, tmp_path / name, QUICK, photos=2).benchmark
 
-    from cmiclib.sources import synthetic
+    made, real = [], rendered.render_photo
 
-    rendered, real = [], synthetic.photograph
-
-    def watched(subject: synthetic.Subject, **settings: int) -> np.ndarray:
-        rendered.append(subject)
-        if len(rendered) == 4:
+    def watched(*arguments: object) -> np.ndarray:
+        made.append(arguments)
+        if len(made) == 8:
             raise KeyboardInterrupt
-        return real(subject, **settings)
+        return real(*arguments)
 
-    monkeypatch.setattr(synthetic, "photograph", watched)
+    monkeypatch.setattr(rendered, "render_photo", watched)
     with pytest.raises(KeyboardInterrupt):
         prepare("out")
-    assert prepare("out").hash == prepare("whole").hash
-    assert len(rendered) == 4 + (len(tiny_benchmark.shapes) - 3) + len(tiny_benchmark.shapes)
+    resumed = prepare("out")
+    assert len(made) == 8 + 2 * len(tiny_benchmark.shapes) - 6  # the photos of three shapes were complete
+    assert resumed.hash == prepare("whole").hash
 
 
 def test_a_flat_shape_is_photographed_from_where_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sheet = trimesh.Trimesh([[-0.7, -0.7, 0], [0.7, -0.7, 0], [0.7, 0.7, 0], [-0.7, 0.7, 0]], [[0, 1, 2], [0, 2, 3]])
-    sheet.export(tmp_path / "sheet.glb")
+    square = trimesh.Trimesh([[-0.7, -0.7, 0], [0.7, -0.7, 0], [0.7, 0.7, 0], [-0.7, 0.7, 0]], [[0, 1, 2], [0, 2, 3]])
+    square.export(tmp_path / "sheet.glb")
+    sheet = PhotoFile("sheet__00", tmp_path / "sheet.glb", ("sheet",), "poster", "train", facts=0)
     from_the_side, from_anywhere = np.array([[90.0, 0.0, 0.0]]), None
-    seen = photograph(Subject("sheet", "poster", tmp_path / "sheet.glb", from_anywhere), photos=6, size=32, seed=0)
-    assert (seen[:, 3] > 0).any(axis=(1, 2)).all()
+    seen = [photograph(replace(sheet, facts=k), 32, from_anywhere, seed=0).image for k in range(6)]
+    assert all((image[3] > 0).any() for image in seen)
     monkeypatch.setattr("cmiclib.sources.rendered.JITTER", 0.0)
     with pytest.raises(MeshError, match=r"sheet.glb: not seen from any of 100 sides"):
-        photograph(Subject("sheet", "poster", tmp_path / "sheet.glb", from_the_side), photos=1, size=32, seed=0)
+        photograph(sheet, 32, from_the_side, seed=0)
 
 
 def test_poses_turn_into_our_frame(annotation: Path) -> None:
@@ -110,7 +116,7 @@ def test_drawn_poses_stay_near_annotated_ones() -> None:
 def test_wrong_input(tiny_benchmark: Benchmark, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="1 photos a shape are too few"):
         prepare_synthetic(tiny_benchmark.path, tmp_path / "out", photos=1)
-    wrong = {"{": "cannot be read as JSON", "[1]": "no list of records", "[]": "no record has a pose"}
+    wrong = {"{": "cannot be read as JSON", "[1]": "not a list of records", "[]": "no record has a pose"}
     for text, message in wrong.items():
         (tmp_path / "poses.json").write_text(text)
         with pytest.raises(SourceError, match=message):

@@ -11,6 +11,7 @@ import trimesh
 from cmiclib.benchmark import Benchmark
 from cmiclib.errors import MeshError, SourceError
 from cmiclib.geometry import face_colors, load_mesh
+from cmiclib.sources import Prepared, PrepareOptions
 from cmiclib.sources.shapenet import LAYOUTS, find_synsets, prepare_shapenet, read_taxonomy
 
 TAXONOMY = [
@@ -44,8 +45,9 @@ def write_shapenet(root: Path, version: str, models: dict[str, list[str]]) -> Pa
     return root
 
 
-def prepare(root: Path, tmp_path: Path, **options) -> tuple[Benchmark, list[str]]:
-    return prepare_shapenet(root, tmp_path / "out", size=32, jobs=1, progress=False, **options)
+def prepare(root: Path, tmp_path: Path, allow_missing: bool = False, **rest) -> Prepared:
+    options = PrepareOptions(size=32, jobs=1, progress=False, allow_missing=allow_missing)
+    return prepare_shapenet(root, tmp_path / "out", options, **rest)
 
 
 FOUR = {"02818832": ["b1"], "03001627": ["c1", "c2"], "04256520": ["s1"], "04379243": ["t1"]}
@@ -122,20 +124,20 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
 
     root = write_shapenet(tmp_path / "root", "v1", FOUR)
     rendered = []
-    real = meshes.prepare_mesh
+    real = meshes.load_mesh
 
-    def counted(mesh, size, protocol):
+    def counted(path, *axes):
         if len(rendered) == 2:
             raise KeyboardInterrupt
-        rendered.append(mesh.shape_id)
-        return real(mesh, size, protocol)
+        rendered.append(path)
+        return real(path, *axes)
 
-    monkeypatch.setattr(meshes, "prepare_mesh", counted)
+    monkeypatch.setattr(meshes, "load_mesh", counted)
     with pytest.raises(KeyboardInterrupt):
         prepare(root, tmp_path)
     assert not (tmp_path / "out").exists()
     first, rendered[:] = list(rendered), []
-    monkeypatch.setattr(meshes, "prepare_mesh", lambda m, **rest: (rendered.append(m.shape_id), real(m, **rest))[1])
+    monkeypatch.setattr(meshes, "load_mesh", lambda path, *axes: (rendered.append(path), real(path, *axes))[1])
     made, _ = prepare(root, tmp_path)
     assert len(made.shapes) == 5 and not set(first) & set(rendered) and len(first + rendered) == 5
 
@@ -154,7 +156,7 @@ def test_a_wrong_root_says_which_folder_is_meant(tmp_path: Path) -> None:
 
 def test_unknown_synsets_are_named_with_the_known_ones(tmp_path: Path) -> None:
     root = write_shapenet(tmp_path / "root", "v1", FOUR)
-    with pytest.raises(SourceError, match=r"(?s)'chiar' is no synset.*bed, chair, sofa, table, car"):
+    with pytest.raises(SourceError, match=r"(?s)'chiar' is not a known synset.*bed, chair, sofa, table, car"):
         prepare(root, tmp_path, synsets="bed,chiar")
 
 
@@ -170,7 +172,7 @@ def test_missing_synsets_are_listed_and_zips_are_noticed(tmp_path: Path) -> None
 def test_models_without_a_mesh_are_listed_or_left_out(tmp_path: Path) -> None:
     root = write_shapenet(tmp_path / "root", "v2", FOUR)
     (root / "03001627" / "c0" / "models").mkdir(parents=True)
-    with pytest.raises(SourceError, match=r"(?s)1 models have no mesh: .*c0: no models/model_normalized\.obj.*--allow"):
+    with pytest.raises(SourceError, match=r"(?s)1 model without a mesh: .*c0: no models/model_normal.*--allow"):
         prepare(root, tmp_path)
     made, left_out = prepare(root, tmp_path, allow_missing=True)
     assert len(made.shapes) == 5 and len(left_out) == 1 and "c0" in left_out[0]
@@ -180,7 +182,7 @@ def test_broken_meshes_are_listed_or_left_out(tmp_path: Path) -> None:
     root = write_shapenet(tmp_path / "root", "v1", FOUR)
     for name in ("c1", "c2"):
         (root / "03001627" / name / "model.obj").write_text("v 0 0 0\n")
-    with pytest.raises(SourceError, match=r"2 meshes cannot be used: .*c1/model.obj: .*no faces.*c2/model.obj"):
+    with pytest.raises(SourceError, match=r"2 shapes cannot be used: .*c1/model.obj: .*no faces.*c2/model.obj"):
         prepare(root, tmp_path)
     made, left_out = prepare(root, tmp_path, allow_missing=True)
     assert made.shapes.shape_id.tolist() == ["bed/b1", "sofa/s1", "table/t1"]
@@ -190,7 +192,7 @@ def test_broken_meshes_are_listed_or_left_out(tmp_path: Path) -> None:
 def test_a_gallery_of_nothing_is_refused(tmp_path: Path) -> None:
     root = write_shapenet(tmp_path / "root", "v1", {"03001627": ["c1"]})
     (root / "03001627/c1/model.obj").write_text("")
-    with pytest.raises(SourceError, match="no model has a mesh"):
+    with pytest.raises(SourceError, match="no shape can be used; 1 problem"):
         prepare(root, tmp_path, synsets="chair", allow_missing=True)
     shutil.rmtree(root / "03001627/c1")
     with pytest.raises(SourceError, match="03001627: this synset holds no models"):
@@ -216,7 +218,7 @@ def test_the_version_must_be_clear(tmp_path: Path) -> None:
 def test_a_damaged_taxonomy_is_named(tmp_path: Path, text: str) -> None:
     root = write_shapenet(tmp_path / "root", "v1", FOUR)
     (root / "taxonomy.json").write_text(text)
-    with pytest.raises(SourceError, match=r"taxonomy\.json: (this is no taxonomy|cannot be read as JSON)"):
+    with pytest.raises(SourceError, match=r"taxonomy\.json: (this is not a taxonomy|cannot be read as JSON)"):
         prepare(root, tmp_path)
 
 

@@ -3,6 +3,7 @@
 import io
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from cmiclib import geometry
 from cmiclib.benchmark import Benchmark
 from cmiclib.errors import SourceError
 from cmiclib.geometry.render import ViewProtocol, project
-from cmiclib.sources import sweethome
+from cmiclib.sources import PrepareOptions, sweethome
 from cmiclib.sources.sweethome import SHIPPED, open_sweethome, prepare_sweethome, split_of, unseen_groups
+
+QUICK = PrepareOptions(size=128, jobs=1, progress=False)
 
 
 def _table(name: str) -> pd.DataFrame:
@@ -26,7 +29,7 @@ def _table(name: str) -> pd.DataFrame:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
     """The smoke profile's part of the shipped benchmark, unpacked here."""
     path = tmp_path_factory.mktemp("prepared") / "small"
-    return prepare_sweethome(path, shapes=24, jobs=1, progress=False)
+    return prepare_sweethome(path, shapes=24, options=replace(QUICK, jobs=1)).benchmark
 
 
 def _add_photos(source: Path, number: int, shape_ids: list[str], photos: range) -> None:
@@ -110,7 +113,7 @@ def test_unseen_groups_are_a_seventh_of_each_large_category() -> None:
 
 
 def test_subset_of_the_smoke_profile(small: Benchmark, drawn: Path, tmp_path: Path) -> None:
-    b = prepare_sweethome(tmp_path / "b", source=drawn, shapes=24, jobs=1, progress=False)
+    b = prepare_sweethome(tmp_path / "b", source=drawn, shapes=24, options=replace(QUICK, jobs=1)).benchmark
     assert (b.shapes == small.shapes).all(axis=None)
     photographed = b.shapes["shape_id"].isin(b.queries["shape_id"])
     assert len(b.shapes) == 24 and (~photographed).sum() == 4
@@ -139,9 +142,9 @@ def test_contents_of_a_shape_fit_together(small: Benchmark) -> None:
 
 
 def test_photos_are_added_without_moving_the_others(drawn: Path, tmp_path: Path) -> None:
-    before = prepare_sweethome(tmp_path / "before", source=drawn, shapes=12, jobs=1, progress=False)
+    before = prepare_sweethome(tmp_path / "before", source=drawn, shapes=12, options=replace(QUICK, jobs=1)).benchmark
     _add_photos(drawn, 1, list(before.shapes["shape_id"][before.shapes["category"] == "bed"]), range(6, 8))
-    after = prepare_sweethome(tmp_path / "after", source=drawn, shapes=12, jobs=1, progress=False)
+    after = prepare_sweethome(tmp_path / "after", source=drawn, shapes=12, options=replace(QUICK, jobs=1)).benchmark
     assert len(after.queries) > len(before.queries) and before.hash != after.hash
     old = after.queries[after.queries["query_id"].isin(before.queries["query_id"])].reset_index(drop=True)
     assert (old == before.queries).all(axis=None)
@@ -154,31 +157,31 @@ def test_unpacking_repeats_and_opens_again(tmp_path: Path, monkeypatch: pytest.M
     again = open_sweethome(tmp_path / "prepared", shapes=12, jobs=1)
     assert again.path == first.path and again.hash == first.hash
     assert (again.path / "benchmark.json").stat().st_mtime_ns == written
-    other = prepare_sweethome(tmp_path / "other", source=drawn, shapes=12, jobs=2, progress=False)
+    other = prepare_sweethome(tmp_path / "other", source=drawn, shapes=12, options=replace(QUICK, jobs=2)).benchmark
     assert other.hash == first.hash
     _add_photos(drawn, 1, list(first.shapes["shape_id"][:1]), range(6, 7))
     assert open_sweethome(tmp_path / "prepared", shapes=12, jobs=1).path != first.path
 
 
 def test_other_sizes(tmp_path: Path, drawn: Path) -> None:
-    b = prepare_sweethome(tmp_path / "b", source=drawn, size=64, shapes=12, jobs=1, progress=False)
+    b = prepare_sweethome(tmp_path / "b", source=drawn, shapes=12, options=replace(QUICK, size=64)).benchmark
     assert b.views.shape[2:] == b.images.shape[2:] == (64, 64)
 
 
 def test_missing_and_damaged_archives(tmp_path: Path, drawn: Path) -> None:
     with pytest.raises(SourceError, match=r"nowhere: the shipped archives are missing"):
-        prepare_sweethome(tmp_path / "b", source=tmp_path / "nowhere", progress=False)
+        prepare_sweethome(tmp_path / "b", source=tmp_path / "nowhere", options=QUICK)
     photos = drawn / "photos" / "photos-00.zip"
     whole = photos.read_bytes()
     photos.write_bytes(whole[:1000])
     with pytest.raises(SourceError, match="missing or damaged"):
-        prepare_sweethome(tmp_path / "b", source=drawn, shapes=12, jobs=1, progress=False)
+        prepare_sweethome(tmp_path / "b", source=drawn, shapes=12, options=replace(QUICK, jobs=1))
     photos.unlink()
     with pytest.raises(SourceError, match="no archive of photos"):
-        prepare_sweethome(tmp_path / "b", source=drawn, shapes=12, jobs=1, progress=False)
+        prepare_sweethome(tmp_path / "b", source=drawn, shapes=12, options=replace(QUICK, jobs=1))
     photos.write_bytes(whole)
     (drawn / "shapes").unlink()
     with pytest.raises(SourceError, match=r"'.*\.png' is in none of the shipped archives"):
-        prepare_sweethome(tmp_path / "b", source=drawn, shapes=12, jobs=1, progress=False)
+        prepare_sweethome(tmp_path / "b", source=drawn, shapes=12, options=replace(QUICK, jobs=1))
     with pytest.raises(SourceError, match="no subset of 500 shapes"):
-        prepare_sweethome(tmp_path / "c", shapes=500, progress=False)
+        prepare_sweethome(tmp_path / "c", shapes=500, options=QUICK)

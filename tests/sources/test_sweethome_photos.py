@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from cmiclib.sources.sweethome_photos import photo_facts
+from cmiclib.sources.sweethome import photo_facts
 
 HEAD = "query_id,shape_id,azimuth,elevation,focal,visible_share,restyled,floor"
 

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from cmiclib.errors import MeshError, SourceError, StorageError
-from cmiclib.sources import workers
-from cmiclib.sources.workers import attempt, results
+from cmiclib.sources import PrepareOptions, workers
+from cmiclib.sources.workers import attempt_all, results
 
 
 def halve(number):
@@ -21,7 +21,7 @@ def divide(number):
 
 @pytest.mark.parametrize("threads", [False, True])
 def test_results_come_in_order_with_errors_in_their_places(threads):
-    with results(halve, iter([4, 3, 2, 0]), jobs=2, what="numbers", progress=False, threads=threads) as made:
+    with results(halve, iter([4, 3, 2, 0]), "numbers", PrepareOptions(jobs=2, progress=False), threads=threads) as made:
         pairs = list(made)
     assert [item for item, _ in pairs] == [4, 3, 2, 0]
     assert [result for _, result in pairs if not isinstance(result, MeshError)] == [2, 1, 0]
@@ -29,16 +29,19 @@ def test_results_come_in_order_with_errors_in_their_places(threads):
 
 
 def test_a_defect_is_not_taken_for_a_bad_file():
-    with pytest.raises(ZeroDivisionError), results(divide, [1, 0], jobs=1, what="numbers", progress=False) as made:
+    with (
+        pytest.raises(ZeroDivisionError),
+        results(divide, [1, 0], "numbers", PrepareOptions(jobs=1, progress=False)) as made,
+    ):
         list(made)
     with pytest.raises(ZeroDivisionError):
-        attempt(divide, 0)
+        attempt_all(divide, [0])
 
 
 def test_an_error_of_the_caller_ends_the_work(recwarn):
     with (
         pytest.raises(StorageError),
-        results(halve, range(0, 200, 2), jobs=2, what="numbers", progress=False) as made,
+        results(halve, range(0, 200, 2), "numbers", PrepareOptions(jobs=2, progress=False)) as made,
     ):
         next(made)
         raise StorageError("full", fix="make room")
@@ -57,7 +60,7 @@ def test_a_dask_cluster_does_the_same_in_its_own_processes(monkeypatch):
     monkeypatch.setattr(workers, "AT_ONCE", 4)  # several rounds
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         monkeypatch.setenv(workers.SCHEDULER, cluster.scheduler_address)
-        with results(halved, range(10), jobs=1, what="numbers", progress=False) as made:
+        with results(halved, range(10), "numbers", PrepareOptions(jobs=1, progress=False)) as made:
             found = list(made)
     assert [item for item, _ in found] == list(range(10))
     assert isinstance(found[3][1], MeshError)
@@ -70,12 +73,12 @@ def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv(workers.SCHEDULER, "tcp://127.0.0.1:9")
     with (
         pytest.raises(SourceError, match=r"CMIC_SCHEDULER|no Dask scheduler answers"),
-        results(halved, [1], jobs=1, what="numbers", progress=False) as made,
+        results(halved, [1], "numbers", PrepareOptions(jobs=1, progress=False)) as made,
     ):
         list(made)
 
 
 def test_threads_stay_here_whatever_cluster_there_is(monkeypatch):
     monkeypatch.setenv(workers.SCHEDULER, "tcp://127.0.0.1:9")
-    with results(halved, [2, 4], jobs=2, what="numbers", progress=False, threads=True) as made:
+    with results(halved, [2, 4], "numbers", PrepareOptions(jobs=2, progress=False), threads=True) as made:
         assert [value for _, (value, _) in made] == [1, 2]

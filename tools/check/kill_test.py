@@ -32,6 +32,7 @@ from tinybench import write_tiny_benchmark  # noqa: E402
 
 from cmiclib.benchmark import Benchmark  # noqa: E402
 from cmiclib.config import profile  # noqa: E402
+from cmiclib.sources import PrepareOptions  # noqa: E402
 from cmiclib.sources.own.folder import prepare_folder  # noqa: E402
 from cmiclib.training.loop import train  # noqa: E402
 from cmiclib.training.run import load_state  # noqa: E402
@@ -152,9 +153,8 @@ def kill_preparations(work: Path, kills: int, rng: random.Random) -> dict:
     def task(output: Path) -> None:
         if output.exists():  # it has its final name: the kill came when all was done
             return
-        prepare_folder(
-            work / "meshes", output, photos=work / "photos", masks=work / "masks", size=32, jobs=2, progress=False
-        )
+        options = PrepareOptions(size=32, jobs=2, progress=False)
+        prepare_folder(work / "meshes", output, options, photos=work / "photos", masks=work / "masks")
         get_reusable_executor().shutdown()  # else the process waits for workers that wait for more work
 
     usual = timed(lambda: task(work / "whole"))

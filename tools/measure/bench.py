@@ -35,7 +35,9 @@ from cmiclib.index import ShapeIndex
 from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.model import CMIC, attention_scores
-from cmiclib.sources.meshes import MeshFile, add_meshes
+from cmiclib.sources import PrepareOptions
+from cmiclib.sources.building import add_shapes
+from cmiclib.sources.meshes import MeshFile
 from cmiclib.sources.sweethome import open_sweethome
 from cmiclib.study.speed import Limits, in_turns, peak_memory, random_gallery, search_work, seconds, step_cost
 from cmiclib.training.run import save_weights
@@ -218,7 +220,7 @@ def preparation(shapes: int = 300) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         writer = BenchmarkWriter(Path(folder) / "all", name="bench", source="bench", licence="CC0-1.0", size=PAPER_SIZE)
-        left_out = add_meshes(writer, files, jobs=jobs, allow_missing=True, progress=False)
+        left_out = add_shapes(writer, files, PrepareOptions(jobs=jobs, allow_missing=True, progress=False))
         taken = time.perf_counter() - started
     return {"size": PAPER_SIZE, "jobs": jobs, "shapes": len(files), "left_out": len(left_out), "seconds": taken}
 

@@ -2,7 +2,7 @@
 
 ::
 
-    ROOT/Anno3D/<set>/{train,test}_anno.pkl        poses by photo; of StanfordCars {train,test}_anno_v2.pkl, too
+    ROOT/Anno3D/<set>/{train,test}_anno.pkl        poses by photo; for StanfordCars also {train,test}_anno_v2.pkl
     ROOT/StanfordCars/{cars_train,cars_test}/      photos of Stanford Cars
     ROOT/CompCars/image/<make>/<model>/<year>/     photos of CompCars
     ROOT/CAD/02958343/<model_id>/model.obj         car models of ShapeNetCore v1
@@ -13,44 +13,36 @@ and an error of the pose is an error of the mask. The gallery is every model tha
 A share of the training photos, chosen by the hash of their names, is taken for validation.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ...benchmark import Benchmark
-from ...benchmark.writer import BenchmarkWriter, facts_digest
+from ...benchmark.writer import BenchmarkWriter
 from ...errors import SourceError
 from ...io.files import check_inside, read_limited
-from ..meshes import MeshFile, add_meshes, listed
+from .. import DEFAULT, Prepared, PrepareOptions, listed
+from ..building import build
+from ..meshes import MeshFile
 from ..own.listings import hash_share, inside
+from ..photos import PhotoFile, torn_apart
 from .camera import check_model_id, read_poses
-from .photos import CarPhoto, add_photos
+from .photos import cut_car
 
 SYNSET = "02958343"
 """Cars in ShapeNet."""
 LIST_LIMIT = 1 << 20
 # ShapeNetCore v1 has +y up; its cars look along +x. The second was found from the one model at hand and its 43 photos:
-# with the camera that fits their silhouettes (see cars3d_camera) the +x end of the model is the car's front in each,
-# and a model turned end for end does not fit.
+# with the camera that fits their silhouettes (see .camera) the +x end of the model is the car's front in each, and a
+# model turned end for end does not fit.
 UP, FRONT = "+y", "+x"
 
 
-@dataclass(frozen=True)
-class CarSet:
-    """One of the two benchmarks.
+class CarSet(NamedTuple):
+    """One of the two benchmarks."""
 
-    Attributes:
-        name: of the prepared benchmark.
-        folder: of its pickles and of its photos.
-        photos: split → folder of its photos.
-        versions: version of the annotation → what the names of its pickles end with.
-    """
-
-    name: str
-    folder: str
-    photos: dict[str, str]
-    versions: dict[str, str]
+    name: str  # of the prepared benchmark
+    folder: str  # of its pickles and of its photos
+    photos: dict[str, str]  # split → folder
+    versions: dict[str, str]  # version of the annotation → what the names of its pickles end with
 
 
 STANFORD = CarSet(
@@ -59,150 +51,122 @@ STANFORD = CarSet(
 COMPCARS = CarSet("compcars3d", "CompCars", {"train": "image", "test": "image"}, {"v1": ""})
 
 
-class LeftOut(NamedTuple):
-    """What could not be used: shape ids and query ids, in order."""
-
-    shapes: list[str]
-    queries: list[str]
-
-
 def prepare_cars3d(
     cars: CarSet,
     root: str | Path,
     output: str | Path,
+    options: PrepareOptions = DEFAULT,
     *,
     anno: str | Path | None = None,
     photos: str | Path | None = None,
     shapes: str | Path | None = None,
     annotation: str | None = None,
-    size: int = 224,
     val: float = 0.1,
-    jobs: int = 2,
-    allow_missing: bool = False,
-    progress: bool = True,
-) -> tuple[Benchmark, LeftOut]:
+) -> Prepared:
     """Turn StanfordCars3D or CompCars3D into a prepared benchmark; a second call goes on where the first one stopped.
 
     Args:
         cars: `STANFORD` or `COMPCARS`.
         root: the folder of everything below.
         output: the folder to write; it must not exist yet.
+        options: size, jobs, and whether to leave out photos and models that are missing or cannot be used.
         anno: the folder of the pickles; default: ``ROOT/Anno3D/<set>``.
         photos: the folder with ``cars_train`` and ``cars_test``, or with ``image``; default: ``ROOT/<set>``.
         shapes: the folder with ``02958343``, such as ShapeNetCore.v1; default: ``ROOT/CAD``.
         annotation: v1, or v2 of Stanford's poses, which were refined; default: the newest.
-        size: side of photos and views in pixels.
         val: share of the training photos that becomes the validation part.
-        jobs: processes.
-        allow_missing: leave out photos and models that are missing or cannot be used.
-        progress: show bars.
-
-    Returns:
-        The benchmark, and what was left out of it; nothing without ``allow_missing``.
 
     Raises:
-        SourceError: photos or models are missing or cannot be used, all of them listed; the annotation is damaged; or a
-            file is a link out of its folder.
-        StorageError: no space; nothing half-written stays.
+        SourceError: photos or models are missing or cannot be used, all of them listed; the annotation is damaged, or
+            has a photo in both splits; or a file is a link out of its folder.
     """
-    root = Path(root)
-    version = annotation or max(cars.versions)
-    records = _records(
-        cars, Path(anno or root / "Anno3D" / cars.folder), Path(photos or root / cars.folder), version, val
-    )
-    model_ids = _model_ids(records, root / "CAD" / f"{cars.folder}3D.txt")
-    meshes = [_mesh_file(model_id, Path(shapes or root / "CAD")) for model_id in model_ids]
-    usable, there = _present(root, records, meshes, allow_missing)
-
+    root, version = Path(root), annotation or max(cars.versions)
+    models = Path(shapes or root / "CAD")
+    listing = Path(anno or root / "Anno3D" / cars.folder)
+    found = _photos(cars, listing, Path(photos or root / cars.folder), models, version, val)
+    names = root / "CAD" / f"{cars.folder}3D.txt"
+    shape_ids = {photo.shape_ids[0] for photo in found}
+    shape_ids |= {f"car/{model_id}" for model_id in read_model_ids(names)} if names.is_file() else set()
+    meshes = [
+        MeshFile(shape_id, "car", _model(shape_id, models), UP, FRONT, source="ShapeNetCore v1")
+        for shape_id in sorted(shape_ids)
+    ]
+    for mesh in meshes:
+        check_inside(mesh.path, models, SourceError)
+    there, usable, left_out = _present(root, meshes, found, options)
     writer = BenchmarkWriter(
-        Path(output), name=cars.name, source=f"{cars.folder}3D of Wang et al. 2018, ShapeNetCore v1",
-        licence="research only, as the photos' and ShapeNet's terms state", size=size,
-        extra={
-            "annotation": version, "val": val,
-            "records": facts_digest([(r.query_id, r.split, r.name, r.pose) for r in records]),
-        },
+        output, name=cars.name, source=f"{cars.folder}3D of Wang et al. 2018, ShapeNetCore v1",
+        licence="research only, as the photos' and ShapeNet's terms state", size=options.size,
+        extra={"annotation": version, "val": val},
     )  # fmt: skip
-    broken = add_meshes(writer, there, jobs=jobs, allow_missing=allow_missing, progress=progress)
-    models = {mesh.shape_id: mesh.path for mesh in there if writer.has_shape(mesh.shape_id)}
-    failed = add_photos(
-        writer, usable, models, source=cars.name, jobs=jobs, allow_missing=allow_missing, progress=progress
-    )
-    left_out = LeftOut(
-        [mesh.shape_id for mesh in meshes if not writer.has_shape(mesh.shape_id)],
-        [record.query_id for record in records if not writer.has_query(record.query_id)],
-    )
-    lines = [f"{mesh.path}: no such file" for mesh in meshes if mesh not in there]
-    lines += [*(problem for _, problem in broken), *failed]
-    lines += [f"{name}: its photo cannot be used, or its model is left out" for name in left_out.queries]
-    return writer.finish(lines), left_out
+    return build(writer, there, usable, options, left_out)
 
 
-def _records(cars: CarSet, anno: Path, photos: Path, version: str, val: float) -> list[CarPhoto]:
-    """Return every record of both splits."""
+def _photos(cars: CarSet, anno: Path, photos: Path, models: Path, version: str, val: float) -> list[PhotoFile]:
+    """Return every photo of both splits, those of one model one after the other."""
     if version not in cars.versions:
         raise SourceError(
             f"{cars.name} has no annotation '{version}'", path=anno, fix=f"use one of: {', '.join(cars.versions)}"
         )
-    records = []
+    found = []
     for split, folder in cars.photos.items():
         listing = anno / f"{split}_anno{cars.versions[version]}.pkl"
         check_inside(listing, anno, SourceError)
         for name, pose in read_poses(listing).items():
             held = split == "train" and hash_share(name) < val
-            query_id = f"{split}/{PurePosixPath(name).with_suffix('')}"
+            query_id, shape_id = f"{split}/{PurePosixPath(name).with_suffix('')}", f"car/{pose.model_id}"
             file = inside(photos, f"{folder}/{name}", listing, "the folder of photos")
-            records.append(CarPhoto(query_id, "val" if held else split, file, f"{folder}/{name}", pose))
-    return records
-
-
-def _model_ids(records: Iterable[CarPhoto], names: Path) -> list[str]:
-    """Return the models of the gallery, sorted."""
-    annotated = {record.pose.model_id for record in records}
-    return sorted(annotated | read_model_ids(names)) if names.is_file() else sorted(annotated)
+            photo = PhotoFile(
+                query_id, file, (shape_id,), "car", "val" if held else split, photo=f"{folder}/{name}",
+                source=cars.name, facts=pose, also=(_model(shape_id, models),), cut=cut_car,
+            )  # fmt: skip
+            found.append(photo)
+    if torn := torn_apart(found):
+        raise SourceError(listed(torn, "photo", " in two splits"), path=anno, fix="list each photo in one split")
+    return sorted(found, key=lambda photo: photo.shape_ids)
 
 
 def read_model_ids(names: Path) -> set[str]:
     """Read a list of models, one a line.
 
     Raises:
-        SourceError: it is none.
+        SourceError: it holds something else.
     """
     check_inside(names, names.parent, SourceError)
     try:
         return {check_model_id(model_id) for model_id in read_limited(names, LIST_LIMIT, SourceError).decode().split()}
     except ValueError as error:
         raise SourceError(
-            f"this is no list of models ({error})", path=names, fix="get it again, or remove it"
+            f"this is not a list of models ({error})", path=names, fix="get it again, or remove it"
         ) from None
 
 
-def _mesh_file(model_id: str, folder: Path) -> MeshFile:
-    path = folder / SYNSET / model_id / "model.obj"
-    check_inside(path, folder, SourceError)
-    return MeshFile(f"car/{model_id}", "car", path, up=UP, front=FRONT, source="ShapeNetCore v1")
+def _model(shape_id: str, folder: Path) -> Path:
+    return folder / SYNSET / shape_id.removeprefix("car/") / "model.obj"
 
 
 def _present(
-    root: Path, records: list[CarPhoto], meshes: list[MeshFile], allow_missing: bool
-) -> tuple[list[CarPhoto], list[MeshFile]]:
-    """Return those whose files are there; refuse if files are missing, or if nothing would come of the others."""
+    root: Path, meshes: list[MeshFile], photos: list[PhotoFile], options: PrepareOptions
+) -> tuple[list[MeshFile], list[PhotoFile], list[str]]:
+    """Return those whose files are there, and what is not; refuse if nothing would come of them."""
     places = "say where photos and models are with --photos and --shapes"
-    photos = [record for record in records if record.file.is_file()]
     models = [mesh for mesh in meshes if mesh.path.is_file()]
-    gone = {mesh.path for mesh in meshes} | {record.file for record in records}
-    gone -= {mesh.path for mesh in models} | {record.file for record in photos}
-    if gone and not allow_missing:
-        raise SourceError(
-            listed(sorted(map(str, gone)), "files are missing"),
-            path=root,
-            fix=f"{places}, or leave these out with --allow-missing",
-        )
     shown = {mesh.shape_id for mesh in models}
-    if not any(record.shape_id in shown for record in photos):
+    here = [photo for photo in photos if photo.path.is_file()]
+    usable = [photo for photo in here if photo.shape_ids[0] in shown]
+    gone = sorted(
+        {m.path for m in meshes if m.shape_id not in shown} | {p.path for p in photos if not p.path.is_file()}
+    )
+    if gone and not options.allow_missing:
+        fix = f"{places}, or leave these out with --allow-missing"
+        raise SourceError(listed(list(map(str, gone)), "file", " missing"), path=root, fix=fix)
+    if not usable:
         raise SourceError(
-            f"{len(photos)} of {len(records)} photos and {len(models)} of {len(meshes)} models are there, "
+            f"{len(here)} of {len(photos)} photos and {len(models)} of {len(meshes)} models are there, "
             "but no photo together with its model",
             path=root,
             fix=places,
         )
-    return photos, models
+    left_out = [f"{path}: no such file" for path in gone]
+    left_out += [f"{photo.path}: its model is missing" for photo in here if photo.shape_ids[0] not in shown]
+    return models, usable, left_out

@@ -1,8 +1,7 @@
-"""The annotation of StanfordCars3D and CompCars3D: the poses, the camera that they mean, and silhouettes seen by it.
+"""The annotation of StanfordCars3D and CompCars3D: poses, the camera that they mean, and silhouettes seen by it.
 
-The poses, and the parts of the camera, are those of Wang et al., *3D Pose Estimation for Fine-Grained Object
-Categories*, 2018: a photo of width 300, its centre as the origin, R = Rz(theta) Rx(elevation) Ry(azimuth), and the
-model at the distance d. The signs are not written down there. A point X of the model's file falls onto
+The poses and the parts of the camera are those of Wang et al., *3D Pose Estimation for Fine-Grained Object Categories*,
+2018, which does not write down the signs. A point X of the model's file falls onto
 
 ::
 
@@ -10,10 +9,10 @@ model at the distance d. The signs are not written down there. A point X of the 
     column    = s (150 + u + f x / −z)      s = width of the photo / 300
     row       = height / 2 + s (v − f y / −z)
 
-in pixels, (0, 0) the top left corner of the photo; angles are in radians. How the signs were found: of all signs of the
-angles and of u, and all quarter turns of the model about its vertical axis, this choice alone gives the silhouettes of
-43 photos of one car (intersection over union 0.988 on average; 0.996 when pixels that the outline only touches are
-counted, too). The sign of v follows from the one photo that is not cut to its box.
+in pixels, (0, 0) the top left corner of the photo; angles are in radians. Of all signs of the angles and of u, and all
+quarter turns of the model about its vertical axis, only this choice gives the silhouettes of 43 photos of one car
+(intersection over union 0.988 on average; 0.996 when pixels that the outline only touches are counted as well). The
+sign of v follows from the one photo that is not cut to its box.
 """
 
 import math
@@ -37,27 +36,16 @@ _FIX = "get the annotation from its authors again"
 
 @dataclass(frozen=True)
 class Pose:
-    """A record of the annotation.
+    """A record of the annotation; angles in radians, u, v and f in pixels of a photo of width 300."""
 
-    Attributes:
-        model_id: the model's name in ShapeNetCore v1.
-        azimuth: radians about the model's vertical axis; 0 shows its left side, π/2 its front.
-        elevation: radians of the camera above the horizon.
-        theta: radians that the model is turned by in the photo, clockwise where positive.
-        distance: of the camera from the origin of the model, whose bounding box has the diagonal 1.
-        u: where the origin appears, to the right of the photo's centre, in pixels of a photo of width 300.
-        v: the same, below the centre.
-        f: focal length in pixels of a photo of width 300.
-    """
-
-    model_id: str
-    azimuth: float
-    elevation: float
-    theta: float
-    distance: float
-    u: float
-    v: float
-    f: float
+    model_id: str  # in ShapeNetCore v1
+    azimuth: float  # about the model's vertical axis; 0 shows its left side, π/2 its front
+    elevation: float  # of the camera above the horizon
+    theta: float  # of the model in the photo, clockwise where positive
+    distance: float  # of the camera from the origin of the model, whose bounding box has the diagonal 1
+    u: float  # the origin in the photo, to the right of the centre
+    v: float  # the same, below the centre
+    f: float  # focal length
 
 
 def read_poses(path: Path) -> dict[str, Pose]:

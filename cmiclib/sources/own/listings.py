@@ -3,22 +3,20 @@
 import csv
 import hashlib
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import SourceError
 from ...io.files import leads_inside, read_limited, shown, usable_path
+from ..photos import PhotoFile
 
 LIMIT = 64 << 20
 
 
 def read_listing(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
     """Read a CSV file with a header, separated by commas, in UTF-8; columns may stand in any order.
-
-    Args:
-        path: the file.
-        needed: columns that must be there.
-        optional: columns that may be there.
 
     Returns:
         For each row, column → text without surrounding spaces; empty for optional columns that the file lacks.
@@ -50,16 +48,10 @@ def read_listing(path: Path, needed: Sequence[str], optional: Sequence[str] = ()
 
 
 def inside(root: Path, relative: str, file: Path, of: str = "the folder") -> Path:
-    """Return a path below ``root``.
-
-    Args:
-        root: the folder.
-        relative: a path below it, with slashes.
-        file: the list that names it, for the message.
-        of: what the folder is, for the message.
+    """Return a path below ``root``, which ``file`` names with slashes; ``of`` names the root in messages.
 
     Raises:
-        SourceError: the path is absolute, has a ``..``, leads out of the folder by a link, or is none.
+        SourceError: the path is absolute, has a ``..``, leads out of the folder by a link, or is not a path.
     """
     path, fix = PurePosixPath(relative), f"use paths below {of}'s root"
     if not usable_path(relative):
@@ -72,3 +64,13 @@ def inside(root: Path, relative: str, file: Path, of: str = "the folder") -> Pat
 def hash_share(name: str) -> float:
     """Return a number in [0, 1) that depends on the name only: the same file falls into the same split anywhere."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+
+
+def numbered(photos: Iterable[PhotoFile]) -> list[PhotoFile]:
+    """Return photos whose ids are unique: the second of an id ends with ``#2``, and so on."""
+    used, found = Counter[str](), []
+    for photo in photos:
+        used[photo.query_id] += 1
+        number = f"#{used[photo.query_id]}" if used[photo.query_id] > 1 else ""
+        found.append(replace(photo, query_id=photo.query_id + number))
+    return found

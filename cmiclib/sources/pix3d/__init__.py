@@ -4,16 +4,15 @@
 
     ROOT/pix3d.json                          the annotation
     ROOT/img/<category>/<number>.jpg|png     photos
-    ROOT/mask/<category>/<number>.png        masks: renderings of the model, so hidden parts are in them, too
+    ROOT/mask/<category>/<number>.png        masks: renderings of the model, so they show hidden parts as well
     ROOT/model/<category>/<ID>/*.obj         shapes, in the frame +x left, +y up, +z inward
 
-An instance is a folder of ``model``; some hold one OBJ file a pose. A torn mesh is rebuilt from its voxel file. Masks
-that have another size than their photo (table/0045, table/1749) are stretched to it, damaged EXIF blocks (bookcase/0039
-and others) are ignored.
+An instance is a folder of ``model``; some hold one OBJ file for each pose. A torn mesh is rebuilt from its voxel file.
+Masks of another size than their photo (table/0045, table/1749) are stretched to it, damaged EXIF blocks
+(bookcase/0039 and others) are ignored.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -21,131 +20,104 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ...benchmark import Benchmark
 from ...benchmark.splits import OUT, read_split
-from ...benchmark.writer import BenchmarkWriter, facts_digest
-from ...errors import CMICError, SourceError
+from ...benchmark.writer import BenchmarkWriter
+from ...errors import SourceError
 from ...io.files import check_inside, leads_inside
 from ...io.images import read_mask, read_photo, square_crop
-from ..meshes import MeshFile, add_meshes, listed
-from ..workers import results
-from .frames import load_whole
+from .. import DEFAULT, Prepared, PrepareOptions, listed
+from ..building import build
+from ..meshes import MeshFile, prepare_mesh
+from ..photos import Cut, PhotoFile
+from .frames import load_whole, voxel_file
 from .records import FLAGS, PAPER_CATEGORIES, Record, chosen_categories, read_records, select
 
 UP, FRONT = "+y", "-z"  # the file's +z points inward, so the front looks along -z
 LICENCE = "CC-BY-4.0"
-FIX = "unpack Pix3D again, or leave these records out with --allow-missing"
 Meshes = Literal["first", "pose"]
 
 
 def prepare_pix3d(
     root: str | Path,
     output: str | Path,
+    options: PrepareOptions = DEFAULT,
     *,
     annotation: str | Path | None = None,
     categories: str = "all",
     clean: bool = False,
     meshes: Meshes = "first",
     split: str | Path = "photo",
-    size: int = 224,
-    jobs: int = 2,
-    allow_missing: bool = False,
-    progress: bool = True,
-) -> tuple[Benchmark, dict[str, int]]:
+) -> Prepared:
     """Turn Pix3D into a prepared benchmark; the gallery is every model folder that holds an OBJ file.
 
     Args:
         root: the unpacked archive.
         output: the folder to write; it must not exist yet.
+        options: size, jobs, and whether to leave out records and models with missing or damaged files.
         annotation: another file than ``root/pix3d.json``.
         categories: ``all``, ``paper`` (bed, chair, sofa, table), or a list such as ``chair,sofa``.
-        clean: leave truncated and occluded photos out.
+        clean: drop truncated and occluded photos.
         meshes: ``first`` takes the first OBJ file of a folder in the order of their names; ``pose`` makes every OBJ
             file of a folder a shape of its own, ``category/ID/file``, in one group.
         split: ``photo`` or ``shape`` of our lists (`cmiclib.benchmark.splits`), or a CSV file; photos that it gives to
-            ``none`` are left out and counted.
-        size: side of photos and views in pixels.
-        jobs: processes.
-        allow_missing: leave out records whose photo, mask or model is missing or damaged, and such models.
-        progress: show bars.
-
-    Returns:
-        The benchmark, and how many records were left out for which reason.
+            ``none`` are left out.
 
     Raises:
         SourceError: files are missing or damaged, or a record is in no part of the split; all are listed.
-        StorageError: no space; nothing half-written stays.
     """
     root, chosen = Path(root), chosen_categories(categories)
     records = select(read_records(Path(annotation) if annotation else root / "pix3d.json"), chosen, clean)
-    parts = read_split(split if split not in ("photo", "shape") else f"pix3d-{split}-{_list_of(chosen)}")
-    kept_out = {record.name: "left out by the split" for record in records if parts.get(record.name) == OUT}
-    records = [record for record in records if record.name not in kept_out]
-    shapes = find_shapes(root, chosen, meshes)
+    paper = 4 if set(chosen) <= set(PAPER_CATEGORIES) else 9  # which of our lists holds these categories
+    parts = read_split(split if split not in ("photo", "shape") else f"pix3d-{split}-{paper}")
+    left_out = [f"{r.name}: left out by the split" for r in records if parts.get(r.name) == OUT]
+    records = [record for record in records if parts.get(record.name) != OUT]
+    shapes, empty = find_shapes(root, chosen, meshes)
     problems = {r.name: reason for r in records if (reason := _missing(root, r, shapes, parts))}
-    if problems and not allow_missing:
-        raise SourceError(
-            listed([f"{name}: {reason}" for name, reason in problems.items()], "records cannot be used"),
-            path=root,
-            fix=FIX,
-        )
+    lines = [f"{name}: {reason}" for name, reason in problems.items()]
+    if lines and not options.allow_missing:
+        fix = "unpack Pix3D again, or leave these records out with --allow-missing"
+        raise SourceError(listed(lines, "record", " cannot be used"), path=root, fix=fix)
+    photos = [photo_file(root, r, shapes, parts[r.name]) for r in records if r.name not in problems]
     writer = BenchmarkWriter(
-        Path(output), name="pix3d", source="Pix3D (Sun et al., CVPR 2018)", licence=LICENCE, size=size,
-        extra={
-            "categories": list(chosen), "clean": clean, "meshes": meshes, "split": str(split),
-            "records": facts_digest([(record, parts.get(record.name)) for record in records]),
-        },
+        output, name="pix3d", source="Pix3D (Sun et al., CVPR 2018)", licence=LICENCE, size=options.size,
+        extra={"categories": list(chosen), "clean": clean, "meshes": meshes, "split": str(split)},
     )  # fmt: skip
-    broken = add_meshes(writer, shapes.values(), jobs=jobs, allow_missing=allow_missing, progress=progress)
-    lost = {mesh.shape_id for mesh, _ in broken}
-    problems |= {
-        record.name: f"its model cannot be used ({record.model})"
-        for record in records
-        if record.name not in problems and own_shape(record, shapes) in lost
-    }
-    kept = [record for record in records if record.name not in problems]
-    damaged = _add_photos(writer, root, kept, shapes, parts, jobs, progress)
-    if damaged and not allow_missing:
-        raise SourceError(listed(damaged, "photos cannot be used"), path=root, fix=FIX)
-    reasons = kept_out | problems
-    left_out = Counter(reason.partition(" (")[0] for reason in reasons.values())
-    lines = [*(problem for _, problem in broken), *(f"{name}: {reason}" for name, reason in reasons.items()), *damaged]
-    return writer.finish(lines), dict(left_out) | ({"damaged files": len(damaged)} if damaged else {})
+    return build(writer, list(shapes.values()), photos, options, [*left_out, *empty, *lines])
 
 
-def _list_of(categories: Sequence[str]) -> int:
-    """Return which of our lists holds these categories: that of the paper's four, or that of all nine."""
-    return 4 if set(categories) <= set(PAPER_CATEGORIES) else 9
-
-
-def find_shapes(root: Path, categories: Iterable[str], meshes: Meshes = "first") -> dict[str, MeshFile]:
-    """Return the gallery, shape id → OBJ file: every folder of ``model`` that holds one.
+def find_shapes(
+    root: Path, categories: Iterable[str], meshes: Meshes = "first"
+) -> tuple[dict[str, MeshFile], list[str]]:
+    """Return the gallery, shape id → OBJ file, and one line for each folder of ``model`` that holds none.
 
     Raises:
         SourceError: there is none, or one is a link out of the folder.
     """
     shapes: dict[str, MeshFile] = {}
+    empty = []
     for category in categories:
         for folder in sorted((root / "model" / category).glob("*/")):
             files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".obj")
+            empty += [] if files else [f"{folder}: no OBJ file"]
             for path in (folder, *files):
                 check_inside(path, root, SourceError)
             for path in files[:1] if meshes == "first" else files:
                 group = f"{category}/{folder.name}"
                 shape_id = group if meshes == "first" or len(files) == 1 else f"{group}/{path.stem}"
                 shapes[shape_id] = MeshFile(
-                    shape_id, category, path, UP, FRONT, name=folder.name, licence=LICENCE,
-                    source="Pix3D", group=group if shape_id != group else "", load=load_whole,
+                    shape_id, category, path, UP, FRONT, name=folder.name, licence=LICENCE, source="Pix3D",
+                    group=group if shape_id != group else "", also=(voxel_file(path),),
+                    make=partial(prepare_mesh, load=load_whole),
                 )  # fmt: skip
     if not shapes:
         raise SourceError(
             "no OBJ file in model/<category>/<ID>/", path=root, fix="give the folder that holds pix3d.json and model/"
         )
-    return shapes
+    return shapes, empty
 
 
 def own_shape(record: Record, shapes: Mapping[str, MeshFile]) -> str:
-    """Return the shape that a record shows: its OBJ file where that is one, else its folder; empty where neither is."""
+    """Return the shape that a record shows, named after its OBJ file or its folder; empty where there is neither."""
     own = f"{record.shape_id}/{PurePosixPath(record.model).stem}"
     return next((shape_id for shape_id in (own, record.shape_id) if shape_id in shapes), "")
 
@@ -164,46 +136,26 @@ def _missing(root: Path, record: Record, shapes: Mapping[str, MeshFile], parts: 
     return "" if record.name in parts else "in no part of the split"
 
 
-def _add_photos(
-    writer: BenchmarkWriter,
-    root: Path,
-    records: Sequence[Record],
-    shapes: Mapping[str, MeshFile],
-    parts: Mapping[str, str],
-    jobs: int,
-    progress: bool,
-) -> list[str]:
-    """Add the photos, those of training first; return what is wrong with those that cannot be read."""
-    ordered = sorted(records, key=lambda record: parts[record.name] != "train")
-    todo = [record for record in ordered if not writer.has_query(record.name)]
-    there = [record for record in ordered if writer.has_query(record.name)]
-    trained = {record.shape_id for record in there if parts[record.name] == "train"}
-    cut = partial(crop_record, root=root, size=writer.size)
-    problems = []
-    with results(cut, todo, jobs=jobs, what="photos", progress=progress) as crops:
-        for record, crop in crops:
-            if isinstance(crop, CMICError):
-                problems.append(f"{record.name}: {crop.problem}")
-                continue
-            if parts[record.name] == "train":
-                trained.add(record.shape_id)
-            flags = {flag: getattr(record, flag) for flag in FLAGS}
-            writer.add_query(
-                record.name, own_shape(record, shapes), record.category, crop, split=parts[record.name],
-                seen=record.shape_id in trained, photo=record.img, source="Pix3D", amodal=crop[3], **flags,
-            )  # fmt: skip
-    return problems
+def photo_file(root: Path, record: Record, shapes: Mapping[str, MeshFile], split: str) -> PhotoFile:
+    """Return the photo of a record."""
+    return PhotoFile(
+        record.name, root / record.img, (own_shape(record, shapes),), record.category, split, photo=record.img,
+        mask=root / record.mask, source="Pix3D", flags=tuple(flag for flag in FLAGS if getattr(record, flag)),
+        cut=cut_record,
+    )  # fmt: skip
 
 
-def crop_record(record: Record, root: Path, size: int = 224) -> np.ndarray:
-    """Return the square crop around a record's mask, uint8 (4, size, size).
+def cut_record(photo: PhotoFile, size: int = 224) -> Cut:
+    """Cut the square around a photo's mask.
 
     Raises:
         ImageError: photo or mask cannot be read, or the mask is empty.
     """
-    photo, mask = read_photo(root / record.img), read_mask(root / record.mask)
-    if mask.shape == photo.shape[1::-1] and mask.shape != photo.shape[:2]:  # drawn on the photo as its pixels lie
-        photo = read_photo(root / record.img, upright=False)
-    if mask.shape != photo.shape[:2]:
-        mask = np.asarray(Image.fromarray(mask).resize(photo.shape[1::-1], Image.Resampling.NEAREST))
-    return square_crop(photo, mask, size=size)
+    assert photo.mask
+    image, mask = read_photo(photo.path), read_mask(photo.mask)
+    if mask.shape == image.shape[1::-1] and mask.shape != image.shape[:2]:  # drawn on the photo as its pixels lie
+        image = read_photo(photo.path, upright=False)
+    if mask.shape != image.shape[:2]:
+        mask = np.asarray(Image.fromarray(mask).resize(image.shape[1::-1], Image.Resampling.NEAREST))
+    crop = square_crop(image, mask, size=size)
+    return Cut(crop, amodal=crop[3])

@@ -33,18 +33,15 @@ NOTE = "rebuilt from its voxels"
 
 
 def silhouette(
-    mesh: trimesh.Trimesh, rotation: np.ndarray, translation: np.ndarray, focal: float, size: tuple[int, int]
+    mesh: trimesh.Trimesh,  # in the frame of its file: +x left, +y up, +z inward
+    rotation: np.ndarray,  # R (3, 3), rot_mat
+    translation: np.ndarray,  # t (3,), trans_mat
+    focal: float,  # in mm, focal_length
+    size: tuple[int, int],  # W and H in pixels, img_size
 ) -> np.ndarray:
     """Return what a model covers in its photo, bool (H, W).
 
     A vertex v is seen at ``X = R v + t``, ``x = W/2 − f X₀/X₂``, ``y = H/2 − f X₁/X₂``, with ``f`` in pixels.
-
-    Args:
-        mesh: in the frame of its file: +x left, +y up, +z inward.
-        rotation: R (3, 3), ``rot_mat``.
-        translation: t (3,), ``trans_mat``.
-        focal: in mm, ``focal_length``.
-        size: W and H in pixels, ``img_size``.
     """
     width, height = size
     pixels = focal / SENSOR * width
@@ -85,7 +82,7 @@ def read_voxels(path: Path) -> np.ndarray:
     except Exception as error:  # scipy's reader fails in many ways on damaged files
         raise SourceError(f"no voxels can be read ({error})", path=path, fix="unpack Pix3D again") from None
     if grid.ndim != 3 or len(set(grid.shape)) != 1:
-        raise SourceError(f"a grid of {grid.shape} is no cube", path=path, fix="unpack Pix3D again")
+        raise SourceError(f"a grid of {grid.shape} is not a cube", path=path, fix="unpack Pix3D again")
     return grid.transpose(0, 2, 1)[::-1]
 
 
@@ -114,21 +111,21 @@ def fitted_grid(mesh: trimesh.Trimesh) -> np.ndarray:
     return voxelise(fitted)
 
 
+def voxel_file(path: Path) -> Path:
+    """Return where the voxels of ``model….obj`` lie: ``voxel….mat``."""
+    return path.with_name(path.stem.replace("model", "voxel", 1) + ".mat")
+
+
 def load_whole(path: Path, up: str, front: str) -> trimesh.Trimesh:
     """Read a model of Pix3D; where its surface is torn, and its voxel file is beside it, rebuild it from that.
 
-    Args:
-        path: ``model….obj``; the voxel file is ``voxel….mat``.
-        up: as for `cmiclib.geometry.load_mesh`.
-        front: the same; together they must lead to our frame, as the voxels do.
-
-    Returns:
-        The mesh; ``metadata["note"]`` says so where it was rebuilt.
+    ``up`` and ``front`` must lead to our frame, as the voxels do. Where the mesh was rebuilt, its ``metadata["note"]``
+    says so.
 
     Raises:
         MeshError, SourceError: mesh or voxels cannot be read.
     """
-    mesh, voxels = load_mesh(path, up, front), path.with_name(path.stem.replace("model", "voxel", 1) + ".mat")
+    mesh, voxels = load_mesh(path, up, front), voxel_file(path)
     if not voxels.is_file():
         return mesh
     check_inside(voxels, voxels.parent, SourceError)

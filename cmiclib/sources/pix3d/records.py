@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import SourceError
 from ...io.files import read_json, shown, usable_path
-from ..meshes import listed
+from .. import listed
 
 CATEGORIES = ("bed", "bookcase", "chair", "desk", "misc", "sofa", "table", "tool", "wardrobe")
 PAPER_CATEGORIES = ("bed", "chair", "sofa", "table")
@@ -19,27 +19,16 @@ _TRUTH = {True: True, False: False, "true": True, "false": False, "1": True, "0"
 
 @dataclass(frozen=True)
 class Record:
-    """One photo of Pix3D with what it shows.
+    """One photo of Pix3D with what it shows."""
 
-    Attributes:
-        img: path of the photo below the root, such as ``img/bed/0001.png``.
-        mask: path of its mask.
-        category: one of nine.
-        model: path of the OBJ file, such as ``model/bed/IKEA_MALM_2/model.obj``; empty where it is not known.
-        size: width and height of the photo in pixels, as annotated; None where not given.
-        truncated: the object is cut off by the photo's border.
-        occluded: something hides a good part of it.
-        slightly_occluded: something hides a little of it.
-    """
-
-    img: str
+    img: str  # path of the photo below the root, such as img/bed/0001.png
     mask: str
     category: str
-    model: str
-    size: tuple[int, int] | None
-    truncated: bool
-    occluded: bool
-    slightly_occluded: bool
+    model: str  # path of the OBJ file, such as model/bed/IKEA_MALM_2/model.obj; empty where it is not known
+    size: tuple[int, int] | None  # width and height of the photo in pixels, as annotated; None where not given
+    truncated: bool  # the object is cut off by the photo's border
+    occluded: bool  # something hides a good part of it
+    slightly_occluded: bool  # something hides a little of it
 
     @property
     def name(self) -> str:
@@ -68,7 +57,7 @@ def read_records(path: Path) -> list[Record]:
     fix = "unpack pix3d.json again, or name another file with --annotation"
     entries = read_json(path, SourceError, fix, JSON_LIMIT)
     if not isinstance(entries, list) or not entries:
-        raise SourceError("this is no list of records", path=path, fix=fix)
+        raise SourceError("this is not a list of records", path=path, fix=fix)
     records, problems = [], []
     for number, entry in enumerate(entries):
         try:
@@ -79,7 +68,7 @@ def read_records(path: Path) -> list[Record]:
     names = Counter(record.name for record in records)
     problems += [f"{name} occurs {count} times" for name, count in names.items() if count > 1]
     if problems:
-        raise SourceError(listed(problems, "records cannot be used"), path=path, fix=fix)
+        raise SourceError(listed(problems, "record", " cannot be used"), path=path, fix=fix)
     return records
 
 

@@ -1,22 +1,24 @@
 """Turn a gallery without photos into a benchmark whose photos are rendered; :mod:`.photo` renders one."""
 
 import hashlib
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import trimesh
 
 from ...benchmark import Benchmark
 from ...benchmark.writer import BenchmarkWriter
-from ...errors import CMICError, MeshError, SourceError
+from ...errors import MeshError, SourceError
 from ...geometry import check_mesh
 from ...io.files import read_json
 from ...io.meshes import read_scene
+from .. import DEFAULT, Prepared, PrepareOptions
+from ..building import build
 from ..own.crops import copy_gallery
+from ..photos import Cut, PhotoFile
 from ..pix3d.records import JSON_LIMIT
-from ..workers import results
 from .photo import Pose, render_photo
 
 DISTANCE = (1.8, 4.5)
@@ -26,97 +28,88 @@ MOST_ROLL = 15.0
 JITTER = 5.0
 """Degrees, the standard deviation added to an annotated azimuth and elevation."""
 POSES = 100
-"""That are drawn for one photo, until something of the shape is seen."""
+"""At most as many are drawn for one photo, until something of the shape is seen."""
 Poses = dict[str, np.ndarray]
 
 
 def prepare_synthetic(
     gallery: str | Path,
     output: str | Path,
+    options: PrepareOptions = DEFAULT,
     *,
     photos: int = 12,
     poses: str | Path | None = None,
     seed: int = 0,
-    jobs: int = 2,
-    progress: bool = True,
-) -> Benchmark:
-    """Render photos of every shape of a prepared benchmark, the last one of each shape for validation.
+) -> Prepared:
+    """Render photos of every shape of a prepared benchmark, in its size, the last one of each shape for validation.
 
     The photos of the given benchmark, if it has any, are not looked at.
 
     Args:
         gallery: the prepared benchmark; its meshes are photographed.
         output: the folder to write; it must not exist yet.
+        options: jobs.
         photos: of each shape, at least 2.
         poses: an annotation in Pix3D's format, from whose azimuths, elevations and rolls of the same category (of all,
             where it has none) the cameras are drawn; without it the azimuth is uniform.
         seed: another number gives other photos.
-        jobs: processes.
-        progress: show a bar.
 
     Raises:
-        SourceError: fewer than two photos, or the annotation cannot be used.
+        SourceError: fewer than two photos, the annotation cannot be used, or shapes are seen from nowhere.
         BenchmarkError, MissingArrayError: the gallery cannot be opened, or has no meshes.
-        StorageError: no space; nothing half-written stays.
     """
     if photos < 2:
         raise SourceError(f"{photos} photos a shape are too few", fix="render at least two: one is for validation")
     shapes, known = Benchmark.open(gallery), read_poses(Path(poses)) if poses else {}
     writer = BenchmarkWriter(
-        Path(output), name=f"{shapes.name}-synthetic", source=f"rendered from the meshes of {shapes.name}",
+        output, name=f"{shapes.name}-synthetic", source=f"rendered from the meshes of {shapes.name}",
         licence=str(shapes.meta["licence"]), size=shapes.size, protocol=shapes.protocol,
         extra={"gallery": shapes.hash, "photos": photos, "seed": seed, "poses": _digest(known)},
     )  # fmt: skip
-    copy_gallery(writer, shapes)
-    todo = [
-        Subject(shape_id, category, shapes.mesh_path(shape_id), _of_category(known, category))
-        for shape_id, category in zip(shapes.shapes.shape_id, shapes.shapes.category, strict=True)
-        if not writer.has_query(_query_id(shape_id, photos - 1))
-    ]
-    render = partial(photograph, photos=photos, size=shapes.size, seed=seed)
-    with results(render, todo, jobs=jobs, what="shapes", progress=progress) as rendered:
-        for subject, images in rendered:
-            if isinstance(images, CMICError):
-                raise images
-            for k, image in enumerate(images):
-                if not writer.has_query(query_id := _query_id(subject.shape_id, k)):
-                    split = "val" if k == photos - 1 else "train"
-                    writer.add_query(
-                        query_id, subject.shape_id, subject.category, image, split=split, source="rendered",
-                        amodal=image[3],
-                    )  # fmt: skip
-    return writer.finish()
+    with writer:
+        copy_gallery(writer, shapes)
+        queries = []
+        for shape_id, category in zip(shapes.shapes.shape_id, shapes.shapes.category, strict=True):
+            cut, mesh = partial(photograph, poses=_of_category(known, category), seed=seed), shapes.mesh_path(shape_id)
+            queries += [
+                PhotoFile(
+                    f"{shape_id}__{k:02d}", mesh, (shape_id,), category, "val" if k == photos - 1 else "train",
+                    source="rendered", facts=k, also=(mesh,), cut=cut,
+                )
+                for k in range(photos)
+            ]  # fmt: skip
+        return build(writer, [], queries, options)
 
 
-class Subject(NamedTuple):
-    """A shape that is photographed, and the poses of its category, (n, 3) as `draw_pose` takes them."""
+def photograph(photo: PhotoFile, size: int, poses: np.ndarray | None, seed: int) -> Cut:
+    """Render a photo of a mesh; it depends on seed, shape and its number only, which is the photo's fact.
 
-    shape_id: str
-    category: str
-    mesh: Path
-    poses: np.ndarray | None
+    Args:
+        photo: its path is the mesh.
+        size: side S in pixels.
+        poses: (n, 3) as `draw_pose` takes them.
+        seed: another number gives other photos.
 
-
-def photograph(subject: Subject, photos: int, size: int, seed: int) -> np.ndarray:
-    """Return photos of a shape, uint8 (photos, 4, size, size); each depends on seed, shape and its number only."""
-    mesh = read_scene(subject.mesh, process=True).to_mesh()
-    check_mesh(mesh, subject.mesh)
-    images = []
-    for k in range(photos):
-        rng = np.random.default_rng(
-            int.from_bytes(hashlib.sha256(f"{seed}/{subject.shape_id}/{k}".encode()).digest()[:8], "big")
-        )
-        images.append(_in_view(mesh, subject, rng, size))
-    return np.stack(images)
-
-
-def _in_view(mesh: trimesh.Trimesh, subject: Subject, rng: np.random.Generator, size: int) -> np.ndarray:
+    Raises:
+        MeshError: the mesh cannot be read, or none of 100 poses shows anything of it.
+    """
+    mesh = _mesh(photo.path, photo.path.stat().st_mtime_ns)
+    digest = hashlib.sha256(f"{seed}/{photo.shape_ids[0]}/{photo.facts}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     for _ in range(POSES):
         try:
-            return render_photo(mesh, draw_pose(subject.poses, rng), rng, size)
+            image = render_photo(mesh, draw_pose(poses, rng), rng, size)
         except MeshError:  # a flat shape, from its edge
             continue
-    raise MeshError(f"not seen from any of {POSES} sides", path=subject.mesh, fix="leave this mesh out")
+        return Cut(image, amodal=image[3])
+    raise MeshError(f"not seen from any of {POSES} sides", path=photo.path, fix="leave this mesh out")
+
+
+@lru_cache(maxsize=1)  # the photos of one mesh come one after the other
+def _mesh(path: Path, changed: int) -> trimesh.Trimesh:
+    mesh = read_scene(path, process=True).to_mesh()
+    check_mesh(mesh, path)
+    return mesh
 
 
 def draw_pose(poses: np.ndarray | None, rng: np.random.Generator) -> Pose:
@@ -131,12 +124,9 @@ def draw_pose(poses: np.ndarray | None, rng: np.random.Generator) -> Pose:
 
 
 def read_poses(path: Path) -> Poses:
-    """Read where Pix3D's photos were taken from.
+    """Read where Pix3D's photos were taken from: category → (n, 3) azimuth, elevation and roll in degrees.
 
     Its azimuth is counted in the frame +x left, +z inward, ours in the frame +x right, +z to the front: the sign turns.
-
-    Returns:
-        Category → (n, 3) azimuth, elevation and roll in degrees.
 
     Raises:
         SourceError: no such file, or none of its records has a pose.
@@ -147,7 +137,9 @@ def read_poses(path: Path) -> Poses:
             if pose := _pose(entry):
                 poses.setdefault(str(entry["category"]), []).append(pose)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise SourceError(f"this is no list of records ({error})", path=path, fix="give Pix3D's annotation") from None
+        raise SourceError(
+            f"this is not a list of records ({error})", path=path, fix="give Pix3D's annotation"
+        ) from None
     if not poses:
         raise SourceError("no record has a pose", path=path, fix="give an annotation with cam_position or azimuth_deg")
     return {category: np.array(rows) for category, rows in poses.items()}
@@ -166,10 +158,6 @@ def _pose(entry: dict[str, Any]) -> tuple[float, float, float] | None:
 def _of_category(poses: Poses, category: str) -> np.ndarray | None:
     everything = np.concatenate(list(poses.values())) if poses else None
     return poses.get(category, everything)  # type: ignore[arg-type]
-
-
-def _query_id(shape_id: str, k: int) -> str:
-    return f"{shape_id}__{k:02d}"
 
 
 def _digest(poses: Poses) -> str:

@@ -23,11 +23,8 @@ def draw_material(rng: np.random.Generator) -> Material:
     """Draw a material: a third gray to white, a third of the colours of wood, a third of any colour."""
     family = rng.integers(3)
     if family == 0:
-        hue, saturation, value = (
-            rng.random(),
-            0.08 * rng.random(),
-            rng.choice([0.12, 0.5, 0.9]) + rng.uniform(-0.1, 0.1),
-        )
+        hue, saturation = rng.random(), 0.08 * rng.random()
+        value = rng.choice([0.12, 0.5, 0.9]) + rng.uniform(-0.1, 0.1)
     elif family == 1:
         hue, saturation, value = rng.uniform(0.04, 0.13), rng.uniform(0.2, 0.75), rng.uniform(0.2, 0.9)
     else:

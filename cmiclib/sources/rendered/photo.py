@@ -6,7 +6,7 @@ a photo shows is random, but a function of the generator that it is given.
 """
 
 import io
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import trimesh
@@ -28,37 +28,22 @@ MOST_THINGS = 30
 _OFFSET = 1e-3  # of a secondary ray's start from its surface
 
 
-@dataclass(frozen=True)
-class Pose:
-    """Where a photo is taken from; angles in degrees.
+class Pose(NamedTuple):
+    """Where a photo is taken from; angles in degrees."""
 
-    Attributes:
-        azimuth: 0 looks at the front (+z), 90 at the side that faces +x, as in `cmiclib.geometry.render`.
-        elevation: above the horizon.
-        roll: of the camera about its line of sight.
-        distance: from the origin, where the shape's farthest vertex is at distance 1.
-    """
-
-    azimuth: float
-    elevation: float
-    roll: float = 0.0
-    distance: float = 3.0
+    azimuth: float  # 0 looks at the front (+z), 90 at the side that faces +x, as in cmiclib.geometry.render
+    elevation: float  # above the horizon
+    roll: float = 0.0  # of the camera about its line of sight
+    distance: float = 3.0  # from the origin, where the shape's farthest vertex is at distance 1
 
 
 def render_photo(
     mesh: trimesh.Trimesh, pose: Pose, rng: np.random.Generator, size: int = 224, margin: float = 0.1
 ) -> np.ndarray:
-    """Render a normalised mesh as a query, the way `cmiclib.io.images.square_crop` cuts one out.
+    """Render a normalised mesh as a query, uint8 (4, S, S): RGB, and the mask of the whole shape.
 
-    Args:
-        mesh: farthest vertex at distance 1, +y up.
-        pose: where the camera stands.
-        rng: decides everything else.
-        size: side S in pixels.
-        margin: share of the silhouette's longer side that is added on each side.
-
-    Returns:
-        uint8 (4, S, S): RGB, and the mask of the whole shape.
+    It is cut out as `cmiclib.io.images.square_crop` does, ``margin`` being the share of the silhouette's longer side
+    that is added on each side. ``rng`` decides all but the pose.
 
     Raises:
         MeshError: nothing of the shape is seen, as of a flat one from the side.
@@ -87,11 +72,9 @@ def render_photo(
 
 
 def draw_window(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draw what the photo's frame holds, x0, y0, x1, y1: each side lies somewhere beyond the shape, or cuts it off.
+    """Draw what the photo's frame holds, x0, y0, x1, y1, of a mask bool (H, W) of what the shape covers.
 
-    Args:
-        mask: bool (H, W), what the shape covers.
-        rng: decides; one side in ten cuts off up to a fifth.
+    Each side lies somewhere beyond the shape; one in ten cuts off up to a fifth.
     """
     edges = []
     for axis in (0, 1):
@@ -107,9 +90,8 @@ def draw_window(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, i
 def furnish(mesh: trimesh.Trimesh, rng: np.random.Generator) -> tuple[trimesh.Trimesh, np.ndarray]:
     """Put a mesh on a floor, and in two thirds of the cases things on whatever it has that faces upwards.
 
-    Returns:
-        The scene, and for each of its faces (F,) a number: 0 the floor, -1, -2, … the things, from 1 on the mesh's
-        loose parts.
+    Returns the scene, and for each of its faces (F,) a number: 0 the floor, -1, -2, … the things, from 1 on the mesh's
+    loose parts.
     """
     merged = _bare(mesh)
     merged.merge_vertices()
@@ -179,13 +161,10 @@ def camera_rays(mesh: trimesh.Trimesh, pose: Pose, side: int, margin: float) -> 
 def _paint(
     part: np.ndarray, face: np.ndarray, points: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the colour (R, 3) and gloss (R,) of each hit: loose parts of the shape share one to three materials.
+    """Return the colour (R, 3) and gloss (R,) of each hit; loose parts of the shape share one to three materials.
 
-    Args:
-        part: (F,) of each face, as `furnish` counts.
-        face: (R,) the face of each hit, -1 where there is none.
-        points: (R, 3) the hits.
-        rng: draws the materials.
+    ``part`` (F,) counts the parts of faces as `furnish` does, ``face`` (R,) is the face of each hit, -1 where there is
+    none, and ``points`` (R, 3) are the hits.
     """
     own, others = rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]), 4  # materials of the shape, of the things
     materials = [draw_material(rng) for _ in range(own + others + 1)]  # the last one is the floor's
