@@ -76,7 +76,8 @@ class MeshFile:
 
     def add(self, writer: BenchmarkWriter, made: Shape) -> None:
         """Add what was made of the file."""
-        facts = {fact: getattr(self, fact) for fact in ("name", "creator", "licence", "group")}
-        source = ", ".join(filter(None, (self.source, made.note)))
-        arrays = {"points": made.points, "voxels": made.voxels}
-        writer.add_shape(self.shape_id, self.category, made.views, **facts, source=source, **arrays, mesh=made.mesh)
+        writer.add_shape(
+            self.shape_id, self.category, made.views, name=self.name, creator=self.creator, licence=self.licence,
+            source=", ".join(filter(None, (self.source, made.note))), group=self.group, points=made.points,
+            voxels=made.voxels, mesh=made.mesh,
+        )  # fmt: skip
