@@ -66,7 +66,7 @@ def cut_object(
         whole, mask = mask, np.zeros_like(mask)
         mask[y0:y1, x0:x1] = whole[y0:y1, x0:x1]
         if not mask.any():
-            raise ImageError("the mask marks nothing inside the box", fix="correct the mask or the box")
+            raise ImageError("the mask marks nothing within the box", fix="correct the mask or the box")
     return CutOut(square_crop(photo, mask, box, size=size), mask, how)
 
 

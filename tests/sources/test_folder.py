@@ -290,7 +290,7 @@ def test_a_mask_that_marks_nothing_in_the_box_is_refused(own: Path) -> None:
     half[:, :20] = 255
     save(own / "photos/half.png", half)
     table(own, "photo,shape_id,mask,x0,y0,x1,y1\nbox/cube/0.jpg,box/cube,half.png,40,10,60,30\n", "photos/photos.csv")
-    with pytest.raises(SourceError, match=r"half.png: the mask marks nothing inside the box"):
+    with pytest.raises(SourceError, match=r"half.png: the mask marks nothing within the box"):
         prepare(own, photos=own / "photos")
 
 
