@@ -157,6 +157,12 @@ class TrainConfig(_Frozen):
     log_every: int = Field(10, ge=1, description="steps between lines of log.jsonl")
     eval_every: int = Field(100, ge=1, description="steps between looks at the validation photos")
 
+    @model_validator(mode="after")
+    def _decays(self) -> "TrainConfig":
+        if self.optimizer == "jittor-adam" and self.weight_decay:
+            raise ValueError("train.optimizer=jittor-adam has no weight decay: set train.weight_decay=0, or use adamw")
+        return self
+
 
 class Config(_Frozen):
     """Everything a run depends on besides the benchmark and the code."""

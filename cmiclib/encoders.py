@@ -11,8 +11,7 @@ pooled over the whole image, the last stage's maps pooled in each cell of a grid
 training. With ``shared_head`` (see :class:`cmiclib.model.CMIC`) photos and views have one linear layer.
 """
 
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import timm
 import torch
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 from .config import ModelConfig
 from .engine.folded import Folded, Parts
 from .errors import CheckpointError, ConfigError
-from .weights import PACKAGED, imagenet_weights, read_weights
+from .weights import PACKAGED, imagenet_weights, initial_file, read_weights
 
 CPU_BLOCK = 16
 """Images that pass the frozen stages at a time on a CPU: the maps of more fall out of its cache (half the speed)."""
@@ -119,9 +118,14 @@ class Encoder(nn.Module):
 
 def fix_filters(net: nn.Module) -> None:
     """Let no depthwise convolution of ``net`` learn."""
-    for conv in net.modules():
-        if isinstance(conv, nn.Conv2d) and conv.groups > 1:
-            conv.weight.requires_grad_(False)
+    for module in net.modules():
+        if is_depthwise(module):
+            module.weight.requires_grad_(False)
+
+
+def is_depthwise(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tell whether a module is a convolution with one filter per channel; ResNeXt's groups of channels are not."""
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
 
 
 def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
@@ -173,22 +177,36 @@ def load_initial_weights(encoder: Encoder, backbone: str, init: str) -> None:
 
     Raises:
         CheckpointError: no such weights, a failed download, or names and shapes that don't fit.
+        ConfigError: a frozen stage would keep random numbers, or a mask channel that is zero.
     """
     if init == "random":
         return
-    file = Path(init) / f"{backbone}.safetensors" if Path(init).is_dir() else Path(init)
-    state = imagenet_weights(backbone) if init == "imagenet" else read_weights(file)
-    body = {name: value for name, value in state.items() if not name.startswith(("conv1.", "fc.", "classifier."))}
     own = encoder.backbone.state_dict()
+    if encoder.frozen and any(name.startswith("conv1.") for name in own):
+        raise ConfigError(
+            f"model.frozen={encoder.frozen} would freeze the first convolution of {backbone}, which stays random with "
+            f"model.init={init}",
+            fix=f"set model.frozen=0 and model.view_frozen=0, or use {PACKAGED}, which keeps its first convolution",
+        )
+    file = initial_file(init, backbone)
+    state = imagenet_weights(backbone) if file is None else read_weights(file)
+    body = {name: value for name, value in state.items() if not name.startswith(("conv1.", "fc.", "classifier."))}
     if backbone == PACKAGED and "conv_stem.weight" in body:
-        body["conv_stem.weight"] = fit_first_convolution(body["conv_stem.weight"], own["conv_stem.weight"].shape[1])
+        given, channels = body["conv_stem.weight"], own["conv_stem.weight"].shape[1]
+        if encoder.frozen and channels > given.shape[1]:
+            raise ConfigError(
+                f"model.mask=channel starts as zero in {backbone}, and model.frozen={encoder.frozen} would keep it so: "
+                "the mask would never count",
+                fix="set model.mask=cutout or none, or model.frozen=0 with model.view_frozen",
+            )
+        body["conv_stem.weight"] = fit_first_convolution(given, channels)
     required = [n for n in own if not n.startswith("conv1.") and not n.endswith("num_batches_tracked")]
     missing = [name for name in required if name not in body]
     unfit = [name for name, value in body.items() if name not in own or own[name].shape != value.shape]
     if missing or unfit:
         raise CheckpointError(
             f"the weights do not fit {backbone}: missing {missing[:3]}, unknown or of another shape {unfit[:3]}",
-            path=None if init == "imagenet" else file,
+            path=file,
             fix="give weights of the same architecture, or set model.init=random",
         )
     encoder.backbone.load_state_dict(body, strict=False)

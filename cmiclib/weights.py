@@ -15,6 +15,7 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .config import ModelConfig
 from .errors import CheckpointError
 from .io.files import check_regular, reason
 from .io.jittor import read_jittor
@@ -102,6 +103,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"not readable as safetensors ({reason(error)})", path=path, fix="check the path in model.init"
         ) from None
+
+
+def initial_file(init: str, backbone: str) -> Path | None:
+    """Return the file that ``model.init`` names for a backbone; None for ``"random"`` and ``"imagenet"``."""
+    if init in ("random", "imagenet"):
+        return None
+    return Path(init) / f"{backbone}.safetensors" if Path(init).is_dir() else Path(init)
+
+
+def init_digest(config: ModelConfig) -> str:
+    """Return the sha256 of the files that ``model.init`` names, or ``""`` where it names none.
+
+    Raises:
+        CheckpointError: a file is missing.
+    """
+    digests = []
+    for backbone in dict.fromkeys((config.query_backbone, config.view_backbone)):
+        if (file := initial_file(config.init, backbone)) is not None:
+            check_regular(file, CheckpointError, fix="check the path in model.init")
+            digests.append(hashlib.sha256(file.read_bytes()).hexdigest())
+    return " ".join(dict.fromkeys(digests))
 
 
 def timm_names() -> dict[str, str]:

@@ -61,7 +61,8 @@ from cmiclib.sources.release import prepare_release, read_binvox, read_rendering
 from cmiclib.sources.rendered import photograph, read_poses
 from cmiclib.sources.shapenet import read_taxonomy
 from cmiclib.sources.sweethome import SHIPPED_COLUMNS, photo_facts, prepare_sweethome
-from cmiclib.training.run import Run, load_reference_checkpoint, load_state, save_weights
+from cmiclib.training.run import Run, load_reference_checkpoint, save_weights
+from cmiclib.training.state import load_state
 from cmiclib.weights import read_weights
 
 CANARY = "executed-by-a-file"

@@ -1,8 +1,9 @@
 import json
 
 import pytest
+from pydantic import BaseModel
 
-from cmiclib.config import PROFILES, Config, ModelConfig, TrainConfig, parse_config, profile
+from cmiclib.config import PROFILES, Config, LossConfig, ModelConfig, TrainConfig, parse_config, profile
 from cmiclib.errors import ConfigError
 
 
@@ -59,6 +60,7 @@ def test_override_changes_one_value_and_nothing_else(assignment, section, key, v
         ("model.frozen=0", "train.copies=0"),
         ("model.view_frozen=0", "train.view_copies"),
         ("train.shapes=5", "train.shapes"),
+        ("train.optimizer=jittor-adam", "train.weight_decay=0"),
         ("model.view_backbone=resnet18", "model.shared_head"),
     ],
 )
@@ -103,6 +105,24 @@ def test_digest_depends_on_every_value_and_on_nothing_else():
     changed = [base.override([text]) for text in ("loss.tau=0.2", "train.seed=1", "model.init=random", "profile=x")]
     assert len({config.digest() for config in [base, *changed]}) == 5
     assert base.override(["loss.tau=0.1"]).digest() == profile("demo").digest()
+
+
+def test_an_option_that_comes_later_renames_no_run():
+    """Values and whole sections that equal their defaults do not count, so a new one with its default does not."""
+
+    class Later(BaseModel):
+        strength: float = 0.0
+
+    class Longer(Config):
+        later: Later = Later()
+        switch: bool = False
+
+    for name in PROFILES:
+        values = profile(name).model_dump()
+        assert Longer.model_validate(values).digest() == profile(name).digest()
+        changed = Longer.model_validate(values | {"later": {"strength": 1.0}})
+        assert changed.digest() != profile(name).digest()
+    assert Config(loss=LossConfig(tau=0.1), model=ModelConfig()).digest() == Config().digest()
 
 
 def test_a_configuration_cannot_be_changed_in_place():

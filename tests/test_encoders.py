@@ -318,15 +318,30 @@ def test_dropout_thins_training_and_leaves_evaluation_alone():
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_packaged_weights_fill_the_whole_backbone(channels):
-    encoder = make(PACKAGED, channels, dim=8, frozen=8)
+    encoder = make(PACKAGED, channels, dim=8, frozen=8 if channels < 4 else 0)
     load_initial_weights(encoder, PACKAGED, "imagenet")
+    whole = make(PACKAGED, channels, dim=8, frozen=8)
+    whole.load_state_dict(encoder.state_dict())
     network, gray = load_efficientnet(), torch.randn(2, 1, 64, 64)
     with torch.inference_mode():
         theirs = network.forward_features(gray.expand(-1, 3, -1, -1)).mean(dim=(2, 3))
         images = gray.expand(-1, min(channels, 3), -1, -1)
         if channels == 4:
             images = torch.cat([images, torch.randn(2, 1, 64, 64)], dim=1)  # a mask is ignored at first
-        torch.testing.assert_close(encoder.eval().frozen_forward(images), theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(whole.eval().frozen_forward(images), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_what_would_stay_random_or_zero_is_not_frozen(tmp_path):
+    """Both options are named; with random weights everywhere, freezing is the caller's wish."""
+    file = tmp_path / "weights.safetensors"
+    save_file(make("resnet10t", 3, dim=8).backbone.state_dict(), file)
+    with pytest.raises(ConfigError, match=r"model\.frozen=1 .* random with model\.init="):
+        load_initial_weights(make("resnet10t", 3, dim=8, frozen=1), "resnet10t", str(file))
+    with pytest.raises(ConfigError, match=r"model\.frozen=1 .* random with model\.init=imagenet"):
+        load_initial_weights(make("resnet18", 3, dim=8, frozen=1), "resnet18", "imagenet")
+    load_initial_weights(make("resnet10t", 3, dim=8, frozen=1), "resnet10t", "random")
+    with pytest.raises(ConfigError, match=r"model\.mask=channel .* model\.frozen=1"):
+        load_initial_weights(make(PACKAGED, 4, dim=8, frozen=1), PACKAGED, "imagenet")
 
 
 def test_a_first_convolution_fits_gray_images_and_a_mask():

@@ -21,7 +21,7 @@ from cmiclib.sources import PrepareOptions, meshes
 from cmiclib.sources.own.folder import prepare_folder
 from cmiclib.training import loop as training
 from cmiclib.training.loop import train
-from cmiclib.training.run import load_state
+from cmiclib.training.state import load_state
 
 MODEL = ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=8, image_size=32, init="random")
 CONFIG = Config(model=MODEL, train=TrainConfig(batch=4, steps=4, views=2, log_every=1, eval_every=2))

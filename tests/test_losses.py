@@ -10,7 +10,8 @@ from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import NTXentLoss, SupConLoss, TripletMarginLoss
 
 from cmiclib.config import LossConfig
-from cmiclib.losses import category_loss, cmic_loss, hard_negative_loss, instance_loss, triplet_loss
+from cmiclib.losses import category_loss, cmic_loss, instance_loss
+from cmiclib.training.other_losses import hard_negative_loss, total_loss, triplet_loss
 
 PARITY = Path(__file__).parent / "data" / "parity" / "parity_losses.npz"
 CASES = [
@@ -150,7 +151,7 @@ def test_two_shapes_give_softplus():
 def test_large_scores_stay_finite(batch):
     scores, target, same = batch
     scores = (1000 * scores).float().requires_grad_()
-    total, _, _ = cmic_loss(scores, target, same, LossConfig(symmetric=True))
+    total, _, _ = total_loss(scores, target, same, LossConfig(symmetric=True))
     total.backward()
     assert total.isfinite() and scores.grad.isfinite().all()
 
@@ -168,7 +169,7 @@ def test_half_precision_is_computed_in_float32(batch):
 def test_gradients_match_finite_differences(batch):
     scores, target, same = batch
     config = LossConfig(tau=0.5, include_instance=False, symmetric=True)
-    assert torch.autograd.gradcheck(lambda s: cmic_loss(s, target, same, config), scores.requires_grad_())
+    assert torch.autograd.gradcheck(lambda s: total_loss(s, target, same, config), scores.requires_grad_())
 
 
 def test_photos_without_positives_are_left_out(batch):
@@ -194,7 +195,7 @@ def test_a_batch_of_one_category_has_no_category_loss(batch):
 
 def test_symmetric_loss_adds_the_direction_from_shape_to_photo(batch):
     scores, target, same = batch
-    _, instance, _ = cmic_loss(scores, target, same, LossConfig(tau=TAU, symmetric=True))
+    _, instance, _ = total_loss(scores, target, same, LossConfig(tau=TAU, symmetric=True))
     columns = []
     for shape in sorted(set(target.tolist())):  # shapes 4 and 5 have no photo
         values = (scores[:, shape] / TAU).exp()
@@ -299,16 +300,16 @@ def test_the_total_takes_the_instance_loss_that_is_configured(batch):
     scores, target, same = batch
     hard = LossConfig(tau=TAU, hard_negatives=2.0)
     triplet = LossConfig(tau=TAU, instance="triplet", margin=0.3, category_weight=0.5)
-    total, instance, category = cmic_loss(scores, target, same, triplet)
+    total, instance, category = total_loss(scores, target, same, triplet)
     assert instance == triplet_loss(scores, target, 0.3) and total == instance + 0.5 * category
-    assert cmic_loss(scores, target, same, hard)[1] == hard_negative_loss(scores, target, TAU, 2.0)
+    assert total_loss(scores, target, same, hard)[1] == hard_negative_loss(scores, target, TAU, 2.0)
 
 
 def test_gradients_of_both_alternatives_match_finite_differences(batch):
     scores, target, same = batch
     for config in (LossConfig(tau=0.5, hard_negatives=1.5), LossConfig(tau=0.5, instance="triplet", margin=0.37)):
         leaf = scores.clone().requires_grad_()
-        assert torch.autograd.gradcheck(lambda s, config=config: cmic_loss(s, target, same, config), leaf)
+        assert torch.autograd.gradcheck(lambda s, config=config: total_loss(s, target, same, config), leaf)
 
 
 @pytest.mark.parametrize(

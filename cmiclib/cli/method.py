@@ -16,6 +16,9 @@ def train(
     profile: Profile = "demo",
     preset: Annotated[str, typer.Option(help="paper, or released for the released code's peculiarities")] = "paper",
     resume: Annotated[bool, typer.Option("--resume", help="continue from the folder's last state")] = False,
+    other_code: Annotated[
+        bool, typer.Option("--other-code", help="resume although the method's code has changed since")
+    ] = False,
     until: Annotated[int | None, typer.Option(help="stop after this many steps; --resume continues")] = None,
     fuse: Annotated[bool, typer.Option("--compile", help="use torch.compile, for long trainings on a GPU")] = False,
 ) -> None:
@@ -29,7 +32,7 @@ def train(
     with joined(device) as processes:
         run = train(
             config, Benchmark.open(benchmark), output,
-            resume=resume, until=until, device=device, processes=processes, fuse=fuse,
+            resume=resume, other_code=other_code, until=until, device=device, processes=processes, fuse=fuse,
         )  # fmt: skip
         if processes.first:
             typer.echo(f"run: {run.path}")

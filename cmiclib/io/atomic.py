@@ -18,7 +18,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     Raises:
         StorageError: the disk is full or read-only; a file that was at ``path`` stays.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # of this process alone
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)

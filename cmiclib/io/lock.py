@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..errors import CMICError
+from ..errors import CMICError, StorageError
 
 
 @contextmanager
@@ -26,8 +26,12 @@ def alone(folder: Path, error: type[CMICError]) -> Iterator[None]:
 
     Raises:
         error: another process holds it.
+        StorageError: the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise StorageError(f"the folder could not be made ({fault})", path=folder, fix="give another folder") from None
     lock, note = FileLock(folder / ".lock"), folder / ".lock-holder"
     try:
         lock.acquire(timeout=0)

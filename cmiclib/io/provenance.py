@@ -8,21 +8,29 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGE = Path(__file__).parents[1]
 PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "scipy", "trimesh", "embreex", "pandas", "papermill")
 
 
-def environment() -> dict[str, str | int | dict[str, str]]:
-    """Return the machine, the versions that matter and today's date (UTC), ready for JSON."""
+def environment(device: "torch.device | None" = None) -> dict[str, str | int | dict[str, str]]:
+    """Return the machine, the versions that matter and today's date (UTC), ready for JSON.
+
+    Args:
+        device: that did the work; ``accelerator`` is its name. Default: the first GPU if there is one.
+    """
     import torch
 
+    on_gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "accelerator": torch.cuda.get_device_name(device) if on_gpu else "none",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": package_versions(),

@@ -32,6 +32,7 @@ from ..io.provenance import code_digest, environment
 from ..training.features import FrozenFeatures
 from ..training.loop import METHOD, train
 from ..training.run import Run
+from ..weights import init_digest
 from .variants import UNCHANGED, Change, apply_variant
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -131,12 +132,13 @@ def variant_config(
 
 
 def config_hash(config: Config, data: Change = UNCHANGED) -> str:
-    """Hash what a run sets otherwise than by default, but for its seed and its profile's name.
+    """Hash what a run sets otherwise than by default, except its seed and its profile's name; of files, the content.
 
     An option that comes later, with a default that changes nothing, leaves the hash as it is.
     """
     values = config.model_dump(mode="json", exclude_defaults=True, exclude={"profile": True, "train": {"seed"}})
     values |= {"data": data.values()} if data.values() else {}
+    values |= {"init": digest} if (digest := init_digest(config.model)) else {}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

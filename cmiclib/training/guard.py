@@ -5,7 +5,6 @@ loss or weights that are not numbers stop the training before they are kept; an 
 a run knows whether the benchmark it is measured on is still the one that it was trained on.
 """
 
-import math
 import signal
 import sys
 import threading
@@ -18,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..batches import draw_batch
 from ..benchmark import Benchmark
 from ..config import TrainConfig
 from ..engine.distributed import ALONE, Processes
 from ..errors import BenchmarkError, TrainingError
 from ..io.atomic import write_json
 from .run import Run
+from .step import TrainingData
 
 SAVE_SECONDS = 300.0
 """Seconds of training that a machine may lose."""
@@ -93,36 +92,52 @@ class CheckpointTimer:
         raise SystemExit(128 + number)  # where somebody else's handler did nothing
 
 
-def check_loss(
-    loss: float, step: int, rows: Any, settings: TrainConfig, benchmark: Benchmark, path: Path, writes: bool = True
-) -> None:
-    """Stop at a loss that is not a number, and say which photos were in the batch.
+class LossWatch:
+    """Remembers the first step whose loss is NaN or infinite, on the device, so that the host need not wait for it.
 
     Args:
-        loss: of the step.
-        step: from 0.
-        rows: shape of each training photo, and how many shapes there are, as `draw_batch` takes them.
-        settings: batch size and seed.
-        benchmark: names the photos.
-        path: the run folder; ``failed.json`` is written into it.
-        writes: whether this process does so, one of several.
-
-    Raises:
-        TrainingError: the loss is NaN or infinite.
+        device: of the losses.
     """
-    if math.isfinite(loss):
-        return
-    photo_shape, shapes = rows
-    batch = draw_batch(photo_shape, shapes, settings.batch, settings.seed, step)
-    names = benchmark.queries.query_id.to_numpy()[benchmark.rows("train")[batch.photos.numpy()]].tolist()
-    if writes:
-        write_json(path / "failed.json", {"step": step + 1, "loss": str(loss), "photos": names})
-    raise TrainingError(
-        f"the loss of step {step + 1} is not a number; its batch: {', '.join(names[:8])}"
-        f"{', … (all in failed.json)' if len(names) > 8 else ''}; the last good state is kept",
-        path=path,
-        fix=DIVERGED,
-    )
+
+    def __init__(self, device: torch.device | str):
+        self.step = torch.full((), -1, device=device)  # int64
+        self.loss = torch.zeros((), device=device)
+
+    @torch.no_grad()
+    def note(self, loss: Tensor, step: int) -> None:
+        """Take note of the scalar loss of a step, counted from 0."""
+        first = (self.step < 0) & ~loss.isfinite()
+        self.step = torch.where(first, step, self.step)
+        self.loss = torch.where(first, loss.float(), self.loss)
+
+    def check(
+        self, data: TrainingData, settings: TrainConfig, benchmark: Benchmark, path: Path, writes: bool = True
+    ) -> None:
+        """Stop where a step's loss was not a number, and say which photos were in its batch.
+
+        Args:
+            data: of the training.
+            settings: batch size and seed.
+            benchmark: names the photos.
+            path: the run folder; ``failed.json`` is written into it.
+            writes: whether this process writes it.
+
+        Raises:
+            TrainingError: a loss was NaN or infinite.
+        """
+        step = int(self.step)
+        if step < 0:
+            return
+        batch = data.draw(settings, step)
+        names = benchmark.queries.query_id.to_numpy()[benchmark.rows("train")[batch.photos.numpy()]].tolist()
+        if writes:
+            write_json(path / "failed.json", {"step": step + 1, "loss": str(self.loss.item()), "photos": names})
+        raise TrainingError(
+            f"the loss of step {step + 1} is not a number; its batch: {', '.join(names[:8])}"
+            f"{', … (all in failed.json)' if len(names) > 8 else ''}; the last good state is kept",
+            path=path,
+            fix=DIVERGED,
+        )
 
 
 def check_weights(model: nn.Module, step: int, path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..config import TrainConfig
+from ..encoders import is_depthwise
 from ..errors import ConfigError
 from ..model import CMIC
 from .jittor_optim import JittorAdam
@@ -47,7 +48,7 @@ def _by_learning_rate(model: CMIC, config: TrainConfig) -> list[tuple[float, lis
 
 def _by_decay(part: list[nn.Parameter], config: TrainConfig) -> list[tuple[list[nn.Parameter], float]]:
     if config.optimizer != "adamw":
-        return [(part, 0.0 if config.optimizer == "jittor-adam" else config.weight_decay)]
+        return [(part, config.weight_decay)]
     return [([p for p in part if p.ndim > 1], config.weight_decay), ([p for p in part if p.ndim <= 1], 0.0)]
 
 
@@ -55,6 +56,22 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set the learning rate of every parameter group: its share of ``value``."""
     for group in optimizer.param_groups:
         group["lr"] = value * group["share"]
+
+
+def check_options(model: CMIC) -> None:
+    """Refuse ``model.fixed_filters`` where neither encoder has depthwise filters.
+
+    Raises:
+        ConfigError: so.
+    """
+    if model.config.fixed_filters and not any(map(is_depthwise, model.modules())):
+        names = (
+            f"model.query_backbone={model.config.query_backbone} nor model.view_backbone={model.config.view_backbone}"
+        )
+        raise ConfigError(
+            f"model.fixed_filters fixes depthwise filters, and neither {names} has any",
+            fix="set model.fixed_filters=false, or use a backbone with depthwise convolutions",
+        )
 
 
 def fuse_operations(model: nn.Module) -> None:

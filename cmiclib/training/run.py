@@ -5,13 +5,12 @@
 ``log.jsonl``        one line per logged step and per look at the validation photos
 ``model.safetensors``  the weights that were best on the validation photos
 ``metrics.json``     what :mod:`cmiclib.evaluation.report` measured; no dates, so that equal runs have equal files
-``environment.json`` machine, versions, date and duration
+``environment.json`` machine, versions, date and duration; only a finished run has it
+``code.json``        the digest of the method's code, with the step from which it trained
 ``checkpoint/``      the state to resume from, and the one before it
 ``failed.json``      the photos of a batch whose loss was not a number
 """
 
-import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from ..io.files import (
     JSON_LIMIT,
     check_inside,
     check_regular,
-    check_stored,
     parse_json,
     read_json,
     read_limited,
@@ -191,72 +189,8 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
 
 
-def clear(path: Path) -> None:
-    """Remove what an earlier training left in a run folder, so that nothing of it passes for the next one's."""
-    states = ("checkpoint/state.pt", f"checkpoint/{BEFORE}")
-    for name in (*states, "environment.json", "failed.json", "metrics.json", "model.safetensors", "log.jsonl"):
-        (path / name).unlink(missing_ok=True)
-
-
 def save_weights(path: Path, model: CMIC) -> None:
     """Write the weights as safetensors, atomically."""
     # Cloned, because safetensors refuses two names of one shared layer.
     state = {name: value.detach().contiguous().cpu().clone() for name, value in model.state_dict().items()}
     write_atomically(path, lambda temporary: save_file(state, temporary))
-
-
-BEFORE = "state-before.pt"
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a resume state (tensors, numbers, strings) atomically; the one before stays beside it.
-
-    Raises:
-        StorageError: the disk is full; the states that are there stay.
-    """
-
-    def write(temporary: Path) -> None:
-        torch.save(state, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        if path.is_file():  # from here to the renaming there is only the one before
-            path.replace(path.with_name(BEFORE))
-
-    write_atomically(path, write)
-
-
-def has_state(path: Path) -> bool:
-    """Tell whether there is a resume state, or the one before it."""
-    return path.is_file() or path.with_name(BEFORE).is_file()
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Read a resume state; only tensors and plain containers are ever built from the file.
-
-    Where the newest one is damaged or missing, the one before it is read, with a warning.
-
-    Raises:
-        CheckpointError: both are missing or damaged.
-    """
-    before = path.with_name(BEFORE)
-    try:
-        return _load_state(path)
-    except CheckpointError as error:
-        if not before.is_file():
-            raise
-        state = _load_state(before)
-        warnings.warn(f"{error.problem}; training goes on from the state before it, {before}", stacklevel=2)
-        return state
-
-
-def _load_state(path: Path) -> dict[str, Any]:
-    try:
-        check_stored(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (after check_stored)
-        if not isinstance(state, dict):
-            raise TypeError("it holds no table")
-        return state
-    except Exception as error:
-        raise CheckpointError(
-            f"the resume state cannot be read ({type(error).__name__})", path=path, fix="start again without --resume"
-        ) from None

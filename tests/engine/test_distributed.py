@@ -22,7 +22,7 @@ from cmiclib.engine.distributed import ALONE, Processes, SharedBatchNorm, Shared
 from cmiclib.errors import TrainingError
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
-from cmiclib.training.guard import CheckpointTimer, check_loss
+from cmiclib.training.guard import CheckpointTimer, LossWatch
 from cmiclib.training.loop import TrainingData, step_input, train, training_loss
 
 CPU = torch.device("cpu")
@@ -284,9 +284,10 @@ def test_one_process_that_is_told_to_stop_stops_all_after_the_same_step(in_proce
 
 
 def failed(processes, folder, path):
-    rows = torch.arange(6), 7
+    benchmark, watch = Benchmark.open(folder), LossWatch(CPU)
+    watch.note(torch.tensor(float("nan")), 0)
     try:
-        check_loss(float("nan"), 0, rows, CONFIG.train, Benchmark.open(folder), path, processes.first)
+        watch.check(TrainingData.load(benchmark, CPU), CONFIG.train, benchmark, path, processes.first)
     except TrainingError as error:
         return error.problem
     return None

@@ -16,9 +16,10 @@ from cmiclib.errors import BenchmarkError, CheckpointError, TrainingError
 from cmiclib.evaluation.report import score_run
 from cmiclib.io.atomic import write_json
 from cmiclib.training import loop as training
-from cmiclib.training.guard import CheckpointTimer, check_unchanged, warn_if_collapsed
+from cmiclib.training.guard import CheckpointTimer, LossWatch, check_unchanged, warn_if_collapsed
 from cmiclib.training.loop import TrainingData, train
-from cmiclib.training.run import Run, load_state, save_state
+from cmiclib.training.run import Run
+from cmiclib.training.state import load_state, save_state
 
 CONFIG = Config(
     profile="test",
@@ -93,6 +94,7 @@ def test_states_are_written_between_looks_and_the_last_two_stay(undisturbed, tin
     newest, before = tmp_path / "checkpoint/state.pt", tmp_path / "checkpoint/state-before.pt"
     assert (load_state(newest)["step"], load_state(before)["step"]) == (5, 4)
     newest.write_bytes(newest.read_bytes()[:1000])
+    (tmp_path / "environment.json").unlink()  # as if the machine had stopped there
     with pytest.warns(UserWarning, match="goes on from the state before it"):
         resumed = train(CONFIG, tiny_benchmark, tmp_path, resume=True, progress=False)
     assert same(weights(resumed), weights(undisturbed))
@@ -109,6 +111,20 @@ def test_a_stop_between_the_two_renamings_loses_one_state_only(tmp_path):
         load_state(tmp_path / "state.pt")
 
 
+def test_a_loss_that_is_read_late_is_reported_with_the_step_where_it_was_no_number(tiny_benchmark, tmp_path):
+    """On a GPU the host reads a loss only now and then; by then another batch is at work."""
+    data, watch = TrainingData.load(tiny_benchmark, torch.device("cpu")), LossWatch("cpu")
+    for step, loss in enumerate([1.0, 2.0, math.inf, 3.0, math.nan]):
+        watch.note(torch.tensor(loss), step)
+        if step == 1:
+            watch.check(data, CONFIG.train, tiny_benchmark, tmp_path)
+    with pytest.raises(TrainingError, match="the loss of step 3 is not a number"):
+        watch.check(data, CONFIG.train, tiny_benchmark, tmp_path)
+    photos = tiny_benchmark.queries.query_id.to_numpy()[tiny_benchmark.rows("train")][data.draw(CONFIG.train, 2).photos]
+    failed = json.loads((tmp_path / "failed.json").read_text())
+    assert failed == {"step": 3, "loss": "inf", "photos": photos.tolist()}
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_keeps_the_last_state_and_names_its_batch(
     value, tiny_benchmark, tmp_path, monkeypatch
@@ -118,7 +134,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_state_and_names_its_batch(
 
     def spoiled(model, given, config, step, processes):
         total, *parts = original(model, given, config, step, processes)
-        batch = training.draw_batch(data.photo_shape, len(data.views), 4, config.train.seed, step)
+        batch = data.draw(config.train, step)
         seen.append(tiny_benchmark.queries.query_id.to_numpy()[tiny_benchmark.rows("train")[batch.photos]].tolist())
         return total * value if step == 3 else total, *parts
 

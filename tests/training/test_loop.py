@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 import shutil
 
@@ -9,25 +10,21 @@ import torch
 from safetensors.torch import load_file
 
 from cmiclib.config import Config, ModelConfig, TrainConfig
+from cmiclib.embed import autocast
 from cmiclib.engine.device import prefetch
-from cmiclib.errors import CheckpointError, ConfigError, TrainingError
+from cmiclib.errors import CheckpointError, CMICError, ConfigError, TrainingError
 from cmiclib.io import provenance
+from cmiclib.io.lock import alone
 from cmiclib.model import build_model
+from cmiclib.study.ablations import config_hash
 from cmiclib.training import loop as training
-from cmiclib.training.loop import (
-    TrainingData,
-    autocast,
-    cut_log,
-    learning_rate,
-    make_optimizer,
-    run_name,
-    set_learning_rate,
-    step_input,
-    train,
-    train_or_load,
-    training_loss,
-)
+from cmiclib.training import step as step_module
+from cmiclib.training.loop import METHOD, run_name, train, train_or_load
+from cmiclib.training.optimizer import check_options, learning_rate, make_optimizer, set_learning_rate
+from cmiclib.training.other_losses import total_loss
 from cmiclib.training.run import Run
+from cmiclib.training.state import cut_log
+from cmiclib.training.step import TrainingData, step_input, training_loss
 
 CPU = torch.device("cpu")
 CONFIG = Config(
@@ -101,21 +98,21 @@ def test_a_step_pairs_photos_with_views_of_their_shapes(data, monkeypatch):
     seen = {}
 
     def watch(name, keep):
-        original = getattr(training, name)
+        original = getattr(step_module, name)
 
         def watching(*args):
             seen[name] = keep(*args)
             return original(*args)
 
-        monkeypatch.setattr(training, name, watching)
+        monkeypatch.setattr(step_module, name, watching)
 
     watch("augment_queries", lambda photos, *rest: photos)
     watch("augment_views", lambda views, *rest: views)
-    watch("cmic_loss", lambda scores, target, same, config: (scores, target, same))
+    watch("total_loss", lambda scores, target, same, config: (scores, target, same))
     torch.manual_seed(0)
     training_loss(build_model(CONFIG.model), step_input(data, CONFIG, 3), CONFIG, 3)
 
-    photos, views, (scores, target, same) = seen["augment_queries"], seen["augment_views"], seen["cmic_loss"]
+    photos, views, (scores, target, same) = seen["augment_queries"], seen["augment_views"], seen["total_loss"]
     assert photos.shape == (4, 4, 32, 32) and views.shape == (4, 2, 32, 32) and scores.shape == (4, 4)
     shape_of_column = []
     for pair in views:
@@ -295,20 +292,101 @@ def test_a_state_of_another_configuration_is_not_resumed(finished, tiny_benchmar
     assert Run.open(tmp_path).config == CONFIG
 
 
-def test_a_new_start_in_an_old_folder_leaves_nothing_old(finished, tiny_benchmark, tmp_path, monkeypatch):
-    for file in finished.path.rglob("*"):
+def copied(run, folder):
+    for file in run.path.rglob("*"):
         if file.is_file():
-            (tmp_path / file.relative_to(finished.path)).parent.mkdir(exist_ok=True)
-            (tmp_path / file.relative_to(finished.path)).write_bytes(file.read_bytes())
+            (folder / file.relative_to(run.path)).parent.mkdir(exist_ok=True)
+            (folder / file.relative_to(run.path)).write_bytes(file.read_bytes())
+    return contents(folder)
 
-    def interrupted(*args):
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "training_loss", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and ".lock" not in file.name}
+
+
+def test_a_new_start_in_a_folder_with_a_run_is_refused_and_changes_nothing(finished, tiny_benchmark, tmp_path):
+    before = copied(finished, tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds a training already[\s\S]*--resume"):
         train(CONFIG.override(["train.seed=1"]), tiny_benchmark, tmp_path, progress=False, device=CPU)
-    with pytest.raises(CheckpointError, match="no weights"):
-        Run.open(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_resuming_a_finished_run_gives_it_back_as_it_is(finished, tiny_benchmark, tmp_path):
+    before = copied(finished, tmp_path)
+    train(CONFIG, tiny_benchmark, tmp_path, resume=True, progress=False, device=CPU)
+    assert contents(tmp_path) == before
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train(CONFIG.override(["loss.tau=0.2"]), tiny_benchmark, tmp_path, resume=True, progress=False, device=CPU)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("override", ["train.batch=7", "model.query_backbone=none", "model.init=none.safetensors"])
+def test_what_cannot_train_leaves_the_folder_alone(override, tiny_benchmark, tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n')  # of a training that was stopped before its first state
+    before = contents(tmp_path)
+    with pytest.raises(CMICError):
+        train(CONFIG.override([override]), tiny_benchmark, tmp_path, progress=False, device=CPU)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_belongs_to_one_training_at_a_time(tiny_benchmark, tmp_path):
+    with alone(tmp_path, TrainingError), pytest.raises(TrainingError, match="another run is at work here"):
+        train(CONFIG, tiny_benchmark, tmp_path, progress=False, device=CPU)
+
+
+def test_other_code_is_not_mixed_in_unless_told_so_and_recorded(finished, tiny_benchmark, tmp_path, monkeypatch):
+    half = CONFIG.train.eval_every
+    run = train(CONFIG, tiny_benchmark, tmp_path, until=half, progress=False, device=CPU)
+    (first,) = json.loads((run.path / "code.json").read_text())
+    monkeypatch.setattr(training, "code_digest", lambda names: "another")
+    with pytest.raises(CheckpointError, match=r"method's code has changed[\s\S]*--other-code"):
+        train(CONFIG, tiny_benchmark, tmp_path, resume=True, progress=False, device=CPU)
+    run = train(CONFIG, tiny_benchmark, tmp_path, resume=True, other_code=True, progress=False, device=CPU)
+    assert json.loads((run.path / "code.json").read_text()) == [first, {"step": half, "code": "another"}]
+    assert same_weights(run, finished)
+
+
+def test_the_environment_names_the_device_that_trained(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"GPU {device}")
+    assert provenance.environment(CPU)["accelerator"] == "none"
+    assert provenance.environment(torch.device("cuda", 1))["accelerator"] == "GPU cuda:1"
+
+
+def test_a_photo_with_several_right_shapes_never_takes_one_of_them_as_wrong(data, tiny_benchmark, monkeypatch):
+    train_rows = tiny_benchmark.rows("train")
+    queries = tiny_benchmark.queries.copy()
+    ids = tiny_benchmark.shapes.shape_id.to_numpy()[data.photo_shape.unique()]
+    column = queries.columns.get_loc("shape_id")
+    queries.iloc[train_rows[0], column] = "|".join(ids)  # every shape of a training photo is right for this one
+    several = TrainingData.load(dataclasses.replace(tiny_benchmark, queries=queries), CPU)
+    given = []
+    monkeypatch.setattr(step_module, "total_loss", lambda scores, target, same, loss: given.append((scores, same)))
+    torch.manual_seed(0)
+    model = build_model(CONFIG.model)
+    for step in range(5):  # an epoch
+        batch = several.draw(CONFIG.train, step)
+        training_loss(model, step_input(several, CONFIG, step), CONFIG, step)
+        scores, same = given[-1]
+        for i, photo in enumerate(batch.photos.tolist()):
+            excluded = [int(photo == 0 and shape in several.photo_shape and column != batch.target[i])
+                        for column, shape in enumerate(batch.shapes)]  # fmt: skip
+            assert scores[i].isinf().int().tolist() == excluded
+            assert not (same[i] & scores[i].isinf()).any()
+    assert any(scores.isinf().any() for scores, _ in given)
+
+
+@pytest.mark.parametrize("loss", ["", "loss.hard_negatives=1", "loss.instance=triplet", "loss.zero_losses=dropped"])
+def test_a_score_of_minus_infinity_is_as_good_as_no_shape(loss):
+    config = Config().override(loss.split()).loss
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(4, 6, generator=generator).requires_grad_()
+    target, same = torch.tensor([0, 1, 2, 3]), torch.randint(2, (4, 6), generator=generator).bool()
+    same[:, 5] = False
+    with_column = total_loss(scores.masked_fill(torch.arange(6) == 5, -torch.inf), target, same, config)
+    torch.testing.assert_close(with_column, total_loss(scores[:, :5], target, same[:, :5], config))
+    with_column[0].backward()
+    assert scores.grad.isfinite().all()
 
 
 def spoil_the_loss(total, model):
@@ -400,7 +478,18 @@ def test_all_code_that_training_imports_is_part_of_the_name():
     beside = {"config", "benchmark"}  # their values are in the name
     beside |= {"errors", "geometry", "io"}  # no weight depends on them
     imported = grimp.build_graph("cmiclib", cache_dir=None).find_upstream_modules("cmiclib.training.loop")
-    assert {name.split(".")[1] for name in imported} <= {*training.METHOD, *beside}
+    assert {name.split(".")[1] for name in imported} <= {*METHOD, *beside}
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_run_is_named_by_the_content_of_its_initial_weights(as_folder, tiny_benchmark, tmp_path):
+    file = tmp_path / "resnet10t.safetensors"
+    config = CONFIG.override([f"model.init={tmp_path if as_folder else file}"])
+    names = []
+    for content in (b"one", b"another", b"one"):
+        file.write_bytes(content)
+        names.append((run_name(config, tiny_benchmark), config_hash(config)))
+    assert names[0] == names[2] and all(a != b for a, b in zip(names[0], names[1], strict=True))
 
 
 def test_train_or_load_trains_once_and_finishes_what_was_interrupted(tiny_benchmark, tmp_path, monkeypatch):
@@ -453,3 +542,11 @@ def test_backbones_can_learn_with_a_share_of_the_learning_rate():
     assert len(rate) == len(list(model.parameters()))
     for name, p in model.named_parameters():
         assert rate[id(p)] == (0.5 if ".backbone." in name else 2.0, 0.1 if p.ndim > 1 else 0.0)
+
+
+def test_fixed_filters_need_depthwise_convolutions():
+    for backbone in ("resnet10t", "resnext50_32x4d"):
+        model = build_model(CONFIG.model.model_copy(update={"query_backbone": backbone, "fixed_filters": True}))
+        assert all(p.requires_grad for name, p in model.named_parameters() if "conv" in name)
+        with pytest.raises(ConfigError, match=r"model\.fixed_filters.*model\.query_backbone"):
+            check_options(model)

@@ -10,7 +10,8 @@ from cmiclib.config import Config, ModelConfig
 from cmiclib.errors import CheckpointError, ConfigError, StorageError
 from cmiclib.io.atomic import write_atomically, write_json
 from cmiclib.model import build_model
-from cmiclib.training.run import Run, clear, load_state, save_state, save_weights
+from cmiclib.training.run import Run, save_weights
+from cmiclib.training.state import load_state, open_state, prepare, save_state
 
 CONFIG = Config(
     model=ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=8, image_size=32, init="random")
@@ -156,9 +157,48 @@ def test_an_unreadable_resume_state_is_named(tmp_path, content):
     assert error.value.path == tmp_path / "state.pt"
 
 
-def test_clear_takes_results_away_and_nothing_else(folder):
+def files(folder):
+    return {path.name for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_new_start_takes_what_was_left_away_and_nothing_else(folder, model):
     (folder / "notes.txt").write_text("mine")
-    write_json(folder / "metrics.json", {})
+    for name in ("metrics.json", "origin.json", "index-0123.safetensors", ".model.safetensors.12.tmp"):
+        write_json(folder / name, {})
     save_state(folder / "checkpoint" / "state.pt", {})
-    clear(folder)
-    assert {path.name for path in folder.rglob("*") if path.is_file()} == {"config.json", "notes.txt"}
+    prepare(folder, {"step": 0, "code": []})
+    assert files(folder) == {"config.json", "notes.txt", "code.json", "log.jsonl"}
+    save_weights(folder / "model.safetensors", model)
+    prepare(folder, {"step": 5, "code": []})
+    assert files(folder) == {"config.json", "notes.txt", "code.json", "log.jsonl", "model.safetensors"}
+
+
+@pytest.mark.parametrize("left", ["model.safetensors", "checkpoint/state.pt", "checkpoint/state-before.pt"])
+def test_a_new_start_does_not_erase_a_training(tmp_path, left):
+    write_json(tmp_path / left, {})
+    with pytest.raises(CheckpointError, match=r"holds a training already[\s\S]*--resume"):
+        open_state(tmp_path, "run", "code", resume=False)
+
+
+@pytest.mark.parametrize("kind", ["environment.json", "origin.json"])
+def test_weights_without_a_state_are_not_trained_over(folder, kind):
+    write_json(folder / kind, {})
+    with pytest.raises(CheckpointError, match="no state to go on from"):
+        open_state(folder, "run", "code", resume=True)
+
+
+def test_a_training_that_was_killed_before_its_first_state_starts_again_and_says_so(folder):
+    with pytest.warns(UserWarning, match="starts again at step 1"):
+        assert open_state(folder, "run", "code", resume=True)["step"] == 0
+
+
+def test_two_processes_do_not_write_one_temporary_file(tmp_path):
+    """Each writes beside the other, and the last one stands."""
+    names = []
+
+    def write(temporary):
+        names.append(temporary.name)
+        temporary.write_text("x")
+
+    write_atomically(tmp_path / "a", write)
+    assert str(os.getpid()) in names[0]

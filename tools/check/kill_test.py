@@ -35,7 +35,7 @@ from cmiclib.config import profile  # noqa: E402
 from cmiclib.sources import PrepareOptions  # noqa: E402
 from cmiclib.sources.own.folder import prepare_folder  # noqa: E402
 from cmiclib.training.loop import train  # noqa: E402
-from cmiclib.training.run import load_state  # noqa: E402
+from cmiclib.training.state import load_state  # noqa: E402
 
 CONFIG = profile("smoke", ["train.batch=4", "train.steps=40", "train.eval_every=10", "train.log_every=5"])
 SAVE_SECONDS = 1.0

@@ -24,8 +24,8 @@ from cmiclib.engine.distributed import ALONE, Processes, joined, own_device, sha
 from cmiclib.model import CMIC
 from cmiclib.study.speed import median
 from cmiclib.training.features import AugmentedFeatures
-from cmiclib.training.loop import StepInput, TrainingData, step_input, training_loss
 from cmiclib.training.optimizer import make_optimizer
+from cmiclib.training.step import StepInput, TrainingData, step_input, training_loss
 
 SMALL = [
     "model.query_backbone=resnet18", "model.view_backbone=resnet18", "model.image_size=64", "model.init=random",
