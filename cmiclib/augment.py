@@ -1,25 +1,20 @@
 """Batches of photos and views for the encoders, cropped, mirrored and recoloured on the images' own device.
 
-A crop or a resize is separable, so each image is resampled by two small matrices, one for its rows and one for
-its columns. They hold an antialiasing triangle filter, which a bilinear `grid_sample` lacks when it shrinks; on
-a CPU it takes the same time at the sizes of this project. Random numbers are drawn on the CPU from the given
-generator and moved, so that a seed means the same on every device.
+Random numbers are drawn on the CPU from the given generator and moved, so that a seed means the same on every device.
 
 The released code seeds these draws with the clock's second, so that samples of one second share a crop; with
 ``crops="clock"`` they do so here, by count instead of by clock.
 """
-
-import math
 
 import torch
 from torch import Tensor
 
 from .color import exchange_colors, jitter_color
 from .config import AugmentConfig
-from .damage import NOISE_CELLS, damage_masks, draw_occluders, occlude
+from .crops import draw_crops, resample
+from .damage import add_occluders, another, draw_share, spoil_masks
 from .engine.device import to_device
 
-_TRIES = 10
 CLOCK_SAMPLES = 5
 """Samples that share a crop with ``crops="clock"``: the released code was seen to draw 4 to 8 crops for 30 photos."""
 
@@ -49,17 +44,10 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
         boxes, flips = _of_one_second(boxes, len(photos)), _of_one_second(flips, len(photos))
     rgb, mask = _split(resample(photos, size, boxes, flips))
     if config.occlusion:
-        chosen = to_device(_draw_share(len(rgb), config.occlusion, generator), rgb.device)
-        other = to_device(_another(len(rgb), generator), rgb.device)
-        rgb = occlude(rgb, mask, draw_occluders(len(rgb), generator), other, chosen)
+        rgb = add_occluders(rgb, mask, config.occlusion, generator)
     rgb = _recolor(rgb, config, generator)
-    if config.mask_damage:
-        strength = torch.rand(len(mask), generator=generator) * _draw_share(len(mask), config.mask_damage, generator)
-        mask = damage_masks(mask, torch.randn(len(mask), 1, NOISE_CELLS, NOISE_CELLS, generator=generator), strength)
-    if config.mask_drop:
-        mask = mask.masked_fill(
-            to_device(_draw_share(len(mask), config.mask_drop, generator), mask.device).view(-1, 1, 1, 1), 1
-        )
+    if config.mask_damage or config.mask_drop:
+        mask = spoil_masks(mask, config.mask_damage, config.mask_drop, generator)
     return torch.cat((2 * rgb - 1, mask if config.mask_range == "reference" else 2 * mask - 1), dim=1)
 
 
@@ -123,72 +111,6 @@ def prepare_views(views: Tensor, size: int) -> Tensor:
     return (resample(views, size) / 127.5 - 1).unsqueeze(2)
 
 
-def draw_crops(
-    count: int, scale: tuple[float, float], shift: float, generator: torch.Generator, aspect: float = 4 / 3
-) -> Tensor:
-    """Draw boxes as torchvision's RandomResizedCrop does, each moved by up to `shift` in both directions.
-
-    Area and aspect ratio are drawn together until the box fits, ten times at most; after that the box is a
-    square of the area drawn first (one photo in a hundred at scale 0.85 to 0.95).
-
-    Args:
-        count: number of boxes n.
-        scale: smallest and largest area as a share of the image.
-        shift: largest shift as a share of the side.
-        generator: of the CPU.
-        aspect: largest width over height, and height over width.
-
-    Returns:
-        float32 (n, 4): left, top, width, height as shares of the side; a shifted box can leave [0, 1].
-    """
-    area = _uniform((_TRIES, count), scale, generator)
-    log_ratio = _uniform((_TRIES, count), (math.log(1 / aspect), math.log(aspect)), generator)
-    width, height = (area * log_ratio.exp()).sqrt(), (area / log_ratio.exp()).sqrt()
-    fits = (width <= 1) & (height <= 1)  # (tries, n)
-    first = fits.int().argmax(dim=0, keepdim=True)
-    any_fits = fits.any(dim=0)
-    side = area[0].sqrt()
-    extent = torch.stack(
-        [torch.where(any_fits, length.gather(0, first)[0], side) for length in (width, height)], dim=1
-    )  # (n, 2)
-    corner = torch.rand(count, 2, generator=generator) * (1 - extent)
-    return torch.cat((corner + _uniform((count, 2), (-shift, shift), generator), extent), dim=1)
-
-
-def resample(images: Tensor, size: int, boxes: Tensor | None = None, flips: Tensor | None = None) -> Tensor:
-    """Cut a box out of each image and resize it, antialiased; outside the image its edge repeats.
-
-    Args:
-        images: (n, C, H, W), any dtype.
-        size: side of the result in pixels.
-        boxes: (n, 4) left, top, width, height as shares of the side; the whole image where absent.
-        flips: bool (n,), mirror left and right afterwards; none where absent.
-
-    Returns:
-        float32 (n, C, size, size) in the range of `images`.
-    """
-    height, width = images.shape[-2:]
-    if boxes is None:
-        boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-    boxes = to_device(boxes, images.device)
-    rows = _triangle_filter(boxes[:, 1], boxes[:, 3], height, size)  # (n, size, H)
-    columns = _triangle_filter(boxes[:, 0], boxes[:, 2], width, size)  # (n, size, W)
-    if flips is not None:
-        columns = torch.where(to_device(flips, images.device).view(-1, 1, 1), columns.flip(1), columns)
-    with torch.autocast(images.device.type, enabled=False):
-        return torch.einsum("nyh,nchw,nxw->ncyx", rows, images.float(), columns)
-
-
-def _triangle_filter(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
-    """Return (n, size, pixels) weights, each row a triangle as wide as an output pixel and summing to 1."""
-    step = (length * pixels / size).unsqueeze(1)  # (n, 1) input pixels an output pixel
-    centres = start.unsqueeze(1) * pixels + (torch.arange(size, device=start.device) + 0.5) * step
-    positions = torch.arange(pixels, device=start.device) + 0.5
-    distance = (positions - centres.clamp(0, pixels).unsqueeze(-1)).abs() / step.clamp(min=1).unsqueeze(-1)
-    weights = (1 - distance).clamp(min=0)
-    return weights / weights.sum(dim=-1, keepdim=True)
-
-
 def _split(photos: Tensor) -> tuple[Tensor, Tensor]:
     """Split resampled photos in [0, 255] into RGB in [0, 1] and a mask of 0 and 1."""
     return (photos[:, :3] / 255).clamp(0, 1), (photos[:, 3:] >= 127.5).float()
@@ -200,23 +122,12 @@ def _recolor(rgb: Tensor, config: AugmentConfig, generator: torch.Generator) -> 
     if config.color == "jitter":
         return jitter_color(rgb, generator)
     any_photo = config.style == "any"
-    style = torch.randperm(len(rgb), generator=generator) if any_photo else _another(len(rgb), generator)
+    style = torch.randperm(len(rgb), generator=generator) if any_photo else another(len(rgb), generator)
     return exchange_colors(rgb, to_device(style, rgb.device), config.color)
 
 
-def _another(count: int, generator: torch.Generator) -> Tensor:
-    """Draw for each of ``count`` photos another one of the batch, never itself (but for a batch of one)."""
-    steps = torch.randint(1, max(count, 2), (count,), generator=generator)
-    return (torch.arange(count) + steps) % count
-
-
 def _draw_flips(count: int, flip: bool, generator: torch.Generator) -> Tensor:
-    return _draw_share(count, 0.5 if flip else 0.0, generator)
-
-
-def _draw_share(count: int, share: float, generator: torch.Generator) -> Tensor:
-    """Draw bool (count,), each true with probability ``share``."""
-    return torch.rand(count, generator=generator) < share
+    return draw_share(count, 0.5 if flip else 0.0, generator)
 
 
 def _of_one_second(draws: Tensor, samples: int) -> Tensor:
@@ -228,11 +139,6 @@ def _of_one_second(draws: Tensor, samples: int) -> Tensor:
     """
     first = torch.arange(samples) // CLOCK_SAMPLES * CLOCK_SAMPLES
     return draws.unflatten(0, (samples, -1))[first].flatten(0, 1)
-
-
-def _uniform(shape: tuple[int, int], bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
-    low, high = bounds
-    return low + (high - low) * torch.rand(shape, generator=generator)
 
 
 def _check(images: Tensor, shape: str, fits: bool) -> None:

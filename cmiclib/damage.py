@@ -16,6 +16,35 @@ NOISE_CELLS = 9
 """Cells along a side of the noise that moves a mask's outline."""
 
 
+def add_occluders(rgb: Tensor, mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Put another photo's object in front of this ``share`` of photos (B, 3, H, W) with masks (B, 1, H, W)."""
+    chosen = to_device(draw_share(len(rgb), share, generator), rgb.device)
+    other = to_device(another(len(rgb), generator), rgb.device)
+    return occlude(rgb, mask, draw_occluders(len(rgb), generator), other, chosen)
+
+
+def spoil_masks(mask: Tensor, damaged: float, dropped: float, generator: torch.Generator) -> Tensor:
+    """Damage one share of the masks (B, 1, H, W) of 0 and 1, and drop another, which become 1 everywhere."""
+    count = len(mask)
+    if damaged:
+        strength = torch.rand(count, generator=generator) * draw_share(count, damaged, generator)
+        mask = damage_masks(mask, torch.randn(count, 1, NOISE_CELLS, NOISE_CELLS, generator=generator), strength)
+    if dropped:
+        mask = mask.masked_fill(to_device(draw_share(count, dropped, generator), mask.device).view(-1, 1, 1, 1), 1)
+    return mask
+
+
+def another(count: int, generator: torch.Generator) -> Tensor:
+    """Draw for each of ``count`` photos another one of the batch, never itself (but for a batch of one)."""
+    steps = torch.randint(1, max(count, 2), (count,), generator=generator)
+    return (torch.arange(count) + steps) % count
+
+
+def draw_share(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """Draw bool (count,), each true with probability ``share``."""
+    return torch.rand(count, generator=generator) < share
+
+
 def occlude(rgb: Tensor, mask: Tensor, boxes: Tensor, other: Tensor, chosen: Tensor) -> Tensor:
     """Put another photo's object, smaller, somewhere in front; the mask stays, as Pix3D's masks ignore occluders.
 

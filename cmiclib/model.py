@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .config import Fusion, ModelConfig
-from .encoders import Encoder, load_initial_weights
+from .encoders import Encoder
+from .weights import load_initial_weights
 
 CHUNK = 1 << 26
 """Numbers in one (Q, n, V) block where no gradients are needed: 256 MB in float32."""

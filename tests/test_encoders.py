@@ -12,14 +12,12 @@ from safetensors.torch import save_file
 from cmiclib.config import ModelConfig
 from cmiclib.encoders import (
     Encoder,
-    fit_first_convolution,
-    load_initial_weights,
     make_backbone,
     split,
 )
 from cmiclib.errors import CheckpointError, ConfigError
 from cmiclib.model import build_model
-from cmiclib.weights import PACKAGED, imagenet_weights, load_efficientnet
+from cmiclib.weights import PACKAGED, fit_first_convolution, imagenet_weights, load_efficientnet, load_initial_weights
 
 
 def make(backbone, channels, **settings):

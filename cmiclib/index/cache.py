@@ -15,7 +15,7 @@ from ..training.features import FOLDER, FrozenFeatures
 from ..training.run import Run
 from . import ShapeIndex
 
-ENCODING = ("augment", "embed", "encoders", "engine", "index", "model", "weights")
+ENCODING = ("augment", "crops", "embed", "encoders", "engine", "index", "model", "weights")
 """The modules and rooms that decide what a picture's vector is, and how it is kept."""
 
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from ..config import Config, ModelConfig, parse_config
 from ..embed import Precision
-from ..encoders import load_initial_weights
 from ..errors import CheckpointError
 from ..io.atomic import write_atomically
 from ..io.files import check_regular, reason
 from ..model import CMIC
+from ..weights import load_initial_weights
 
 FORMAT = "cmic-index-1"
 ENCODER, BACKBONE, EXTRA = "query_encoder.", "backbone.", "extra."

@@ -37,7 +37,10 @@ FOLDER = "features"
 """The folder of kept features, beside the runs that share it."""
 BATCH = 96
 """Pictures that are augmented together; on every device, memory holds what the first stages make of them."""
-CODE = ("augment", "batches", "color", "damage", "embed", "encoders", "engine", "model", "training/features", "weights")
+CODE = (
+    "augment", "batches", "color", "crops", "damage", "embed", "encoders", "engine", "model", "training/features",
+    "weights",
+)  # fmt: skip
 AFTERWARDS = {
     "dim", "fusion", "attention_start", "init", "shared_head", "running_variance", "dropout", "mirror",
 }  # fmt: skip

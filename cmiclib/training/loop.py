@@ -36,8 +36,8 @@ from .state import STATE, append_log, identity, is_finished, manifest, open_stat
 from .step import TrainingData, step_input, training_loss
 
 METHOD = (
-    "engine", "augment", "batches", "color", "damage", "embed", "encoders", "losses", "metrics", "model", "scan",
-    "training", "weights",
+    "engine", "augment", "batches", "color", "crops", "damage", "embed", "encoders", "losses", "metrics", "model",
+    "scan", "training", "weights",
 )  # fmt: skip
 """The rooms and modules that a run's weights depend on; a change of one of them makes a new run."""
 

@@ -11,11 +11,12 @@ import torch
 import torchvision
 
 from cmiclib.config import Config, ModelConfig
-from cmiclib.encoders import Encoder, load_initial_weights
+from cmiclib.encoders import Encoder
 from cmiclib.errors import CheckpointError
 from cmiclib.io.jittor import MAGIC, read_jittor
 from cmiclib.model import CMIC
 from cmiclib.training.run import Run, convert_reference_checkpoint, load_reference_checkpoint
+from cmiclib.weights import load_initial_weights
 
 SMALL = ModelConfig(query_backbone="resnet18", view_backbone="resnet18", dim=16, init="random")
 
