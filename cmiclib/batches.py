@@ -1,7 +1,7 @@
 """Batches of photos against distinct shapes (the released loader, with its top-up).
 
-The batch of a step is a pure function of (seed, step): nothing needs to be remembered to resume, and a run is the
-same however often it was interrupted.
+The batch of a step is a function of (seed, step) alone, so resuming needs no memory, and a run is the same however
+often it was interrupted.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def draw_batch(photo_shape: Tensor, shapes: int, size: int, seed: int, step: int
         size: B, the number of photos and of columns.
         seed: of the run.
         step: counted from 0 over the whole training.
-        columns: more columns than photos, as many as there are up to this number.
+        columns: largest number of columns; 0 means ``size``.
 
     Raises:
         TrainingError: fewer photos or fewer distinct shapes than the batch needs.

@@ -40,7 +40,7 @@ def transfer_color(source: Tensor, target: Tensor, variant: Literal["lab", "refe
         source: photos that lend their colours, float (B, 3, H, W) RGB in [0, 1].
         target: photos that keep their content, float (B, 3, h, w) RGB in [0, 1].
         variant: "lab" is the transfer in CIELAB; "reference" is the released code's, which multiplies RGB by
-            255 before a conversion written for [0, 1]. It agrees with itself, and with "lab" to about 0.003.
+            255 before a conversion written for [0, 1]; the results differ by about 0.003.
 
     Returns:
         (B, 3, h, w) in [0, 1], of `target`'s dtype. A channel without contrast moves to the source's mean.
@@ -56,18 +56,18 @@ def transfer_color(source: Tensor, target: Tensor, variant: Literal["lab", "refe
 
 
 def recolor(source: Tensor, target: Tensor, variant: str = "lab") -> Tensor:
-    """Compute `transfer_color` without looking at the values first, which would make the host wait for a GPU."""
+    """Compute `transfer_color` without checking the values, which would make the host wait for a GPU."""
     with torch.autocast(target.device.type, enabled=False):
         moments, lab = _moments(_to_lab(source, variant), variant), _to_lab(target, variant)
         return _from_lab(_match_moments(moments, lab, _moments(lab, variant)), variant).to(target.dtype)
 
 
 def exchange_colors(images: Tensor, order: Tensor, variant: str = "lab") -> Tensor:
-    """Give each image the colours of another one: ``recolor(images[order], images)``, but each is converted once.
+    """Return ``recolor(images[order], images)``, converting each image only once.
 
     Args:
         images: float (B, 3, H, W) RGB in [0, 1].
-        order: int64 (B,), where the colours of each image come from.
+        order: int64 (B,), the image that lends each one its colours.
         variant: as of `transfer_color`.
 
     Returns:
@@ -82,7 +82,7 @@ def exchange_colors(images: Tensor, order: Tensor, variant: str = "lab") -> Tens
 def jitter_color(images: Tensor, generator: torch.Generator) -> Tensor:
     """Change brightness, contrast, saturation and hue of each photo at random: the usual alternative to a transfer.
 
-    Factors lie in [0.6, 1.4] and hues turn by up to a tenth of the circle, as in common contrastive learning.
+    Factors lie in [0.6, 1.4], and hues turn by up to a tenth of the circle, as is common in contrastive learning.
 
     Args:
         images: float (B, 3, H, W) RGB in [0, 1].
@@ -107,14 +107,14 @@ def _check(name: str, image: Tensor) -> None:
     if not image.is_floating_point():
         raise ValueError(f"{name} is {image.dtype}: convert it to float and divide by 255")
     low, high = image.aminmax()
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # also false where a value is not a number
-        raise ValueError(f"{name} spans [{low:.3g}, {high:.3g}]: scale RGB to [0, 1], without missing values")
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # also false for NaN
+        raise ValueError(f"{name} spans [{low:.3g}, {high:.3g}]: scale RGB to [0, 1], without NaN")
 
 
 def _to_lab(images: Tensor, variant: str) -> Tensor:
     if variant == "lab":
         return rgb_to_lab(images.to(torch.promote_types(images.dtype, torch.float32)))
-    if variant == "reference":  # the formula cancels large numbers: float32 errs by 2e-5, all that may differ
+    if variant == "reference":  # float32 would err by 2e-5, because the formula cancels large numbers
         return _lab_released(255 * images.double())
     raise ValueError(f"unknown variant {variant!r}: use 'lab' or 'reference'")
 

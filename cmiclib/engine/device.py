@@ -1,4 +1,4 @@
-"""What goes from the host to the device, and when: without the host waiting, and ahead of the step that needs it."""
+"""Copies from the host to the device that do not make the host wait, and inputs made ahead of their step."""
 
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +12,7 @@ Made = TypeVar("Made", bound=tuple[Tensor, ...])
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor of the CPU to a device; the host doesn't wait for a GPU to be ready for it.
-
-    Args:
-        tensor: of any shape and type.
-        device: where it is needed; the tensor itself comes back where that is the CPU.
-    """
+    """Copy a tensor of the CPU to a device, without waiting for a GPU; on the CPU return the tensor itself."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)  # from pageable memory the copy would wait
@@ -26,19 +21,16 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def prefetch(
     make: Callable[[T], Made], items: Iterable[T], device: torch.device, overlap: bool | None = None
 ) -> Generator[Made, None, None]:
-    """Give ``make(item)`` for each item in order, each made while the caller works with the one before.
+    """Yield ``make(item)`` for each item in order, each made while the caller works with the one before.
 
-    A thread gives a GPU the work on a stream of its own, so that neither the host nor the device does one thing after
-    the other. On a CPU the step has all cores already, and nothing is gained.
+    For a GPU, a thread does this on a stream of its own, so that host and device overlap. On a CPU the step uses all
+    cores already, and nothing would be gained.
 
     Args:
         make: returns tensors on the device; it must not draw from torch's global generators.
-        items: what it is called with.
-        device: of what it makes.
-        overlap: default: on a GPU only.
-
-    Raises:
-        Whatever ``make`` raises, when its turn has come.
+        items: the arguments of ``make``.
+        device: of the tensors.
+        overlap: make inputs ahead; default: on a GPU only.
     """
     on_gpu = device.type == "cuda"
     if not (on_gpu if overlap is None else overlap):

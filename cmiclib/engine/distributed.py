@@ -1,10 +1,9 @@
 """Several processes that train as one: started by torchrun, joined by torch.distributed.
 
 A batch is a function of seed and step, so all processes draw the same one. Each embeds its share of the photos and of
-the shapes; then all vectors are gathered, and every process computes the whole loss, so that each photo is compared
-with the shapes of all processes. Gathering has a gradient: what all processes ask of a vector, added up. As every
-process asks for the whole loss, this is the gradient times their number, and the mean over processes that
-``DistributedDataParallel`` takes is the gradient of one process with the whole batch.
+the shapes; then all vectors are gathered, and every process computes the whole loss, which compares each photo with the
+shapes of all processes. The gradient of gathering is the sum of all processes' gradients. Each of them is that of the
+whole loss, so the mean that ``DistributedDataParallel`` takes is the gradient of one process with the whole batch.
 """
 
 import os
@@ -23,7 +22,7 @@ from ..errors import TrainingError
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this one is."""
+    """This process's rank among ``count`` processes."""
 
     rank: int = 0
     count: int = 1
@@ -34,26 +33,18 @@ class Processes:
         return self.rank == 0
 
     def shard(self, rows: int) -> slice:
-        """Return this process's part of so many rows: contiguous, and as large as the others' but for one row."""
+        """Return this process's part of ``rows`` rows: contiguous, its size differing from others' by one at most."""
         return slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
 
     def gather(self, part: Tensor, rows: int) -> Tensor:
-        """Put the shares of all processes together, with gradients.
-
-        Args:
-            part: this process's rows, ``share(rows)`` of the whole.
-            rows: of the whole.
-
-        Returns:
-            (rows, …), the same in every process.
-        """
+        """Return all rows (rows, …) in every process, with gradients; ``part`` is this process's ``shard(rows)``."""
         if self.count == 1:
             return part
         parts: Tensor = _Gather.apply(part, self, rows)
         return parts
 
     def all_reduce_max(self, number: int, device: torch.device | str) -> int:
-        """Return the largest of all processes' numbers; on a GPU the host waits for it."""
+        """Return the largest number of all processes; on a GPU the host waits for it."""
         if self.count == 1:
             return number
         shared = torch.tensor(number, device=device)
@@ -71,13 +62,10 @@ ALONE = Processes()
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """Join the processes that torchrun has started, or be alone where it has not.
-
-    Args:
-        device: with CUDA they talk through NCCL, else through Gloo.
+    """Join the processes that torchrun started, through NCCL on CUDA and Gloo elsewhere; without torchrun, be alone.
 
     Raises:
-        TrainingError: they do not find each other.
+        TrainingError: the processes do not find each other.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
@@ -105,7 +93,7 @@ class _Gather(torch.autograd.Function):
         ctx.own = processes.shard(rows)
         shares = [Processes(rank, processes.count).shard(rows) for rank in range(processes.count)]
         most = max(share.stop - share.start for share in shares)
-        padded = F.pad(part, (0, 0) * (part.ndim - 1) + (0, most - len(part))).contiguous()  # all send equally much
+        padded = F.pad(part, (0, 0) * (part.ndim - 1) + (0, most - len(part))).contiguous()  # all send the same amount
         received = [torch.empty_like(padded) for _ in shares]
         distributed.all_gather(received, padded)
         return torch.cat([block[: share.stop - share.start] for block, share in zip(received, shares, strict=True)])
@@ -118,7 +106,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """A sum over processes; its gradient is the sum of what all processes ask."""
+    """A sum over processes; its gradient is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -136,8 +124,8 @@ class _Sum(torch.autograd.Function):
 def share_statistics(model: nn.Module, device: torch.device) -> nn.Module:
     """Let batch normalisations that learn use the statistics of all processes; returns the model.
 
-    They change their class and stay what they are, because encoders list parts of their backbones and hooks hang on
-    them. On GPUs they become ``torch.nn.SyncBatchNorm``, which CPUs don't have.
+    Only their class changes, because encoders list parts of their backbones, and hooks are attached to them. On GPUs
+    they become ``torch.nn.SyncBatchNorm``, which does not run on CPUs.
     """
     plain, with_activation = (
         (nn.SyncBatchNorm, SyncBatchNormAct) if device.type == "cuda" else (SharedBatchNorm, SharedBatchNormAct)
@@ -145,14 +133,13 @@ def share_statistics(model: nn.Module, device: torch.device) -> nn.Module:
     norms: list[Any] = [part for part in model.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
         if all(parameter.requires_grad for parameter in norm.parameters()):
-            # timm's EfficientNets have the activation in their normalisation.
-            norm.__class__ = with_activation if isinstance(norm, BatchNormAct2d) else plain
+            norm.__class__ = with_activation if isinstance(norm, BatchNormAct2d) else plain  # timm's EfficientNets
             norm.process_group = None  # of SyncBatchNorm: all processes
     return model
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over the batches of all processes, on any device; for trying things out on CPUs."""
+    """Batch normalisation over the batches of all processes, for torchrun on CPUs, where SyncBatchNorm does not run."""
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.ndim not in (2, 4):

@@ -1,9 +1,9 @@
-"""Frozen stages as they compute fastest: the same numbers, but for rounding, in two thirds of the time or less.
+"""Frozen stages in a faster form: the same numbers except for rounding, in two thirds of the time or less.
 
 A frozen stage normalises with fixed numbers, so its batch normalisation is a factor and a shift of the convolution
-before it. And where a convolution with stride pads as TensorFlow does, one pixel more on the right and below, the maps
-need not be copied into larger ones: a filter that begins with a row and a column of zeros, padded alike on all sides,
-gives the same.
+before it. And where a strided convolution pads as TensorFlow does, by one pixel more on the right and below, the maps
+need not be copied into larger ones: a filter with an additional first row and column of zeros, padded equally on all
+sides, gives the same result.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Parts = list[nn.Module]
 
 
 class Folded:
-    """Folded copies of lists of modules that run one after another; made again when weights were changed or moved.
+    """Folded copies of lists of modules that run in order; made again when weights were changed or moved.
 
     Args:
         lists: of modules in evaluation mode, in the order in which they run.
@@ -42,9 +42,9 @@ class Folded:
 
 
 def _mark(tensor: Tensor) -> tuple[int, object]:
-    """Return what changes when a tensor is written to or moves.
+    """Return a mark that changes when a tensor is written to or moves, except through ``tensor.data``.
 
-    Weights made in inference mode do not tell, so theirs is new each time. Writing through ``tensor.data`` is not seen.
+    Weights made in inference mode do not count their changes, so their mark is new each time.
     """
     return tensor.data_ptr(), object() if tensor.is_inference() else tensor._version
 

@@ -1,8 +1,8 @@
-"""What keeps a training of days from being lost, and from ending in numbers that lie.
+"""What keeps a long training from being lost, and from ending in wrong numbers.
 
-A state is written at every look at the validation photos, every few minutes, and when the process is told to stop. A
-loss or weights that are not numbers stop the training before they are kept; an embedding that collapsed is said aloud;
-a run knows whether the benchmark it is measured on is still the one that it was trained on.
+A state is written at every validation, every few minutes, and when the process is told to stop. A loss or weights with
+NaN or Inf stop the training before they are kept; a collapsed embedding is reported; and a run is only measured on the
+benchmark that it was trained on.
 """
 
 import signal
@@ -26,18 +26,17 @@ from .run import Run
 from .step import TrainingData
 
 SAVE_SECONDS = 300.0
-"""Seconds of training that a machine may lose."""
+"""Seconds of training that a crash may lose."""
 LEAST_VARIANCE = 1e-3
-"""Of unit vectors around their mean, in [0, 1]; below, all pictures have nearly one vector."""
+"""Smallest variance of unit vectors around their mean, in [0, 1]; below it, all pictures have nearly one vector."""
 DIVERGED = "lower train.lr or set train.precision=fp32, and train in another folder"
 
 
 class CheckpointTimer:
-    """Says when a state is due, and lets a process that is told to stop write one more.
+    """Tells when a state is due, and lets a process that is told to stop write one more.
 
-    The first SIGTERM or Ctrl-C waits for the end of the step, a second one does not. Only a program's main thread
-    receives signals; in another one they keep their meaning. Several processes leave after the same step, whichever of
-    them was told.
+    The first SIGTERM or Ctrl-C waits for the end of the step, a second one does not. This holds in the main thread, the
+    only one that receives signals. Several processes leave after the same step, whichever of them was told.
 
     Args:
         seconds: between two states.
@@ -66,10 +65,10 @@ class CheckpointTimer:
         self.caught = number
 
     def due(self, asks: bool = True) -> bool:
-        """Tell whether a state is to be written after this step, though no look is; call it after every step.
+        """Tell whether a state is to be written after this step, without a validation; call it after every step.
 
         Args:
-            asks: several processes ask each other whether one was told to stop; in all of them, or in none.
+            asks: several processes ask each other whether one was told to stop; equal in all of them.
         """
         self.began = True
         if asks or self.processes.count == 1:
@@ -77,23 +76,23 @@ class CheckpointTimer:
         return bool(self.leaving) or time.monotonic() - self.saved >= self.seconds
 
     def written(self, step: int) -> None:
-        """Take note of a written state; where the process was told to stop, it does now."""
+        """Note that a state was written; leave now if the process was told to stop."""
         self.saved = time.monotonic()
         if self.leaving:
             self.processes.barrier()  # the first one's state is on the disk; torchrun ends the others once one is gone
             if self.processes.first:
                 name = signal.Signals(self.leaving).name
-                print(f"{name}: stopped after step {step}, from which --resume goes on", file=sys.stderr, flush=True)
+                print(f"{name}: stopped after step {step}; --resume continues from it", file=sys.stderr, flush=True)
             self._leave(self.leaving)
 
     def _leave(self, number: int) -> None:
         self.__exit__(None, None, None)
         signal.raise_signal(number)
-        raise SystemExit(128 + number)  # where somebody else's handler did nothing
+        raise SystemExit(128 + number)  # if another handler did nothing
 
 
 class LossWatch:
-    """Remembers the first step whose loss is NaN or infinite, on the device, so that the host need not wait for it.
+    """Remembers the first step whose loss is NaN or infinite, on the device, so that the host need not wait.
 
     Args:
         device: of the losses.
@@ -105,7 +104,7 @@ class LossWatch:
 
     @torch.no_grad()
     def note(self, loss: Tensor, step: int) -> None:
-        """Take note of the scalar loss of a step, counted from 0."""
+        """Note the scalar loss of a step, counted from 0."""
         first = (self.step < 0) & ~loss.isfinite()
         self.step = torch.where(first, step, self.step)
         self.loss = torch.where(first, loss.float(), self.loss)
@@ -113,7 +112,7 @@ class LossWatch:
     def check(
         self, data: TrainingData, settings: TrainConfig, benchmark: Benchmark, path: Path, writes: bool = True
     ) -> None:
-        """Stop where a step's loss was not a number, and say which photos were in its batch.
+        """Stop if a step's loss was NaN or infinite, and name the photos of its batch.
 
         Args:
             data: of the training.
@@ -141,7 +140,7 @@ class LossWatch:
 
 
 def check_weights(model: nn.Module, step: int, path: Path) -> None:
-    """Refuse to keep weights that are not numbers.
+    """Refuse to keep weights with NaN or Inf.
 
     Raises:
         TrainingError: one is NaN or infinite.
@@ -154,7 +153,7 @@ def check_weights(model: nn.Module, step: int, path: Path) -> None:
 
 
 def warn_if_collapsed(photos: Tensor, views: Tensor) -> None:
-    """Warn where nearly one vector stands for all photos (Q, d) or all views (N, V, d), whatever they show."""
+    """Warn where all photos (Q, d), or all views (N, V, d), have nearly the same vector."""
     for name, vectors in (("photos", photos), ("views", views.flatten(0, -2))):
         variance = float(1 - vectors.float().mean(dim=0).square().sum())  # of unit vectors
         if len(vectors) > 1 and variance < LEAST_VARIANCE:
@@ -165,10 +164,10 @@ def warn_if_collapsed(photos: Tensor, views: Tensor) -> None:
 
 
 def check_unchanged(run: Run, benchmark: Benchmark) -> None:
-    """Refuse to measure a run on a benchmark of the name that it was trained on, but of other content.
+    """Refuse to measure a run on a benchmark whose name it was trained on, but whose content has changed.
 
     Raises:
-        BenchmarkError: it was changed, or prepared in another way, since the training.
+        BenchmarkError: the benchmark was changed, or prepared differently, since the training.
     """
     if not (run.path / "data.json").is_file():  # a converted checkpoint
         return

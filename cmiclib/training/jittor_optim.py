@@ -1,7 +1,7 @@
-"""What Jittor, the framework of the released code, does otherwise than PyTorch in training.
+"""Where Jittor, the framework of the released code, trains differently from PyTorch.
 
-Measured with Jittor 1.3.1 and 1.3.11. Neither changes what the method is; both are options, so that a training of the
-released code can be repeated step by step.
+Measured with Jittor 1.3.1 and 1.3.11. Neither difference changes the method; both are options, so that a training of
+the released code can be repeated step by step.
 """
 
 from collections.abc import Callable, Iterable

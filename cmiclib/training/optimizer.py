@@ -1,4 +1,4 @@
-"""Optimiser and learning rate: constant or a cosine, with warm-up, and a share of it for the backbones."""
+"""The optimiser and its learning rate: constant or a cosine, after a warm-up, and smaller for the backbones."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from .jittor_optim import JittorAdam
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then constant or half a cosine down to zero."""
+    """Return the rate of a step: linear warm-up, then constant or half a cosine down to zero."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     if config.schedule == "constant":
@@ -25,7 +25,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def make_optimizer(model: CMIC, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam as in the paper, or AdamW, which leaves biases and normalisation without decay."""
+    """Make the configured optimiser; AdamW does not decay biases and normalisation."""
     groups = [
         {"params": chosen, "weight_decay": decay, "share": share}
         for share, part in _by_learning_rate(model, config)
@@ -59,11 +59,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 
 
 def check_options(model: CMIC) -> None:
-    """Refuse ``model.fixed_filters`` where neither encoder has depthwise filters.
-
-    Raises:
-        ConfigError: so.
-    """
+    """Raise ConfigError where ``model.fixed_filters`` is set and neither encoder has depthwise filters."""
     if model.config.fixed_filters and not any(map(is_depthwise, model.modules())):
         names = (
             f"model.query_backbone={model.config.query_backbone} nor model.view_backbone={model.config.view_backbone}"
@@ -75,10 +71,10 @@ def check_options(model: CMIC) -> None:
 
 
 def fuse_operations(model: nn.Module) -> None:
-    """Let ``torch.compile`` fuse what the model does when it is called; its first call then takes minutes.
+    """Let ``torch.compile`` fuse the model's forward pass; the first call then takes minutes.
 
     Raises:
-        ConfigError: no C++ compiler, which ``torch.compile`` calls on a CPU and on a GPU.
+        ConfigError: there is no C++ compiler, which ``torch.compile`` needs on a CPU and on a GPU.
     """
     if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")):
         raise ConfigError("torch.compile finds no C++ compiler", fix="install one, as g++, or leave out --compile")

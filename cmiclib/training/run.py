@@ -1,14 +1,14 @@
-"""Run folders: everything a training leaves behind, written so that a stop at any moment leaves a usable state.
+"""Run folders: everything that a training leaves behind.
 
 ``config.json``      the configuration
 ``data.json``        which benchmark, by hash, with its counts
-``log.jsonl``        one line per logged step and per look at the validation photos
+``log.jsonl``        one line per logged step and per validation
 ``model.safetensors``  the weights that were best on the validation photos
 ``metrics.json``     what :mod:`cmiclib.evaluation.report` measured; no dates, so that equal runs have equal files
 ``environment.json`` machine, versions, date and duration; only a finished run has it
 ``code.json``        the digest of the method's code, with the step from which it trained
 ``checkpoint/``      the state to resume from, and the one before it
-``failed.json``      the photos of a batch whose loss was not a number
+``failed.json``      the photos of a batch whose loss was NaN or infinite
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Run:
         """
         path = Path(path)
         if not (path / "config.json").is_file():
-            raise CheckpointError("this is not a run folder", path=path, fix="give the folder that `cmic train` wrote")
+            raise CheckpointError("this is not a run folder", path=path, fix="pass a folder that `cmic train` wrote")
         if not (path / "model.safetensors").is_file():
             raise CheckpointError(
                 "the run holds no weights yet", path=path, fix="finish it: `cmic train … --output FOLDER --resume`"
@@ -91,7 +91,7 @@ class Run:
         lines = read_limited(path, JSON_LIMIT, CheckpointError).splitlines()
         entries = [parse_json(line, path, CheckpointError, fix) for line in lines]
         if not all(isinstance(entry, dict) for entry in entries):
-            raise CheckpointError("a line of the log is no entry", path=path, fix=fix)
+            raise CheckpointError("a line of the log is not a JSON object", path=path, fix=fix)
         return pd.json_normalize(entries)
 
     @property
@@ -106,23 +106,19 @@ class Run:
 
 
 def _read_own(folder: Path, name: str) -> dict[str, Any]:
-    """Read a table of a run folder, which no link may lead out of.
-
-    Raises:
-        CheckpointError: missing, damaged, or no table.
-    """
+    """Read a JSON object of a run folder; raises CheckpointError where it is missing, damaged or a link out of it."""
     check_inside(folder / name, folder, CheckpointError)
     found = read_json(folder / name, CheckpointError, fix="train again or copy the run again")
     if not isinstance(found, dict):
-        raise CheckpointError("it holds no table", path=folder / name, fix="train again or copy the run again")
+        raise CheckpointError("this is not a JSON object", path=folder / name, fix="train again or copy the run again")
     return found
 
 
 def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = None) -> CMIC:
     """Return the authors' trained model, in evaluation mode, from a checkpoint of the released code.
 
-    Every parameter and every running statistic must be there with its shape. ``attention.linear_out`` is left aside:
-    the released code computes it and throws the result away.
+    Every parameter and every running statistic must be there with its shape. ``attention.linear_out`` is not read: the
+    released code computes it and throws the result away.
 
     Args:
         path: a file of any of the kinds that :mod:`cmiclib.io.jittor` reads.
@@ -143,16 +139,16 @@ def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = Non
     if any(faults.values()):
         lists = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
         raise CheckpointError(
-            f"this is no checkpoint of {config.query_backbone} and {config.view_backbone}; {'; '.join(lists)}",
+            f"this is not a checkpoint of {config.query_backbone} and {config.view_backbone}; {'; '.join(lists)}",
             path=path,
-            fix="give a checkpoint of the released model, or say which backbones it has",
+            fix="pass a checkpoint of the released model, or a configuration with its backbones",
         )
     model.load_state_dict({name: value.float() for name, value in given.items()}, strict=False)
     return model.eval()
 
 
 def convert_reference_checkpoint(path: str | Path, output: str | Path, config: Config | None = None) -> Run:
-    """Write a run folder with the authors' trained model, which evaluation, index and browser take like any other.
+    """Write a run folder with the authors' trained model, for evaluation, index and browser.
 
     Args:
         path: see :func:`load_reference_checkpoint`.
