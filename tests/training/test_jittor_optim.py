@@ -157,6 +157,7 @@ def step(shared_root, arrays):
     spec.loader.exec_module(det_param)
     config = profile("paper", ["model.init=random"], "released")
     model = build_model(config.model).train().double()  # exact, so that what differs is the released code's rounding
+    keep_biased_variance(model)  # as training does with this preset
     for name, value in model.state_dict().items():
         if "num_batches" not in name:
             value.copy_(torch.from_numpy(det_param.det_param(their_name(name), tuple(value.shape))))
