@@ -3,7 +3,6 @@ import json
 import math
 import shutil
 
-import grimp
 import numpy as np
 import pytest
 import torch
@@ -475,6 +474,8 @@ def test_a_run_is_named_by_configuration_data_and_code(tiny_benchmark, tmp_path,
 
 
 def test_all_code_that_training_imports_is_part_of_the_name():
+    import grimp  # comes with import-linter, which a machine that only trains may lack
+
     beside = {"config", "benchmark"}  # their values are in the name
     beside |= {"errors", "geometry", "io"}  # no weight depends on them
     imported = grimp.build_graph("cmiclib", cache_dir=None).find_upstream_modules("cmiclib.training.loop")

@@ -52,13 +52,18 @@ def about_gpu() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def marked() -> list[str]:
+    """Return the files that hold a test for a GPU."""
+    return [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in file.read_text()]
+
+
 def tests(part: Part) -> None:
     """Run the tests that need a GPU; other cores meanwhile unpack the shipped benchmark for the part that trains."""
     places = ["--output", str(part.path), "--work", str(part.work), *["--smoke"] * part.smoke]
     prepare = subprocess.Popen([sys.executable, "-m", "gpu.run", "--prepare", *places])
-    files = [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in file.read_text()]
     outcome = part.path.with_suffix(".tests.xml")
-    command = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={outcome}", *files]
+    options = ["-q", "-m", "gpu", "-p", "no:cacheprovider", "--continue-on-collection-errors", f"--junitxml={outcome}"]
+    command = ["-m", "pytest", *options, *marked()]
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=max(10, part.left)
     )

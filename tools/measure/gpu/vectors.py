@@ -86,7 +86,7 @@ def exact_scores(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
 @torch.no_grad()
 def search(part: Part) -> None:
     """One query and 256 against a million shapes on the device, in two precisions and by two ways."""
-    shapes, checked = (900, 4) if part.smoke else (1_000_000, 16)
+    shapes, checked = (300, 4) if part.smoke else (1_000_000, 16)
     query, views, weight = random_vectors(shapes, 256, part.device)
     exact = exact_scores(query[:checked], views, weight)
     ways = {"": attention_scores, ", one product": one_product}
