@@ -171,7 +171,6 @@ def search(
                 "photos of a benchmark come with their own masks", fix="leave out --mask, --box and --no-mask"
             )
         opened = Benchmark.open(benchmark, verify=False)
-        gallery.check_gallery(opened)
         loaded = [stored_query(opened, stored_row(opened, str(name))) for name in photos]
     else:
         loaded = [read_query(photo, mask, parse_box(box) if box else None, not no_mask) for photo in photos]
