@@ -13,7 +13,7 @@ from cmiclib.training.features import FrozenFeatures
 from cmiclib.training.loop import validate
 
 MODEL = ModelConfig(
-    query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random", frozen=5
+    query_backbone="test_resnet", view_backbone="test_resnet", dim=16, image_size=32, init="random", frozen=5
 )
 
 

@@ -14,7 +14,7 @@ from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
 
 CONFIG = Config(
-    model=ModelConfig(query_backbone="resnet10t", view_backbone="resnet10t", dim=16, image_size=32, init="random")
+    model=ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=16, image_size=32, init="random")
 ).override(["train.precision=bf16"])
 LITE = "tf_efficientnet_lite0"
 

@@ -17,7 +17,7 @@ from cmiclib.model import attention_scores, attention_weights, build_model, fuse
 from cmiclib.training import run as checkpoint
 
 CONFIG = Config(
-    model=ModelConfig(query_backbone="test_resnet", view_backbone="resnet10t", dim=16, image_size=32, init="random")
+    model=ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=16, image_size=32, init="random")
 )
 
 

@@ -41,7 +41,7 @@ from cmiclib.training.loop import train
 TINY = Config(
     profile="test",
     model=ModelConfig(
-        query_backbone="test_resnet", view_backbone="resnet10t", dim=16, image_size=32, init="random", frozen=5,
+        query_backbone="test_resnet", view_backbone="test_resnet", dim=16, image_size=32, init="random", frozen=5,
         mask="cutout",
     ),
     train=TrainConfig(

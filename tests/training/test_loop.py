@@ -484,7 +484,7 @@ def test_all_code_that_training_imports_is_part_of_the_name():
 
 @pytest.mark.parametrize("as_folder", [False, True])
 def test_a_run_is_named_by_the_content_of_its_initial_weights(as_folder, tiny_benchmark, tmp_path):
-    file = tmp_path / "resnet10t.safetensors"
+    file = tmp_path / "test_resnet.safetensors"
     config = CONFIG.override([f"model.init={tmp_path if as_folder else file}"])
     names = []
     for content in (b"one", b"another", b"one"):
@@ -546,7 +546,7 @@ def test_backbones_can_learn_with_a_share_of_the_learning_rate():
 
 
 def test_fixed_filters_need_depthwise_convolutions():
-    for backbone in ("resnet10t", "resnext50_32x4d"):
+    for backbone in ("test_resnet", "resnext50_32x4d"):
         model = build_model(CONFIG.model.model_copy(update={"query_backbone": backbone, "fixed_filters": True}))
         assert all(p.requires_grad for name, p in model.named_parameters() if "conv" in name)
         with pytest.raises(ConfigError, match=r"model\.fixed_filters.*model\.query_backbone"):
