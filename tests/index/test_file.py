@@ -93,8 +93,8 @@ def test_arrays_and_facts_travel_with_an_index(tiny_benchmark, tmp_path):
 @pytest.fixture(scope="module")
 def frozen(tiny_benchmark) -> ShapeIndex:
     """Of a model whose backbone is as it came out of the package."""
-    config = Config(model=ModelConfig(query_backbone=LITE, view_backbone=LITE, dim=16, image_size=32, frozen=8))
-    return built(tiny_benchmark, config)
+    shape = {"dim": 16, "image_size": 32, "frozen": 8, "mask": "cutout"}
+    return built(tiny_benchmark, Config(model=ModelConfig(query_backbone=LITE, view_backbone=LITE, **shape)))
 
 
 def test_a_small_file_takes_the_backbone_from_where_the_training_took_it(frozen, tiny_benchmark, tmp_path):

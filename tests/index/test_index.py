@@ -1,4 +1,5 @@
 import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from cmiclib.errors import CheckpointError, StorageError
 from cmiclib.index import ShapeIndex
 from cmiclib.metrics import top_k
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
-from cmiclib.training import run as checkpoint
 
 CONFIG = Config(
     model=ModelConfig(query_backbone="test_resnet", view_backbone="test_resnet", dim=16, image_size=32, init="random")
@@ -295,7 +295,7 @@ def test_a_full_disk_leaves_no_half_index(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="No space left"):
         ShapeIndex.from_arrays(*random_arrays()[:3]).save(tmp_path / "gallery.index")
     assert list(tmp_path.iterdir()) == []
