@@ -110,7 +110,8 @@ def test_shapenet_is_prepared_and_tells_what_it_left_out(tmp_path: Path) -> None
     assert refused.exit_code == 2 and "c2: no model.obj" in refused.stderr and not (tmp_path / "out").exists()
     result = invoke(*common, "--synsets", "chair", "--jobs", 1, "--allow-missing")
     assert result.exit_code == 0, result.output
-    assert "1 shapes, 1 left out" in result.stdout and "c2: no model.obj" in result.stderr
+    assert "1 shapes and 0 photos: " in result.stdout
+    assert "1 item left out" in result.stderr and "c2: no model.obj" in result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_cleaning_undoes_all_that_a_run_adds(book: Path) -> None:
 
 def test_derived_notebooks_keep_tags_needs_and_kernel(book: Path) -> None:
     notebook = notebooks.derive(book / "second.py")
-    assert notebook["metadata"]["cmic"] == {"needs": ["first"]}
+    assert notebook["metadata"]["cmic"] == {"needs": ["first"], "inputs": []}
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert [cell["metadata"].get("tags") for cell in notebook["cells"]].count(["parameters"]) == 1
 

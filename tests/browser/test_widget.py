@@ -64,7 +64,7 @@ def test_box_sliders_and_numbers_agree(browser):
     browser.down.value = (2, 30)
     assert [side.value for side in browser.sides] == [5, 2, 32, 30] and browser.answer.choice.box == (5, 2, 32, 30)
     browser.sides[0].value = 32
-    assert "nothing within the box" in browser.problem.value
+    assert "has no area inside the photo" in browser.problem.value
 
 
 def test_sorting_embeds_with_progress(browser):

@@ -118,7 +118,7 @@ def test_two_runs_give_the_same_bytes(bracket: trimesh.Trimesh, tmp_path: Path) 
     mesh = trimesh.util.concatenate([bracket, bracket, soup])
     mesh.export(tmp_path / "mesh.ply")
     script = (
-        "import sys, hashlib; from cmiclib import geometry, render;"
+        "import sys, hashlib; from cmiclib import geometry; from cmiclib.geometry import render;"
         "mesh = geometry.normalise(geometry.load_mesh(sys.argv[1]));"
         "print(hashlib.sha256(render.render_views(mesh, 64).tobytes()).hexdigest())"
     )

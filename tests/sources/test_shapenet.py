@@ -74,7 +74,7 @@ def test_the_frame_can_be_overridden(tmp_path: Path) -> None:
     made, _ = prepare(root, tmp_path, synsets="chair", front="-x")
     assert made.points[0][made.points[0][:, 1] > 0.3][:, 2].max() < -0.5, "now the mast is at the back"
     with pytest.raises(MeshError, match="parallel"):
-        prepare_shapenet(root, tmp_path / "other", synsets="chair", up="+x", progress=False)
+        prepare_shapenet(root, tmp_path / "other", synsets="chair", up="+x")
 
 
 @pytest.mark.parametrize(
