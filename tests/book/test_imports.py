@@ -109,7 +109,8 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], se
     """Tell which chapters' code hash changes when a text is added to a module of a copy of the library."""
     copy = tmp_path_factory.mktemp("copy") / "cmiclib"
     shutil.copytree(REPOSITORY / "cmiclib", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    before = {name: Library(copy).digest(text) for name, text in CHAPTERS.items()}
+    library = Library(copy)
+    before = {name: library.digest(text) for name, text in CHAPTERS.items()}
 
     def changed(module: str, more: str) -> set[str]:
         path = copy / module
