@@ -264,7 +264,7 @@ Markdown(
     "resizes integers, while this library resamples a batch with dense matrices. These run on the batch's own device; "
     "on a GPU no picture has to be copied there. "
     + (
-        f"On the GPU measured [below](#on-a-gpu) such a batch, colour transfer included, takes "
+        f"On the GPU measured below, in *On a GPU*, such a batch, colour transfer included, takes "
         f"{1e3 * on_gpu['input']['median']:.1f} ms."
         if (on_gpu := cases(gpu, "step").get("fp32"))
         else "That was not run on a GPU."
@@ -298,7 +298,7 @@ pd.Series(hours, name="hours, estimated").round(1).to_frame()
 # On a GPU a thread copies the next batch's input to the device, on its own stream, while the step computes; only the
 # loss is read back, and only when it is logged. `cmic train --compile` lets `torch.compile` fuse the step. `python
 # tools/measure/profile_step.py --profile paper` prints where a step's time goes on your device, and on a GPU how often
-# the host waits for it. What was measured on one is [below](#on-a-gpu).
+# the host waits for it. What was measured on one stands below, in *On a GPU*.
 #
 # ### Several processes
 #
