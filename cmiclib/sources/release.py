@@ -186,10 +186,11 @@ def _photos(root: Path, name: str, split: str, file: Path, val: float) -> list[P
         img, mask, model = entry["img"], PurePosixPath(entry["mask"]), PurePosixPath(entry["model"]).parts
         if split == "train":
             mask = PurePosixPath(MASK_FOLDERS.get(name, "mask"), *mask.parts[1:])
+        path = inside(root, img, file, "the archive")
         used[img] += 1
         number = "" if used[img] == 1 else f"#{used[img]}"
         photo = PhotoFile(
-            f"{split}/{PurePosixPath(img).with_suffix('')}{number}", inside(root, img, file, "the archive"),
+            f"{split}/{PurePosixPath(img).with_suffix('')}{number}", path,
             (f"{entry['category']}/{model[-2] if len(model) > 1 else ''}",), entry["category"],
             "val" if split == "train" and hash_share(img) < val else split, photo=f"{split}/{img}{number}",
             mask=inside(root, str(mask), file, "the archive"), source=name, cut=cut_whole,

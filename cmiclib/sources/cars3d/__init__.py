@@ -114,8 +114,8 @@ def _photos(cars: CarSet, anno: Path, photos: Path, models: Path, version: str, 
         check_inside(listing, anno, SourceError)
         for name, pose in read_poses(listing).items():
             held = split == "train" and hash_share(name) < val
-            query_id, shape_id = f"{split}/{PurePosixPath(name).with_suffix('')}", f"car/{pose.model_id}"
             file = inside(photos, f"{folder}/{name}", listing, "the folder of photos")
+            query_id, shape_id = f"{split}/{PurePosixPath(name).with_suffix('')}", f"car/{pose.model_id}"
             photo = PhotoFile(
                 query_id, file, (shape_id,), "car", "val" if held else split, photo=f"{folder}/{name}",
                 source=cars.name, facts=pose, also=(_model(shape_id, models),), cut=cut_car,
