@@ -38,9 +38,10 @@ FOLDER = "features"
 BATCH = 96
 """Pictures that are augmented together; on every device, memory holds what the first stages make of them."""
 CODE = (
-    "augment", "batches", "color", "crops", "damage", "embed", "encoders", "engine", "model", "training/features",
-    "weights",
+    "augment", "batches", "benchmark", "color", "crops", "damage", "embed", "encoders", "engine", "model",
+    "training/features", "training/step", "weights",
 )  # fmt: skip
+"""What decides the features, and which pictures are in which row of them."""
 AFTERWARDS = {
     "dim", "fusion", "attention_start", "init", "shared_head", "running_variance", "dropout", "mirror",
 }  # fmt: skip
