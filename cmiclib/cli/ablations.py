@@ -7,10 +7,10 @@ import typer
 
 from ..book import find_root
 from ..errors import ConfigError
-from .common import Profile, show, write_json
+from .common import BenchmarkName, Profile, file_option, flag, show, write_json
 
 STORED = "data/results/ablations.json"
-Benchmark = Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")]
+TABLE = f"the table to continue; default: {STORED} for the demo on sweethome, else outputs/PROFILE/ablations.json"
 
 
 def ablations(
@@ -18,21 +18,10 @@ def ablations(
     seed: Annotated[list[int] | None, typer.Option(help="seed to run; repeatable; default: 0 to 4")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="variant to run; repeatable; default: all")] = None,
     profile: Profile = "demo",
-    benchmark: Benchmark = "sweethome",
-    table: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="the table to continue; default: data/results/ablations.json for the demo on sweethome, else "
-            "outputs/PROFILE/ablations.json",
-        ),
-    ] = None,
-    same_code: Annotated[
-        bool, typer.Option("--same-code", help="also repeat runs that another version of the code made")
-    ] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="drop the table's rows of another benchmark or configuration")
-    ] = False,
+    benchmark: BenchmarkName = "sweethome",
+    table: Annotated[Path | None, file_option(TABLE)] = None,
+    same_code: Annotated[bool, flag("--same-code", "also repeat runs that another version of the code made")] = False,
+    replace: Annotated[bool, flag("--replace", "drop the table's rows of another benchmark or configuration")] = False,
 ) -> None:
     """Run all variants and seeds that are missing from the table; write the table after each run."""
     from ..book import open_benchmark
@@ -54,9 +43,9 @@ def ablations(
 def ablation(
     variant: Annotated[str, typer.Argument(help="such as no-category; a wrong name lists all variants")],
     seed: Annotated[int, typer.Option(help="seed of the training")] = 0,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="write the result here")] = None,
+    output: Annotated[Path | None, file_option("write the result here")] = None,
     profile: Profile = "demo",
-    benchmark: Benchmark = "sweethome",
+    benchmark: BenchmarkName = "sweethome",
 ) -> None:
     """Train and evaluate one variant again, even if it is stored, and compare it with the stored row."""
     from ..book import open_benchmark
@@ -69,8 +58,7 @@ def ablation(
     opened, folder = open_benchmark(root, benchmark, profile), root / "outputs" / "ablations"
     row = run_variant(variant, seed, opened, folder, reference=reference, variants=variants, again=True)
     write_json(output, row)
-    table = root / STORED
-    same = ("variant", "seed", "config_hash", "benchmark")
+    table, same = root / STORED, ("variant", "seed", "config_hash", "benchmark")
     stored = [old for old in (read_stored(table) if table.is_file() else []) if all(old[k] == row[k] for k in same)]
     before = stored[0]["metrics"] if stored else {}
     lines = [[name, _percent(value), _percent(before.get(name))] for name, value in row["metrics"].items()]

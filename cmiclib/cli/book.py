@@ -10,17 +10,17 @@ import yaml
 
 from ..book import find_root
 from ..errors import BookError, ConfigError
-from .common import Outputs, Profile, show, write_json
+from .common import BenchmarkName, Outputs, Profile, flag, folder_option, show, write_json
+
+RUN = "a run folder; default: your newest run, otherwise the shipped model"
 
 
 def reproduce(
     parameters: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...")] = None,
     profile: Profile = "demo",
-    benchmark: Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")] = "sweethome",
+    benchmark: BenchmarkName = "sweethome",
     outputs: Outputs = "outputs",
-    chapter: Annotated[
-        list[str] | None, typer.Option(help="run only this chapter and the chapters it needs; repeatable")
-    ] = None,
+    chapter: Annotated[list[str] | None, typer.Option(help="run only this and what it needs; repeatable")] = None,
 ) -> None:
     """Run the chapters whose inputs changed and write the report; NAME=VALUE sets a parameter of the chapters."""
     from ..book import open_benchmark
@@ -35,30 +35,21 @@ def reproduce(
         return open_benchmark(root, benchmark, profile).hash
 
     result = reproduce(
-        root,
-        profile=profile,
-        benchmark=benchmark,
-        outputs=outputs,
-        benchmark_hash=benchmark_hash,
-        chapters=chapter,
+        root, profile=profile, benchmark=benchmark, outputs=outputs, benchmark_hash=benchmark_hash, chapters=chapter,
         parameters=dict(parse_parameter(text) for text in parameters or []),
-    )
+    )  # fmt: skip
     write_report(root, profile, outputs)
     if result.failed:
         notebooks = ", ".join(f"{outputs}/{profile}/notebooks/{name}.ipynb" for name in result.failed)
         skipped = f"; {', '.join(result.skipped)} needed them" if result.skipped else ""
-        raise BookError(
-            f"these chapters failed: {', '.join(result.failed)}{skipped}", fix=f"read the error in {notebooks}"
-        )
+        failed = f"these chapters failed: {', '.join(result.failed)}{skipped}"
+        raise BookError(failed, fix=f"read the error in {notebooks}")
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:
     """Split ``NAME=VALUE`` and parse a number, a boolean or a list; anything else stays a string.
 
     Quotes in a list may be missing, because shells remove them: ``OVERRIDES=[loss.tau=0.05]``.
-
-    Raises:
-        ConfigError: there is no ``=``.
     """
     name, equals, value = text.partition("=")
     if not equals:
@@ -91,11 +82,8 @@ def vendor() -> None:
 
 
 def app(
-    run: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="a run folder; default: your newest run, otherwise the shipped model"),
-    ] = None,
-    benchmark: Annotated[Path | None, typer.Option(metavar="DIR", help="the gallery; default: the run's own")] = None,
+    run: Annotated[Path | None, folder_option(RUN, "RUN")] = None,
+    benchmark: Annotated[Path | None, folder_option("the gallery; default: the run's own")] = None,
     port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 8866,
     tab: Annotated[bool, typer.Option("--tab/--no-tab", help="open the app in the web browser")] = True,
 ) -> None:
@@ -114,9 +102,7 @@ def app(
 
 
 def verify(
-    store: Annotated[
-        bool, typer.Option("--store", help="store the results of outputs/demo instead of comparing them")
-    ] = False,
+    store: Annotated[bool, flag("--store", "store the results of outputs/demo instead of comparing them")] = False,
 ) -> None:
     """Compare outputs/demo with data/results/demo.json, within its tolerances."""
     from ..book.chapters import read_book
@@ -143,6 +129,5 @@ def readme() -> None:
     from ..book.tables import read_results, with_table
 
     root = find_root(Path.cwd())
-    text = (root / "README.md").read_text("utf-8")
-    stored = read_results(root / "data" / "results" / "demo.json")
-    (root / "README.md").write_text(with_table(text, stored), "utf-8")
+    page, stored = root / "README.md", read_results(root / "data" / "results" / "demo.json")
+    page.write_text(with_table(page.read_text("utf-8"), stored), "utf-8")

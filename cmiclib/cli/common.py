@@ -31,10 +31,27 @@ class Commands(TyperGroup):
             raise typer.Exit(2) from None
 
 
+def folder_option(help: str, metavar: str = "DIR") -> Any:
+    """Return an option whose value is a folder."""
+    return typer.Option(metavar=metavar, help=help)
+
+
+def file_option(help: str) -> Any:
+    """Return an option whose value is a file."""
+    return typer.Option(metavar="FILE", help=help)
+
+
+def flag(name: str, help: str) -> Any:
+    """Return an option that is given or not, without ``--no-…``."""
+    return typer.Option(name, help=help)
+
+
 Profile = Annotated[str, typer.Option(help="smoke, demo, photos or paper")]
+BenchmarkName = Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")]
 Outputs = Annotated[str, typer.Option(help="folder for results, inside the repository")]
-Folder = Annotated[Path, typer.Option(metavar="DIR", help="a prepared benchmark")]
+Folder = Annotated[Path, folder_option("a prepared benchmark")]
 RunFolder = Annotated[Path, typer.Option("--run", "-r", metavar="RUN", help="a run folder that `cmic train` wrote")]
+RunOutput = Annotated[Path, folder_option("the run folder to write", "RUN")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the result here")]
 
 
@@ -50,11 +67,7 @@ def show(header: list[str], rows: list[list[str]]) -> None:
 
 
 def write_json(path: Path | None, values: Any) -> None:
-    """Write values to a file, if ``path`` is given.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Write values to a file, if ``path`` is given; StorageError if that fails."""
     if path is not None:
         from ..io import atomic
 

@@ -6,21 +6,21 @@ from typing import Annotated
 import typer
 
 from ..errors import ImageError
-from .common import Folder, JsonFile, Profile, RunFolder, show, write_json
+from .common import Folder, JsonFile, Profile, RunFolder, RunOutput, file_option, flag, folder_option, show, write_json
+
+Changed = Annotated[bool, flag("--changed", "go on even if the benchmark changed since the training")]
 
 
 def train(
     benchmark: Folder,
-    output: Annotated[Path, typer.Option(metavar="RUN", help="the run folder to write")],
+    output: RunOutput,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     profile: Profile = "demo",
     preset: Annotated[str, typer.Option(help="paper, or released for the released code's peculiarities")] = "paper",
-    resume: Annotated[bool, typer.Option("--resume", help="continue from the folder's last state")] = False,
-    other_code: Annotated[
-        bool, typer.Option("--other-code", help="resume although the method's code has changed since")
-    ] = False,
+    resume: Annotated[bool, flag("--resume", "continue from the folder's last state")] = False,
+    other_code: Annotated[bool, flag("--other-code", "resume although the method's code has changed since")] = False,
     until: Annotated[int | None, typer.Option(help="stop after this many steps; --resume continues")] = None,
-    fuse: Annotated[bool, typer.Option("--compile", help="use torch.compile, for long trainings on a GPU")] = False,
+    fuse: Annotated[bool, flag("--compile", "use torch.compile, for long trainings on a GPU")] = False,
 ) -> None:
     """Train on a prepared benchmark; KEY=VALUE changes the profile, as in loss.tau=0.05."""
     from ..benchmark import Benchmark
@@ -41,17 +41,10 @@ def train(
 def evaluate(
     run: RunFolder,
     benchmark: Folder,
-    gallery: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="search this benchmark's shapes, which lack the photos' own shapes"),
-    ] = None,
+    gallery: Annotated[Path | None, folder_option("search these shapes, which lack the photos' own shapes")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "test",
-    mode: Annotated[
-        str | None, typer.Option(help="evaluate as the released test script does: simple, full or shapenet")
-    ] = None,
-    changed: Annotated[
-        bool, typer.Option("--changed", help="evaluate even if the benchmark changed since the training")
-    ] = False,
+    mode: Annotated[str | None, typer.Option(help="as the released test script does: simple, full or shapenet")] = None,
+    changed: Changed = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure a run on a prepared benchmark, in its own gallery or in one that lacks the photos' shapes.
@@ -90,23 +83,16 @@ def evaluate(
         write_json(json_file, figures)
         return
     table = released_table(index, opened, mode, split, searched)
-    lines = [
-        [str(name), *(f"{value:.4g}" for value in row)] for name, row in zip(table.index, table.values, strict=True)
-    ]
-    show(["of", *table.columns], lines)
+    show(["of", *table.columns], [[str(name), *(f"{value:.4g}" for value in row)] for name, *row in table.itertuples()])
     write_json(json_file, {**table.loc[TOTAL].to_dict(), "gallery_size": len(index)})
 
 
 def index(
     run: RunFolder,
     benchmark: Folder,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="the index file to write")],
-    half: Annotated[
-        bool, typer.Option("--half", help="store bfloat16: half the size, slightly different scores")
-    ] = False,
-    changed: Annotated[
-        bool, typer.Option("--changed", help="index even if the benchmark changed since the training")
-    ] = False,
+    output: Annotated[Path, file_option("the index file to write")],
+    half: Annotated[bool, flag("--half", "store bfloat16: half the size, slightly different scores")] = False,
+    changed: Changed = False,
 ) -> None:
     """Embed a benchmark's gallery for `cmic search`; under torchrun, write -r instead of --run."""
     import torch
@@ -130,27 +116,24 @@ def index(
 
 def convert(
     checkpoint: Annotated[Path, typer.Argument(metavar="FILE", help="a checkpoint of the released code")],
-    output: Annotated[Path, typer.Option(metavar="RUN", help="the run folder to write")],
+    output: RunOutput,
 ) -> None:
     """Turn the authors' checkpoint into a run folder, for evaluate, index and search."""
     from ..training.run import convert_reference_checkpoint
 
-    run = convert_reference_checkpoint(checkpoint, output)
-    typer.echo(f"run: {run.path}")
+    typer.echo(f"run: {convert_reference_checkpoint(checkpoint, output).path}")
 
 
 def search(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photo files; with --benchmark, query ids")],
-    index: Annotated[Path, typer.Option(metavar="FILE", help="an index file that `cmic index` wrote")],
-    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="mask image, white on the object")] = None,
+    index: Annotated[Path, file_option("an index file that `cmic index` wrote")],
+    mask: Annotated[Path | None, file_option("mask image, white on the object")] = None,
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
-    no_mask: Annotated[bool, typer.Option("--no-mask", help="compute no mask if none is given")] = False,
-    save_mask: Annotated[Path | None, typer.Option(metavar="FILE", help="write the mask that was used, as PNG")] = None,
+    no_mask: Annotated[bool, flag("--no-mask", "compute no mask if none is given")] = False,
+    save_mask: Annotated[Path | None, file_option("write the mask that was used, as PNG")] = None,
     top: Annotated[int, typer.Option(min=1, help="number of shapes to list")] = 10,
     json_file: JsonFile = None,
-    benchmark: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="search with this benchmark's own photos and their masks")
-    ] = None,
+    benchmark: Annotated[Path | None, folder_option("search with this benchmark's own photos and their masks")] = None,
 ) -> None:
     """List the shapes that match a photo best; without a mask the object is cut out automatically."""
     import numpy as np
@@ -167,9 +150,8 @@ def search(
     gallery = ShapeIndex.load(index)
     if benchmark is not None:
         if mask or box or no_mask:
-            raise ImageError(
-                "photos of a benchmark come with their own masks", fix="leave out --mask, --box and --no-mask"
-            )
+            own = "photos of a benchmark come with their own masks"
+            raise ImageError(own, fix="leave out --mask, --box and --no-mask")
         opened = Benchmark.open(benchmark, verify=False)
         loaded = [stored_query(opened, stored_row(opened, str(name))) for name in photos]
     else:
@@ -182,10 +164,8 @@ def search(
     answers = []
     for photo, (_, how, _), ids, scores in zip(photos, loaded, found.ids, found.scores.tolist(), strict=True):
         typer.echo(f"{photo} ({how})")
-        show(
-            ["rank", "shape", "score"],
-            [[str(k), name, f"{score:.3f}"] for k, (name, score) in enumerate(zip(ids, scores, strict=True), 1)],
-        )
         results = [{"shape_id": name, "score": score} for name, score in zip(ids, scores, strict=True)]
+        lines = [[str(rank), each["shape_id"], f"{each['score']:.3f}"] for rank, each in enumerate(results, 1)]
+        show(["rank", "shape", "score"], lines)
         answers.append({"photo": str(photo), "object": how, "results": results})
     write_json(json_file, answers)
