@@ -1,8 +1,8 @@
 """Read files from strangers: regular files only, up to a limit, and nothing outside their folder.
 
 A folder that somebody else packed may hold links, pipes, files that claim to be far larger than they are, and lists of
-names that lead elsewhere. A reader returns data of a known size, or raises one error that names the file. Each takes
-the class of that error (``error``) and what the user can do (``fix``).
+names that lead elsewhere. A reader returns data of a known size, or raises one CMICError that names the file. Each
+takes the class of that error (``error``) and what the user can do (``fix``).
 """
 
 import io
@@ -13,6 +13,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Sequence
+from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,18 +26,13 @@ Error = type[CMICError]
 
 JSON_LIMIT = 64 << 20
 TABLE_LIMIT = 1 << 30
-ARRAY_LIMIT = 1 << 30
 MOST_COLUMNS = 1000
 NUMBERS = "biuf"
 """Kinds of numpy types that are numbers: no objects, texts or records."""
 
 
 def read_limited(path: Path, limit: int, error: Error) -> bytes:
-    """Read a whole file of at most ``limit`` bytes.
-
-    Raises:
-        CMICError: of class ``error``: missing, unreadable, larger, or not a regular file.
-    """
+    """Read a whole file of at most ``limit`` bytes; a folder, a pipe or a larger file is an error."""
     size = check_regular(path, error, limit)
     try:
         with path.open("rb") as file:
@@ -54,11 +50,7 @@ def reason(problem: Exception) -> str:
 
 
 def check_regular(path: Path, error: Error, limit: int | None = None, fix: str = "check the path") -> int:
-    """Return a file's size in bytes; refuse folders, pipes, devices, and files of more than ``limit`` bytes.
-
-    Raises:
-        CMICError: of class ``error``.
-    """
+    """Return a file's size in bytes; refuse folders, pipes, devices, and files of more than ``limit`` bytes."""
     try:
         found = path.stat()
     except (OSError, ValueError) as problem:  # ValueError: a name with a zero byte
@@ -72,11 +64,7 @@ def check_regular(path: Path, error: Error, limit: int | None = None, fix: str =
 
 
 def check_inside(path: Path, root: Path, error: Error) -> None:
-    """Refuse a path that leads out of ``root`` by ``..`` or by a link; the root itself may be a link.
-
-    Raises:
-        CMICError: of class ``error``.
-    """
+    """Refuse a path that leads out of ``root`` by ``..`` or by a link; the root itself may be a link."""
     if not leads_inside(path, root):
         fix = "put the file itself there, without links and '..'"
         raise error("leads out of the folder that it belongs to", path=path, fix=fix)
@@ -85,8 +73,20 @@ def check_inside(path: Path, root: Path, error: Error) -> None:
 def leads_inside(path: Path, root: Path) -> bool:
     """Tell whether a path lies below ``root`` once all links are followed."""
     try:
+        if os.name == "posix" and path.is_relative_to(root):  # resolving thousands of photos would take seconds
+            below = path.relative_to(root).parts
+            steps = accumulate(below, os.path.join, initial=str(root))
+            if ".." not in below and not any(_is_link(step) for step in islice(steps, 1, None)):
+                return True
         return path.resolve().is_relative_to(root.resolve())
     except (OSError, ValueError, RuntimeError):  # a zero byte, circular links
+        return False
+
+
+def _is_link(path: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except OSError:  # nothing is there
         return False
 
 
@@ -101,11 +101,7 @@ def usable_path(text: str) -> bool:
 
 
 def parse_json(data: bytes | str, path: Path, error: Error, fix: str) -> Any:
-    """Parse JSON, however deep it claims to nest.
-
-    Raises:
-        CMICError: of class ``error``: it is not JSON.
-    """
+    """Parse JSON, however deep it claims to nest."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as problem:
@@ -113,20 +109,12 @@ def parse_json(data: bytes | str, path: Path, error: Error, fix: str) -> Any:
 
 
 def read_json(path: Path, error: Error, fix: str, limit: int = JSON_LIMIT) -> Any:
-    """Read a JSON file of at most ``limit`` bytes.
-
-    Raises:
-        CMICError: of class ``error``: missing, larger, or not JSON.
-    """
+    """Read a JSON file of at most ``limit`` bytes."""
     return parse_json(read_limited(path, limit, error), path, error, fix)
 
 
 def read_table(path: Path, columns: Sequence[str], error: Error, fix: str, limit: int = TABLE_LIMIT) -> pd.DataFrame:
-    """Read these columns of a CSV file, all values as text.
-
-    Raises:
-        CMICError: of class ``error``: missing, larger, not CSV, or without one of the columns.
-    """
+    """Read these columns of a CSV file, all values as text; a column that is missing is an error."""
     return parse_table(read_limited(path, limit, error), path, columns, error, fix)
 
 
@@ -146,11 +134,7 @@ def parse_table(data: bytes, path: Path, columns: Sequence[str], error: Error, f
 
 
 def array_header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype, bool]:
-    """Read the header of an ``.npy`` file: shape, type, and whether the order is Fortran's.
-
-    Raises:
-        ValueError: there is no header, or the array does not hold numbers.
-    """
+    """Read the header of an ``.npy`` file: shape, type, and whether the order is Fortran's; else ValueError."""
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -162,29 +146,8 @@ def array_header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype, bo
     return tuple(map(int, shape)), dtype, bool(fortran)
 
 
-def read_array(path: Path, error: Error, fix: str, limit: int = ARRAY_LIMIT) -> np.ndarray:
-    """Read an array of numbers from an ``.npy`` file whose size is the one that its header claims.
-
-    Raises:
-        CMICError: of class ``error``: missing, larger, damaged, or not numbers.
-    """
-    file = io.BytesIO(read_limited(path, limit, error))
-    try:
-        shape, dtype, fortran = array_header(file)
-        body = file.read()
-        if math.prod(shape) * dtype.itemsize != len(body):
-            raise ValueError(f"{len(body)} bytes are not {dtype} {shape}")
-        return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
-    except ValueError as problem:
-        raise error(f"this array cannot be read ({problem})", path=path, fix=fix) from None
-
-
 def map_array(path: Path, error: Error, fix: str) -> np.ndarray:
-    """Map an array of numbers in an ``.npy`` file into memory, read-only.
-
-    Raises:
-        CMICError: of class ``error``: missing, of another length than its header says, or not numbers.
-    """
+    """Map an array of numbers in an ``.npy`` file into memory, read-only; its length must be what its header says."""
     check_regular(path, error)
     try:
         with path.open("rb") as file:
@@ -200,11 +163,7 @@ def map_array(path: Path, error: Error, fix: str) -> np.ndarray:
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int, error: Error, fix: str) -> bytes:
-    """Unpack one file of a zip, of at most ``limit`` bytes.
-
-    Raises:
-        CMICError: of class ``error``: missing, larger or damaged.
-    """
+    """Unpack one file of a zip, of at most ``limit`` bytes."""
     path = Path(archive.filename or "")
     try:
         claimed = archive.getinfo(name).file_size
@@ -218,11 +177,7 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int, error: Error, f
 
 
 def check_stored(path: Path) -> None:
-    """Refuse a zip with compressed content. torch compresses nothing, so its files cannot grow when they are read.
-
-    Raises:
-        ValueError: the content is compressed, or this is not a zip.
-    """
+    """Refuse, with a ValueError, what is not a zip or is compressed: torch's files, read as they are, cannot grow."""
     if not path.is_file():
         raise ValueError("not a regular file")
     try:

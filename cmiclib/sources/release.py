@@ -27,7 +27,7 @@ from ..benchmark.writer import BenchmarkWriter
 from ..errors import SourceError
 from ..geometry import pack_voxels
 from ..geometry.render import ViewProtocol
-from ..io.files import check_inside, read_array, read_json, read_limited, shown
+from ..io.files import check_inside, map_array, read_json, read_limited, shown
 from ..io.images import read_mask, read_photo, square_crop
 from ..io.pickles import StandIn, load_pickle
 from . import DEFAULT, Prepared, PrepareOptions, listed
@@ -212,7 +212,7 @@ def read_points(path: Path) -> np.ndarray:
     Raises:
         SourceError: missing, damaged, fewer points, NaN or Inf.
     """
-    points = read_array(path, SourceError, fix="sample them again")
+    points = map_array(path, SourceError, fix="sample the points again")
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < POINTS or not np.isfinite(points).all():
         problem = f"its {points.shape} are not {POINTS} × 3 finite numbers or more"
         raise SourceError(problem, path=path, fix="sample the points again")

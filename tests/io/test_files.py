@@ -13,7 +13,6 @@ from cmiclib.io.files import (
     check_stored,
     leads_inside,
     map_array,
-    read_array,
     read_json,
     read_limited,
     read_member,
@@ -72,6 +71,22 @@ def test_links_within_the_root_and_a_linked_root_are_fine(tmp_path: Path) -> Non
     (tmp_path / "other").symlink_to("root")
     assert leads_inside(tmp_path / "root" / "link", tmp_path / "root")
     assert leads_inside(tmp_path / "other" / "file", tmp_path / "other")
+    assert leads_inside(tmp_path / "root" / ".." / "other" / "file", tmp_path / "root")
+
+
+@pytest.mark.parametrize("name", ["linked/x.bin", "folder/linked/x.bin", "folder/../../x.bin", "/etc/passwd"])
+def test_folders_on_the_way_are_followed(file: Path, name: str) -> None:
+    root = file.parent / "root"
+    (root / "folder").mkdir(parents=True)
+    (root / "linked").symlink_to(file.parent)
+    (root / "folder" / "linked").symlink_to(root / "linked")
+    assert not leads_inside(root / name, root)
+    assert leads_inside(root / "folder" / "missing", root)
+
+
+def test_paths_without_links_are_not_resolved(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "resolve", lambda path: pytest.fail("resolved"))
+    assert leads_inside(file, file.parent)
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "1" * 5000, "\xff"])
@@ -96,7 +111,6 @@ def test_a_table_has_its_columns_as_text(file: Path) -> None:
 def test_an_array_comes_back(tmp_path: Path, order: str) -> None:
     array = np.asarray(np.arange(24, dtype=">i4").reshape(2, 3, 4), order=order)
     np.save(tmp_path / "a.npy", array)
-    assert np.array_equal(read_array(tmp_path / "a.npy", SourceError, "x"), array)
     assert np.array_equal(map_array(tmp_path / "a.npy", SourceError, "x"), array)
     np.save(tmp_path / "a.npy", array[:0])
     assert map_array(tmp_path / "a.npy", SourceError, "x").shape == (0, 3, 4)
@@ -120,9 +134,8 @@ def header(text: str) -> bytes:
 )  # fmt: skip
 def test_what_is_no_array_is_named(file: Path, data: bytes) -> None:
     file.write_bytes(data)
-    for read in (read_array, map_array):
-        with pytest.raises(SourceError, match=r"x\.bin: (this array cannot be read|is truncated or not an array)"):
-            read(file, SourceError, "make it again")
+    with pytest.raises(SourceError, match=r"x\.bin: is truncated or not an array"):
+        map_array(file, SourceError, "make it again")
 
 
 def test_a_member_that_unpacks_to_too_much_is_not_unpacked(tmp_path: Path) -> None:
