@@ -10,7 +10,7 @@
     voxels.npy       uint8   (N, 128·128·16)      packed bits of the solid grid
     meshes/<shape_id>.glb                         a simplified mesh for the viewer
 
-The last five lines are optional. `cmiclib.benchmark.writer` makes such a folder.
+The last four are optional. `cmiclib.benchmark.writer` makes such a folder.
 """
 
 import hashlib
@@ -60,22 +60,15 @@ class Benchmark:
     shapes: pd.DataFrame
     queries: pd.DataFrame
     arrays: dict[str, np.ndarray]
-    all_categories: list[str] | None = None
-    """The categories that count, where the tables do not show them all."""
-    all_photographed: np.ndarray | None = None
-    """The same of `photographed`, bool (N,)."""
+    all_categories: list[str] | None = None  # the categories that count, where the tables do not show them all
+    all_photographed: np.ndarray | None = None  # the same of `photographed`, bool (N,)
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = True) -> "Benchmark":
-        """Open and check a benchmark: counts, shapes, dtypes, ids, splits; with `verify` also contents.
+        """Open a folder and check counts, shapes, dtypes, ids and splits; a BenchmarkError says what is wrong.
 
-        Args:
-            path: the folder.
-            verify: also compare sha256 of every array and table (about a second for 500 MB) and look for
-                shapes whose views are all alike. `False` opens at once.
-
-        Raises:
-            BenchmarkError: what is missing, damaged or contradicts itself.
+        With ``verify`` also compare the sha256 of every array and table (about a second for 500 MB), and look for
+        shapes whose views are all alike.
         """
         path = Path(path)
         meta = _read_meta(path)
@@ -139,20 +132,16 @@ class Benchmark:
 
     def _array(self, name: str) -> np.ndarray:
         if name not in self.arrays:
-            raise MissingArrayError(
-                f"the benchmark '{self.name}' has no {name}",
-                path=self.path,
-                fix="prepare it again from meshes, or leave out what needs this array",
-            )
+            fix = "prepare it again from meshes, or leave out what needs this array"
+            raise MissingArrayError(f"the benchmark '{self.name}' has no {name}", path=self.path, fix=fix)
         return self.arrays[name]
 
     def mesh_path(self, shape_id: str) -> Path:
         """Return the path of a shape's simplified mesh. Raises MissingArrayError."""
         path = self.path / "meshes" / f"{shape_id}.glb"
         if not path.is_file():
-            raise MissingArrayError(
-                f"no mesh of shape '{shape_id}'", path=path, fix="prepare the benchmark again from meshes"
-            )
+            fix = "prepare the benchmark again from meshes"
+            raise MissingArrayError(f"no mesh of shape '{shape_id}'", path=path, fix=fix)
         check_inside(path, self.path, BenchmarkError)
         return path
 
@@ -162,11 +151,9 @@ class Benchmark:
         return self.all_categories or sorted(set(self.shapes["category"]) | set(self.queries["category"]))
 
     def rows(self, split: Literal["train", "val", "test", "all"] = "all", seen: bool | None = None) -> np.ndarray:
-        """Return rows of `queries` and `images`, int64, ascending.
+        """Return rows of `queries` and `images` of a split, int64, ascending.
 
-        Args:
-            split: a split, or "all".
-            seen: only queries whose shape has (True) or has no (False) training photo; None: both.
+        ``seen`` keeps only queries whose shape has (True) or does not have (False) a training photo.
         """
         if split not in (*SPLITS, "all"):
             raise BenchmarkError(f"unknown split '{split}'", fix=f"use one of: {', '.join(SPLITS)}, all")
@@ -183,15 +170,13 @@ class Benchmark:
         return self.shapes["shape_id"].isin(self.queries["shape_id"].str.split("|").explode()).to_numpy()
 
     def without_test_labels(self) -> "Benchmark":
-        """Return the benchmark as training gets it: what the test photos show, shape and category, is not in it.
+        """Return the benchmark as training gets it: without the shapes and categories that the test photos show.
 
-        Which shapes have photos at all stays known, so that a shape of a test photo passes for no distractor.
+        Which shapes have photos at all stays known, so that no shape of a test photo passes for a distractor.
         """
         queries = self.queries.copy()
         queries.loc[queries["split"] == "test", ["shape_id", "category"]] = HIDDEN
-        return replace(
-            self, queries=queries, all_categories=self.categories, all_photographed=self.photographed
-        )  # as the whole table shows them
+        return replace(self, queries=queries, all_categories=self.categories, all_photographed=self.photographed)
 
     def relevant(self, rows: np.ndarray) -> np.ndarray:
         """Return bool (len(rows), N): the shape is the query's own (or any of several joined by ``|``)."""
@@ -232,11 +217,8 @@ def file_sha256(path: Path) -> str:
 def _read_meta(path: Path) -> dict[str, Any]:
     file = path / "benchmark.json"
     if not file.is_file():
-        raise BenchmarkError(
-            "no prepared benchmark here (benchmark.json is missing)",
-            path=path,
-            fix="make one with `cmic prepare SOURCE --output DIR`, or correct the path",
-        )
+        fix = "make one with `cmic prepare SOURCE --output DIR`, or correct the path"
+        raise BenchmarkError("no prepared benchmark here (benchmark.json is missing)", path=path, fix=fix)
     check_inside(file, path, BenchmarkError)
     meta = read_json(file, BenchmarkError, FIX)
     try:
@@ -247,7 +229,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(file, f"cannot be read ({type(error).__name__}: {error!s:.300})") from None
     if unknown := set(meta["sha256"]) - {*TABLES, *array_specs(0, 0, 0, 0)}:
-        raise damaged(file, f"lists the file {shown(min(unknown))}, which is none of a benchmark's")
+        raise damaged(file, f"lists the file {shown(min(unknown))}, which no benchmark has")
     return meta
 
 
@@ -266,16 +248,12 @@ class _Facts(BaseModel):
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise damaged(path, "is missing")
-    check_inside(path, path.parent, BenchmarkError)
+    _check_there(path)
     table = read_table(path, list(TABLES[path.name]), BenchmarkError, FIX)
-    try:
-        for column in set(FLAG_COLUMNS) & set(table):
-            table[column] = [{"True": True, "False": False}[text] for text in table[column]]
-    except KeyError as error:
-        raise damaged(path, f"cannot be read ({error} is neither True nor False)") from None
-    return table
+    flags = [column for column in FLAG_COLUMNS if column in table]
+    if odd := set(table[flags].to_numpy().flat) - {"True", "False"}:
+        raise damaged(path, f"cannot be read ({min(odd)!r} is neither True nor False)")
+    return table.assign(**{column: table[column] == "True" for column in flags})
 
 
 def _open_arrays(path: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -284,9 +262,7 @@ def _open_arrays(path: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
     for name, (shape, dtype) in specs.items():
         if name not in meta["sha256"] and name not in ("views.npy", "queries.npy"):
             continue
-        if not (path / name).is_file():
-            raise damaged(path / name, "is missing")
-        check_inside(path / name, path, BenchmarkError)
+        _check_there(path / name)
         array = map_array(path / name, BenchmarkError, FIX)
         if array.shape != shape or array.dtype != dtype:
             raise damaged(path / name, f"is {array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}")
@@ -294,12 +270,16 @@ def _open_arrays(path: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _check_there(file: Path) -> None:
+    if not file.is_file():
+        raise damaged(file, "is missing")
+    check_inside(file, file.parent, BenchmarkError)
+
+
 def _check_hashes(path: Path, expected: dict[str, str]) -> None:
     files = [path / name for name in expected]
     for file in files:
-        if not file.is_file():
-            raise damaged(file, "is missing")
-        check_inside(file, path, BenchmarkError)
+        _check_there(file)
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         for file, digest in zip(files, pool.map(file_sha256, files), strict=True):
             if digest != expected[file.name]:

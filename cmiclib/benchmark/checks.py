@@ -11,30 +11,18 @@ from ..io.files import release_pages, usable_path
 
 SPLITS = ("train", "val", "test")
 FIX = "prepare the benchmark again"
-AT_ONCE = 1000
-"""Shapes whose views are looked at before their memory is given back."""
+AT_ONCE = 1000  # shapes whose views are looked at before their memory is given back
 
 
 def check_views(views: np.ndarray, shape_id: str, path: Path | None = None) -> None:
-    """Refuse views that are all alike: a mesh that was not turned, or none at all.
-
-    Raises:
-        BenchmarkError: names the shape.
-    """
+    """Refuse views that are all alike: a mesh that was not turned, or none at all."""
     if len(views) > 1 and (views == views[0]).all():
-        raise BenchmarkError(
-            f"the {len(views)} views of shape '{shape_id}' are all alike",
-            path=path,
-            fix="look at its mesh, or leave the shape out",
-        )
+        problem = f"the {len(views)} views of shape '{shape_id}' are all alike"
+        raise BenchmarkError(problem, path=path, fix="look at its mesh, or leave the shape out")
 
 
 def check_gallery(views: np.ndarray, shape_ids: Iterable[str], path: Path) -> None:
-    """Check the views (N, V, S, S) of all shapes, without more than a part of a mapped file in memory at once.
-
-    Raises:
-        BenchmarkError: names the first shape whose views are all alike.
-    """
+    """Check the views (N, V, S, S) of all shapes, without more than a part of a mapped file in memory at once."""
     for row, (own, shape_id) in enumerate(zip(views, shape_ids, strict=True), 1):
         check_views(own, shape_id, path)
         if row % AT_ONCE == 0:
@@ -43,21 +31,14 @@ def check_gallery(views: np.ndarray, shape_ids: Iterable[str], path: Path) -> No
 
 def usable_id(shape_id: str) -> bool:
     """Tell whether a shape id can be a path below ``meshes/`` on every system, and be joined to others by ``|``."""
-    parts = shape_id.split("/")
-    return (
-        usable_path(shape_id)
-        and all(parts)
-        and not {".", ".."} & set(parts)
-        and not any(c in shape_id for c in "|\\\0\n")
-    )
+    return usable_path(shape_id) and not {"", ".", ".."} & {*shape_id.split("/")} and not {"|", "\\"} & {*shape_id}
 
 
 def check_tables(shapes: pd.DataFrame, queries: pd.DataFrame, path: Path) -> None:
-    """Check ids and splits of the two tables against each other.
+    """Refuse repeated and unusable ids, queries of shapes that are not in the gallery and unknown splits.
 
-    Raises:
-        BenchmarkError: repeated or unusable ids, queries of shapes that are not in the gallery, unknown splits,
-            training photos of a shape (or of a variant in its group) that is called unseen, photos on two sides.
+    A shape that is called unseen, or a variant in its group, must not have training photos, and a photo must not be in
+    the training split and in another one.
     """
     for table, column in ((shapes, "shape_id"), (queries, "query_id")):
         if table[column].duplicated().any():
@@ -75,14 +56,12 @@ def check_tables(shapes: pd.DataFrame, queries: pd.DataFrame, path: Path) -> Non
     trained = set(pairs["group"][pairs["split"] == "train"])
     leaks = pairs[~pairs["seen"].astype(bool) & pairs["group"].isin(trained)]
     if len(leaks):
-        first = leaks.iloc[0]
-        raise damaged(
-            path / "queries.csv",
-            f"query '{first['query_id']}' is marked unseen, but a training photo shows group '{first['group']}'",
-        )
+        name, group = leaks.iloc[0][["query_id", "group"]]
+        problem = f"query '{name}' is marked unseen, but a training photo shows group '{group}'"
+        raise damaged(path / "queries.csv", problem)
     photos = queries[queries["photo"] != ""]
-    both = set(photos["photo"][photos["split"] == "train"]) & set(photos["photo"][photos["split"] != "train"])
-    if both:
+    training = photos["split"] == "train"
+    if both := set(photos["photo"][training]) & set(photos["photo"][~training]):
         raise damaged(path / "queries.csv", f"photo '{min(both)}' is in the training split and in another")
 
 

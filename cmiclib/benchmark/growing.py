@@ -21,12 +21,9 @@ _HEADER = 128  # bytes at the start of each array, for the header that it gets a
 
 
 class GrowingTable:
-    """A table in a partial folder, read up to the last complete row.
+    """A table in a partial folder, read up to the last complete row of the journal ``name``.
 
-    Args:
-        folder: the partial folder.
-        name: of the journal.
-        specs: file of an array → shape and type of one of its rows.
+    ``specs`` tells of each array's file the shape and type of one of its rows.
     """
 
     def __init__(self, folder: Path, name: str, specs: Mapping[str, tuple[tuple[int, ...], type]]):
@@ -69,12 +66,7 @@ class GrowingTable:
         return key in self.rows and self.rows[key][1]["origin"] == self.wanted.get(key, "")
 
     def add(self, key: str, row: dict[str, Any], arrays: Mapping[str, np.ndarray | None]) -> None:
-        """Append a row.
-
-        Raises:
-            BenchmarkError: a repeated id, arrays of another shape, or other arrays than before.
-            OSError: the write failed.
-        """
+        """Append a row; a repeated id, arrays of another shape or other arrays than before are a BenchmarkError."""
         given = {file: array for file, array in arrays.items() if array is not None}
         if self.has(key):
             raise BenchmarkError(f"'{key}' was added before", fix="ids must be unique")
@@ -82,10 +74,11 @@ class GrowingTable:
             if array.shape != self.specs[file][0]:
                 raise BenchmarkError(f"'{key}': {file} takes {self.specs[file][0]}, not {array.shape}")
         if self.lines and (odd := sorted(set(given) ^ set(self.arrays))):
-            raise BenchmarkError(
-                f"'{key}' has {'' if odd[0] in given else 'no '}{odd[0].removesuffix('.npy')}, unlike those before",
-                fix=f"give them for all shapes, or for none; if an earlier call did otherwise, remove {self.folder}",
+            problem = (
+                f"'{key}' has {'' if odd[0] in given else 'no '}{odd[0].removesuffix('.npy')}, unlike those before"
             )
+            fix = f"give them for all shapes, or for none; if an earlier call did otherwise, remove {self.folder}"
+            raise BenchmarkError(problem, fix=fix)
         row = row | {"origin": self.wanted.setdefault(key, ""), "arrays": list(given)}
         try:
             line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
@@ -115,11 +108,14 @@ class GrowingTable:
                 for place in places:
                     rows.seek(_HEADER + place * step)
                     out.write(rows.read(step))
-        shape, dtype = self.specs[file]
-        descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-        header = repr({"descr": descr, "fortran_order": False, "shape": (len(places), *shape)})
-        prefix = np.lib.format.magic(1, 0) + (_HEADER - 10).to_bytes(2, "little")
-        _write_at(target, 0, prefix + header.ljust(_HEADER - 11).encode("latin-1") + b"\n")
+        (shape, dtype), numpy = self.specs[file], np.lib.format
+        header = {
+            "descr": numpy.dtype_to_descr(np.dtype(dtype)),
+            "fortran_order": False,
+            "shape": (len(places), *shape),
+        }
+        prefix = numpy.magic(1, 0) + (_HEADER - 10).to_bytes(2, "little")
+        _write_at(target, 0, prefix + repr(header).ljust(_HEADER - 11).encode("latin-1") + b"\n")
 
     def take_back(self) -> None:
         """Undo `place`: the parts alone count until the folder has its final name."""

@@ -7,21 +7,13 @@ from ..io.files import read_table
 from .checks import SPLITS
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "splits"
-OUT = "none"
-"""The part of photos that belong nowhere."""
+OUT = "none"  # the part of photos that belong nowhere
 
 
 def read_split(name: str | Path) -> dict[str, str]:
-    """Read a list by its name in ``data/splits``, such as ``pix3d-photo-9``, or by the path of a CSV file.
+    """Return name of a photo → its part, from a list in ``data/splits`` such as ``pix3d-photo-9``, or from a CSV file.
 
-    The file has the columns ``name`` and ``split``; split is train, val, test, or none for a photo that
-    has to stay out.
-
-    Returns:
-        Photo's name → its part.
-
-    Raises:
-        SourceError: no such list, other columns, an unknown part, or a name that occurs twice.
+    The columns are ``name`` and ``split``: train, val, test, or none for a photo that has to stay out.
     """
     path = Path(name) if str(name).endswith(".csv") else FOLDER / f"{name}.csv"
     if not path.is_file():

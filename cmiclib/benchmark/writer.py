@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import BenchmarkError, StorageError
-from ..geometry.render import ViewProtocol
+from ..geometry.render import PROTOCOL, ViewProtocol
 from ..io.atomic import sync_folder, write_json
 from ..io.files import read_json
 from ..io.lock import alone
@@ -29,9 +29,7 @@ class BenchmarkWriter:
     of an earlier call that nobody announces are not in the benchmark. When anything fails, the partial folder stays
     for the next call. Use it as a context, or call `close`: it locks the partial folder.
 
-    Raises:
-        BenchmarkError: the final folder exists already, the partial one has other settings, or another process writes.
-        StorageError: the partial folder cannot be written.
+    It is a BenchmarkError if the final folder exists, the partial one has other settings, or another process writes.
     """
 
     def __init__(
@@ -42,33 +40,27 @@ class BenchmarkWriter:
         source: str,
         licence: str,
         size: int,  # side S of views and photos in pixels
-        protocol: ViewProtocol | None = None,  # how the views were made
+        protocol: ViewProtocol = PROTOCOL,  # how the views were made
         extra: dict[str, Any] | None = None,  # further entries of benchmark.json, and of the settings
     ):
         self.path = Path(path).absolute()
         self.partial = self.path.parent / f".{self.path.name}.partial"
-        self.size = size
-        self.protocol = protocol or ViewProtocol()
+        self.size, self.protocol = size, protocol
         self._settings = {
             "format": FORMAT, "name": name, "source": source, "licence": licence, "size": size,
             "protocol": self.protocol.model_dump(mode="json"), **(extra or {}),
         }  # fmt: skip
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise BenchmarkError("exists already", path=self.path, fix="remove it first, or write to another folder")
-        specs = array_specs(1, 1, size, len(self.protocol.azimuths))
+        specs = array_specs(1, 1, size, len(protocol.azimuths))
         rows = {file: (shape[1:], dtype) for file, (shape, dtype) in specs.items()}
-        self._lock = ExitStack()
-        try:
-            with self._storage():
-                self._lock.enter_context(alone(self.partial, BenchmarkError))
-                self._check_settings()
-                shapes = {file: rows[file] for file in ("views.npy", "points.npy", "voxels.npy")}
-                self._shapes = GrowingTable(self.partial, "shapes", shapes)
-                queries = {file: rows[file] for file in ("queries.npy", "amodal.npy")}
-                self._queries = GrowingTable(self.partial, "queries", queries)
-        except BaseException:
-            self.close()
-            raise
+        queries = {file: rows.pop(file) for file in ("queries.npy", "amodal.npy")}
+        with ExitStack() as lock, self._storage():
+            lock.enter_context(alone(self.partial, BenchmarkError))
+            self._check_settings()
+            self._shapes = GrowingTable(self.partial, "shapes", rows)
+            self._queries = GrowingTable(self.partial, "queries", queries)
+            self._lock = lock.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -81,12 +73,7 @@ class BenchmarkWriter:
         self._lock.close()
 
     def needs_shape(self, shape_id: str, origin: str = "") -> bool:
-        """Announce a shape; tell whether it is still to be added.
-
-        Args:
-            shape_id: its id.
-            origin: what it is made of, as `origin_of` tells; a shape of another origin is to be added again.
-        """
+        """Announce a shape; tell whether it is still to be added, or again: its `origin_of` is another one."""
         return self._shapes.needs(shape_id, origin)
 
     def needs_query(self, query_id: str, origin: str = "") -> bool:
@@ -110,9 +97,7 @@ class BenchmarkWriter:
     ) -> None:
         """Append a shape; either all shapes of a benchmark have points, or none; the same holds for voxels.
 
-        Raises:
-            BenchmarkError: a repeated or unusable id, arrays of another shape, views that are all alike.
-            StorageError: the write failed.
+        A repeated or unusable id, arrays of another shape or views that are all alike are a BenchmarkError.
         """
         if not usable_id(shape_id):
             raise BenchmarkError(f"'{shape_id}' cannot be a shape id", fix="use names such as chair/my-chair")
@@ -141,12 +126,7 @@ class BenchmarkWriter:
         source: str = "",  # where the photo comes from
         amodal: np.ndarray | None = None,  # mask of the whole object in the same crop, uint8 (S, S)
     ) -> None:
-        """Append a photo.
-
-        Raises:
-            BenchmarkError: a repeated id, an unknown split, arrays of another shape.
-            StorageError: the write failed.
-        """
+        """Append a photo; a repeated id, an unknown split or arrays of another shape are a BenchmarkError."""
         if split not in SPLITS:
             raise BenchmarkError(f"unknown split '{split}'", fix=f"use one of: {', '.join(SPLITS)}")
         known = amodal is not None
@@ -160,15 +140,8 @@ class BenchmarkWriter:
     def finish(self, left_out: Sequence[str] = (), trained: Collection[str] = ()) -> Benchmark:
         """Write tables and headers, check the whole, and rename it to its final name.
 
-        A photo is marked seen where a training photo shows its shape, or a variant in its group.
-
-        Args:
-            left_out: what the benchmark lacks, each with the reason; written to `left_out.txt` where there is any.
-            trained: groups that have training photos elsewhere.
-
-        Raises:
-            BenchmarkError: the benchmark contradicts itself.
-            StorageError: a write failed.
+        A photo is marked seen where a training photo shows its shape, or a variant in its group; ``trained`` are groups
+        that have training photos elsewhere. What the benchmark lacks, ``left_out`` with reasons, is put in a text file.
         """
         with self._storage():
             try:
@@ -216,11 +189,8 @@ class BenchmarkWriter:
             text = "".join(" ".join(line.split()) + "\n" for line in left_out)
             (self.partial / "left_out.txt").write_text(text, encoding="utf-8", errors="replace")
         hashed = ("shapes.csv", "queries.csv", *(file for file in array_specs(0, 0, 0, 0) if file in arrays))
-        meta = self._settings | {
-            "shapes": len(shapes),
-            "queries": len(queries),
-            "sha256": {file: file_sha256(self.partial / file) for file in hashed},
-        }
+        digests = {file: file_sha256(self.partial / file) for file in hashed}
+        meta = self._settings | {"shapes": len(shapes), "queries": len(queries), "sha256": digests}
         text = json.dumps(meta, indent=2, ensure_ascii=False)
         (self.partial / "benchmark.json").write_text(text + "\n", encoding="utf-8")
 
@@ -233,10 +203,8 @@ class BenchmarkWriter:
         found = read_json(file, BenchmarkError, fix)
         if found != own:
             found = found if isinstance(found, dict) else {}
-            odd = [name for name in own | found if found.get(name) != own.get(name)]
-            said = [
-                f"{name} was {json.dumps(found.get(name)):.60}, now {json.dumps(own.get(name)):.60}" for name in odd
-            ]
+            pairs = {name: (json.dumps(found.get(name)), json.dumps(own.get(name))) for name in own | found}
+            said = [f"{name} was {old:.60}, now {new:.60}" for name, (old, new) in pairs.items() if old != new]
             problem = f"an interrupted call with other settings left its work here: {'; '.join(said)}"
             raise BenchmarkError(problem, path=self.partial, fix=fix)
 
@@ -245,21 +213,16 @@ class BenchmarkWriter:
         try:
             yield
         except OSError as error:
-            raise StorageError(
-                f"cannot be written ({error.strerror or error})",
-                path=self.path,
-                fix="free some space and run again: it goes on where it stopped; or choose another folder",
-            ) from error
+            fix = "free some space and run again: it goes on where it stopped; or choose another folder"
+            raise StorageError(f"cannot be written ({error.strerror or error})", path=self.path, fix=fix) from error
 
 
 def _sync(root: Path) -> None:
     """Bring all files below a folder to the disk, then the folders' lists of them."""
-    folders = [root]
-    for path in root.rglob("*"):
-        if path.is_dir():
-            folders.append(path)
-        else:
+    paths = [root, *root.rglob("*")]
+    for path in paths:
+        if path.is_file():
             with path.open("r+b") as stream:  # Windows syncs no file that is open for reading only
                 os.fsync(stream.fileno())
-    for folder in folders:
+    for folder in filter(Path.is_dir, paths):
         sync_folder(folder)

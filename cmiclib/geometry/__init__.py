@@ -23,39 +23,26 @@ _AXES = {
 
 
 def load_mesh(path: str | Path, up: str = "+y", front: str = "+z") -> trimesh.Trimesh:
-    """Read OBJ, GLB, PLY, STL or OFF; the parts of a scene are joined with their transforms applied.
+    """Read OBJ, GLB, PLY, STL or OFF; join the parts of a scene and put their colours on their faces.
 
-    Args:
-        path: the file.
-        up: the axis of the file's frame that points up: `+x`, `-x`, … `-z`.
-        front: the axis that the object's front looks along.
-
-    Returns:
-        The mesh, turned so that +y is up and the front looks along +z; the colours of its parts are on its faces.
-
-    Raises:
-        MeshError: unreadable, without faces, or with coordinates that are not finite.
+    ``up`` and ``front`` (`+x`, `-x`, … `-z`) are the axes of the file that point up and to the front; they become +y
+    and +z. A file that is unreadable, has no faces, or holds NaN or Inf is a MeshError.
     """
-    path = Path(path)
-    rotation = frame_rotation(up, front)
+    path, turn = Path(path), np.eye(4)
+    turn[:3, :3] = frame_rotation(up, front)
     scene = read_scene(path)
     try:
         mesh = _join(scene)
     except Exception as error:  # parts that do not fit together fail in many ways
-        raise MeshError(
-            f"cannot be read as a mesh ({type(error).__name__}: {error})",
-            path=path,
-            fix="convert it to OBJ, GLB, PLY, STL or OFF",
-        ) from None
+        problem = f"cannot be read as a mesh ({type(error).__name__}: {error})"
+        raise MeshError(problem, path=path, fix="convert it to OBJ, GLB, PLY, STL or OFF") from None
     check_mesh(mesh, path)
-    turn = np.eye(4)
-    turn[:3, :3] = rotation
     mesh.apply_transform(turn)
     return mesh
 
 
 def _join(scene: trimesh.Scene) -> trimesh.Trimesh:
-    """One mesh of all parts, each placed by its transform, its colour on its faces."""
+    """Return one mesh of all parts, each placed by its transform."""
     vertices, faces, colors = [np.zeros((0, 3))], [np.zeros((0, 3), int)], [np.zeros((0, 4), np.uint8)]
     for node in scene.graph.nodes_geometry:
         transform, name = scene.graph[node]
@@ -87,11 +74,7 @@ def face_colors(part: trimesh.Trimesh) -> np.ndarray:
 
 
 def frame_rotation(up: str, front: str) -> np.ndarray:
-    """Return the 3×3 rotation that takes axis `up` to +y and axis `front` to +z.
-
-    Raises:
-        MeshError: an unknown axis, or two parallel ones.
-    """
+    """Return the 3×3 rotation that takes axis `up` to +y and axis `front` to +z; MeshError: they are parallel."""
     for axis in (up, front):
         if axis not in _AXES:
             raise MeshError(f"unknown axis '{axis}'", fix=f"use one of: {', '.join(_AXES)}")
@@ -102,11 +85,7 @@ def frame_rotation(up: str, front: str) -> np.ndarray:
 
 
 def check_mesh(mesh: trimesh.Trimesh, path: str | Path | None = None) -> None:
-    """Refuse a mesh that has no faces, no extent or coordinates that are not finite.
-
-    Raises:
-        MeshError: what is wrong.
-    """
+    """Refuse, with a MeshError, a mesh without faces or without extent, or with coordinates that are NaN or Inf."""
     if len(mesh.faces) == 0:
         raise MeshError("the mesh has no faces", path=path, fix="export it with triangles or polygons")
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
@@ -121,10 +100,7 @@ def check_mesh(mesh: trimesh.Trimesh, path: str | Path | None = None) -> None:
 def normalise(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """Return a copy with the bounding box's centre at the origin and the farthest vertex at distance 1.
 
-    Vertices that no face uses are left out first, so that they move nothing.
-
-    Raises:
-        MeshError: as `check_mesh`.
+    Vertices that no face uses are left out first, so that they move nothing. The mesh is checked by `check_mesh`.
     """
     check_mesh(mesh)
     mesh = mesh.copy()
@@ -135,11 +111,7 @@ def normalise(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 
 def sample_points(mesh: trimesh.Trimesh, n: int = 10_000, seed: int = 0) -> np.ndarray:
-    """Return `n` points spread evenly over the surface, float32 (n, 3); the same seed gives the same points.
-
-    Raises:
-        MeshError: the surface has no area.
-    """
+    """Return `n` points spread evenly over the surface, float32 (n, 3); MeshError: it has no area."""
     if not mesh.area > 0:
         raise MeshError("the mesh's surface has no area", fix="export it again")
     return np.asarray(trimesh.sample.sample_surface(mesh, n, seed=seed)[0], np.float32)
@@ -148,8 +120,8 @@ def sample_points(mesh: trimesh.Trimesh, n: int = 10_000, seed: int = 0) -> np.n
 def voxelise(mesh: trimesh.Trimesh, size: int = VOXELS) -> np.ndarray:
     """Return the solid grid of a normalised mesh, bool (size, size, size) over the cube [-1, 1]³, axes x, y, z.
 
-    A voxel is solid if the surface passes through it or if the outside cannot reach it over voxel faces. This
-    asks nothing of the mesh: holes narrower than a voxel are closed, an open box stays a thin shell.
+    A voxel is solid if the surface passes through it, or if one cannot walk to it from outside over the faces of empty
+    voxels. Any mesh will do: holes narrower than a voxel are closed, and an open box stays a thin shell.
     """
     surface = np.zeros((size, size, size), bool)
     for points in _cover(mesh.vertices[mesh.faces], spacing=1 / size):  # half a voxel's side
@@ -158,7 +130,7 @@ def voxelise(mesh: trimesh.Trimesh, size: int = VOXELS) -> np.ndarray:
 
 
 def _cover(corners: np.ndarray, spacing: float) -> Iterator[np.ndarray]:
-    """Points (n, 3) on triangles (F, 3, 3), their borders too, none farther than `spacing` from the next."""
+    """Yield points (n, 3) on triangles (F, 3, 3) and their borders, none farther than `spacing` from the next."""
     longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)  # (F,)
     steps = np.maximum(1, np.ceil(longest / spacing)).astype(int)
     for n in np.unique(steps):
@@ -181,11 +153,7 @@ def unpack_voxels(packed: np.ndarray, size: int = VOXELS) -> np.ndarray:
 
 
 def voxel_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Return intersection over union of two solid grids of one shape, in [0, 1]; two empty grids give 1.
-
-    Raises:
-        MeshError: grids of different shapes.
-    """
+    """Return intersection over union of two solid grids of one shape, in [0, 1]; two empty grids give 1."""
     if a.shape != b.shape:
         raise MeshError(f"grids of different shapes: {a.shape} and {b.shape}", fix="voxelise both at one size")
     a, b = a.astype(bool), b.astype(bool)
@@ -194,10 +162,9 @@ def voxel_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def modified_hausdorff(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the modified Hausdorff distance of two point sets (n, 3) and (m, 3), as given.
+    """Return ``(Σ_i min_j |a_i − b_j| + Σ_j min_i |a_i − b_j|) / (n + m)`` of point sets (n, 3) and (m, 3), as given.
 
-    ``(Σ_i min_j |a_i − b_j| + Σ_j min_i |a_i − b_j|) / (n + m)``: the released code's d_HAU, which halves the
-    coordinates of normalised shapes before.
+    This is d_HAU of the released code, which first halves the coordinates of normalised shapes.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     to_b, to_a = cKDTree(b).query(a)[0], cKDTree(a).query(b)[0]
@@ -205,11 +172,10 @@ def modified_hausdorff(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def simplify(mesh: trimesh.Trimesh, faces: int, cell: float = 1 / 128) -> trimesh.Trimesh:
-    """Return the mesh with about `faces` triangles, colours carried over.
+    """Return the mesh with about `faces` triangles, or its own if it has fewer; colours are carried over.
 
-    Models from the web are heaps of loose parts, where edge collapse alone gets stuck or eats whole parts. So
-    vertices that share a cube of side `cell` are merged first, then edges are collapsed (quadric error). A mesh
-    that has no more faces to begin with keeps them all.
+    Models from the web are heaps of loose parts, where edge collapse alone gets stuck or eats whole parts. So vertices
+    that share a cube of side `cell` are merged first, then edges are collapsed (quadric error).
     """
     colors = face_colors(mesh)
     if len(mesh.faces) <= faces:
@@ -231,7 +197,7 @@ def simplify(mesh: trimesh.Trimesh, faces: int, cell: float = 1 / 128) -> trimes
 
 
 def export_glb(mesh: trimesh.Trimesh) -> bytes:
-    """Return a normalised mesh as a small GLB: one part a colour, no normals (viewers then shade faces flat).
+    """Return a normalised mesh as a small GLB: a part for each colour, no normals (viewers then shade faces flat).
 
     Coordinates are rounded to 1/2048 and colours to 16 levels, which compresses well and is hard to see.
     """

@@ -3,17 +3,12 @@
 import numpy as np
 import trimesh
 
-__all__ = ["Rays"]
-
 
 class Rays:
-    """What rays are cast into, built once for a mesh.
+    """What rays are cast into, built once for a mesh in any frame and any unit; vertices are rounded to float32.
 
-    Args:
-        mesh: in any frame and any unit; vertices are rounded to float32.
-        seamless: no ray slips through the seam of two triangles, which takes a little longer.
-
-    Rays are given as origins, one (3,) for all or (R, 3), and directions (R, 3) of any length.
+    With ``seamless`` no ray slips through the seam of two triangles, which takes a little longer. Rays are given as
+    origins, one (3,) for all or (R, 3), and directions (R, 3) of any length.
     """
 
     def __init__(self, mesh: trimesh.Trimesh, seamless: bool = True) -> None:

@@ -15,8 +15,7 @@ from ..errors import StorageError
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let ``write`` fill a temporary file, then sync it and rename it to ``path``.
 
-    Raises:
-        StorageError: the disk is full or read-only; a file that was at ``path`` stays.
+    When the disk is full or read-only, the error is a StorageError, and a file that was at ``path`` stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # of this process alone
     try:
@@ -29,9 +28,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         with suppress(OSError):
             temporary.unlink()
-        raise StorageError(
-            f"could not be written ({error})", path=path, fix="make room on the disk, then run again"
-        ) from None
+        fix = "make room on the disk, then run again"
+        raise StorageError(f"could not be written ({error})", path=path, fix=fix) from None
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -28,11 +28,7 @@ LIMIT = 4 << 30
 
 
 def read_jittor(path: str | Path) -> dict[str, Tensor]:
-    """Return the arrays of a file that Jittor saved.
-
-    Raises:
-        CheckpointError: missing, damaged, not a file of Jittor, or not arrays of numbers.
-    """
+    """Return the arrays of a file that Jittor saved; anything else is a CheckpointError."""
     path = Path(path)
     data = read_limited(path, LIMIT, CheckpointError)
     if data[:4] == b"PK\x03\x04":

@@ -22,12 +22,7 @@ def in_turn(path: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(folder: Path, error: type[CMICError]) -> Iterator[None]:
-    """Hold ``folder/.lock``, or say who does.
-
-    Raises:
-        error: another process holds it.
-        StorageError: the folder cannot be made.
-    """
+    """Hold ``folder/.lock``, or raise ``error``, which says who does; StorageError: the folder cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:

@@ -11,7 +11,7 @@ import pickle
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,13 +47,9 @@ def _refuse_set(unpickler: Any) -> None:
 
 
 class SafeUnpickler(_PythonUnpickler):
-    """Unpickle containers, numbers, strings, and classes for which ``allowed`` has a stand-in.
+    """Unpickle containers, numbers, strings, and classes for which ``allowed``, (module, name) → stand-in, has one.
 
     It derives from the unpickler in pure Python, whose memo is a dictionary: a forged index claims no memory.
-
-    Args:
-        file: the pickle's bytes.
-        allowed: (module, name) → the stand-in.
     """
 
     def __init__(self, file: io.BytesIO, allowed: Mapping[tuple[str, str], Callable[..., Any]]):
@@ -96,26 +92,17 @@ class SafeUnpickler(_PythonUnpickler):
 def load_pickle(
     data: bytes, path: Path, error: type[CMICError], allowed: Mapping[tuple[str, str], Callable[..., Any]] | None = None
 ) -> Any:
-    """Read a pickle of containers and arrays.
+    """Read the bytes of a pickle of containers and arrays; ``allowed`` has further stand-ins.
 
-    Args:
-        data: its bytes.
-        path: the file, for the message.
-        error: the class of error to raise.
-        allowed: further stand-ins besides those of arrays.
-
-    Raises:
-        CMICError: of class ``error``: it is damaged, or asks for something that is not data.
+    What is damaged, or asks for something that is not data, is an ``error`` that names ``path``.
     """
     try:
         names = {**ARRAYS, **(allowed or {})}
         names["_codecs", "encode"] = _Encoder(len(data))
         return _finish(SafeUnpickler(io.BytesIO(data), names).load())
     except Exception as problem:  # a forged pickle can fail anywhere in the unpickler
-        reason = str(problem) or type(problem).__name__
-        raise error(
-            f"this pickle cannot be read: {reason}", path=path, fix="get the file from its authors again"
-        ) from None
+        reason, fix = str(problem) or type(problem).__name__, "get the file from its authors again"
+        raise error(f"this pickle cannot be read: {reason}", path=path, fix=fix) from None
 
 
 class _Type(StandIn):
@@ -140,21 +127,14 @@ class _Array(StandIn):
 
     def set_state(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
-        self.fill(data, kind, shape, "F" if fortran else "C")
-
-    def fill(self, data: Any, kind: Any, shape: Any, order: Literal["C", "F"]) -> None:
         if not isinstance(kind, _Type) or not isinstance(data, bytes | bytearray):
             raise pickle.UnpicklingError("it holds an array of objects, not of numbers")
-        self.value = np.frombuffer(data, kind.numpy()).reshape(shape, order=order)
-
-
-def _new_array(*_: Any) -> _Array:
-    return _Array()
+        self.value = np.frombuffer(data, kind.numpy()).reshape(shape, order="F" if fortran else "C")
 
 
 def _array_of_bytes(data: Any, kind: Any, shape: Any, order: Any = "C", *_: Any) -> _Array:
     array = _Array()
-    array.fill(data, kind, shape, "F" if order == "F" else "C")
+    array.set_state((1, shape, kind, order == "F", data))
     return array
 
 
@@ -178,8 +158,8 @@ def _refuse(*_: Any) -> Any:
 
 
 ARRAYS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _new_array,
-    ("numpy._core.multiarray", "_reconstruct"): _new_array,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numpy", "ndarray"): _refuse,
     ("numpy", "dtype"): _Type,
     ("numpy.core.numeric", "_frombuffer"): _array_of_bytes,

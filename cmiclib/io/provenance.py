@@ -20,8 +20,7 @@ PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "scipy", "trimesh
 def environment(device: "torch.device | None" = None) -> dict[str, str | int | dict[str, str]]:
     """Return the machine, the versions that matter and today's date (UTC), ready for JSON.
 
-    Args:
-        device: that did the work; ``accelerator`` is its name. Default: the first GPU if there is one.
+    ``accelerator`` is the name of the GPU that did the work, ``device``; default: the first GPU if there is one.
     """
     import torch
 
@@ -62,16 +61,9 @@ def code_digest(names: Iterable[str]) -> str:
 
     The hash covers the syntax tree without comments and docstrings, so that a better explanation retrains nothing.
     """
-    files = {file for name in names for file in _files(name)}
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(f"{file.relative_to(PACKAGE).as_posix()} {code_text(file)}".encode())
-    return digest.hexdigest()[:12]
-
-
-def _files(name: str) -> list[Path]:
-    module = PACKAGE / f"{name}.py"
-    return [module] if module.is_file() else sorted((PACKAGE / name).rglob("*.py"))
+    files = {file for name in names for file in (*(PACKAGE / name).rglob("*.py"), PACKAGE / f"{name}.py")}
+    texts = [f"{file.relative_to(PACKAGE).as_posix()} {code_text(file)}" for file in sorted(files) if file.is_file()]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
 
 
 def code_text(file: Path) -> str:
@@ -80,7 +72,7 @@ def code_text(file: Path) -> str:
 
 
 def _text(node: Any) -> str:
-    """Write a syntax tree as text, the same on every Python: ``ast.dump`` names fields that not all versions have."""
+    """Write a syntax tree as text; ``ast.dump`` names fields that not all versions of Python have."""
     if isinstance(node, list):
         return f"[{' '.join(_text(part) for part in node if not _is_prose(part))}]"
     if not isinstance(node, ast.AST):
