@@ -191,9 +191,7 @@ pd.DataFrame({"photos": queries[flags].sum(), "share": queries[flags].mean()}).s
 hidden = queries[queries.occluded].drop_duplicates("category").index[:4]
 whole = [benchmark.amodal[i] for i in hidden] if "amodal.npy" in benchmark.arrays else []
 titles = queries.category[hidden].tolist()
-grid([*benchmark.images[hidden], *whole], titles, len(titles), mask=True) if titles else Markdown(
-    "No photo is occluded."
-)
+grid([*benchmark.images[hidden], *whole], titles, len(titles)) if titles else Markdown("No photo is occluded.")
 
 # %% [markdown]
 # ## Camera positions

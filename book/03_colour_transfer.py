@@ -207,7 +207,7 @@ pd.Series(shares, name="same shape").to_frame().style.format("{:.1%}").set_capti
 config, shown = chapter.config, 6
 batch = augment_queries(photos[:shown], config.augment, config.model.image_size, torch.Generator().manual_seed(SEED))
 upright = batch.add(1).div(2).clamp(0, 1)  # from [-1, 1] to [0, 1]
-grid([*upright.numpy(), *photos[:shown].numpy()], across=shown, mask=True)
+grid([*upright.numpy(), *photos[:shown].numpy()], across=shown)
 
 # %% [markdown]
 # ## Try it

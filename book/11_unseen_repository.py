@@ -174,7 +174,7 @@ for number, row, views in zip(chosen, shown, weights.argmax(axis=2), strict=True
     pictures += [benchmark.images[rows[number]], *benchmark.views[row, views]]
     places = zip(("1", "2", "3", "of category", "nearest"), row[1:], strict=True)
     titles += [queries.category[number], "own, hidden", *(f"{k}: {overlap[number, n]:.2f}" for k, n in places)]
-grid(pictures, titles, across=7, mask=True)
+grid(pictures, titles, across=7)
 
 # %% [markdown]
 # ## ShapeNet

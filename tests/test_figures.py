@@ -327,7 +327,7 @@ def test_embedding_map() -> None:
     middles = {"bed": (0, 0), "bookcase": (0.2, 0.1), "cabinet": (0.1, 0.15), "truck-bus": (5, 5)}
     places = np.array([middles[name] for name in names]) + RNG.normal(0, 0.3, (120, 2))
     is_photo = np.arange(120) % 3 > 0
-    figure = draw(figures.embedding_map(places, names, is_photo, {119: photos(), 118: pictures()}))
+    figure = draw(figures.embedding_map(places, names, is_photo))
     (ax,) = figure.axes
     dots, triangles = ax.collections
     np.testing.assert_allclose(dots.get_offsets(), places[is_photo])
@@ -336,14 +336,6 @@ def test_embedding_map() -> None:
     assert to_hex(dots.get_facecolors()[0]) == colors["bed"]
     assert sorted(text.get_text() for text in ax.texts if text.get_gid() == "name") == CATEGORIES
     assert_apart(figure, list(ax.texts))  # three categories lie on top of one another
-
-
-def test_embedding_map_leaves_out_thumbnails_without_room() -> None:
-    places = np.array([[0, 0], [0.001, 0], [1, 1], [2, 2.0]])
-    pile = {row: pictures() for row in range(3)}
-    figure = figures.embedding_map(places, ["a", "a", "a", "b"], np.array([True, True, False, False]), pile)
-    drawn = [artist.xybox for artist in figure.axes[0].artists]
-    assert drawn == [(0.0, 0.0), (1.0, 1.0)]
 
 
 def test_retrieval_frames_the_right_shape_and_no_other() -> None:

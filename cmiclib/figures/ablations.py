@@ -16,23 +16,18 @@ NAME = 20  # letters of a shape's name that fit below a picture
 def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: float) -> Figure:
     """Show what each choice is worth: a point with its interval, and a mark for each seed.
 
-    Right of zero the full method is better. The band around zero holds effects too small to matter. A point is coloured
-    where its interval excludes zero.
-
-    Args:
-        tables: one for each panel, from :func:`cmiclib.study.effects.effect_table`; the first orders the rows.
-        titles: of the panels.
-        smallest: the smallest effect of interest, in [0, 1].
+    Right of zero the full method is better. The band around zero holds effects too small to matter, below ``smallest``
+    in [0, 1]. A point is coloured where its interval excludes zero. Each table, from
+    :func:`cmiclib.study.effects.effect_table`, is a panel with its title; the first one orders the rows.
     """
     names = list(dict.fromkeys(name for table in tables for name in table.name))
-    place = {name: y for y, name in enumerate(names)}
     with new_figure(1.3 + 0.3 * len(names)) as figure:
         axes = figure.subplots(1, len(tables), sharex=True, sharey=True, squeeze=False)[0]
         for ax, table, title in zip(axes, tables, titles, strict=True):
             ax.axvspan(-100 * smallest, 100 * smallest, color=GRID, linewidth=0, gid="band")
             ax.axvline(0, color=FAINT, linewidth=1)
             for row in table.to_dict("records"):
-                effect_row(ax, place[row["name"]], row, unit=100)
+                effect_row(ax, names.index(row["name"]), row, unit=100)
             ax.set(title=title, xlabel="points of Top-1 that the choice is worth")
             ax.grid(True, axis="x")
             despine(ax)
@@ -43,10 +38,10 @@ def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: floa
 
 @dataclass(frozen=True)
 class Scale:
-    """A quantity that variants change step by step."""
+    """A quantity that variants change step by step; ``label`` is the axis's."""
 
     title: str
-    label: str  # of the axis
+    label: str
     steps: list[str]
     seen: list[list[float]]  # for each step the accuracy of each seed; an empty list: not run
     unseen: list[list[float]]
@@ -78,12 +73,8 @@ def wrong_without(
 ) -> Figure:
     """Show photos that the full method gets right and a variant gets wrong.
 
-    Args:
-        photos: (R, 4, S, S) uint8 with mask.
-        own: (R, S, S) uint8, a view of the own shape, which the full method found.
-        found: (R, S, S) uint8, a view of the shape that the variant found.
-        titles: (R,) names of the variants.
-        shapes: (R,) names of the shapes that the variants found.
+    Each of the R photos (4, S, S) uint8 with mask stands beside a view (S, S) uint8 of its own shape, which the full
+    method found, and one of the shape that the variant found. ``titles`` name the variants, ``shapes`` what they found.
     """
     across = 3
     rows = -(-len(photos) // across)
@@ -95,7 +86,7 @@ def wrong_without(
             block.suptitle(title, fontsize=9, x=0.02, ha="left")
             short = shape if len(shape) <= NAME else f"{shape[: NAME - 1]}…"
             for ax, picture, label in ((left, photo, "photo"), (middle, right, "✓ full method"), (last, wrong, short)):
-                show_image(ax, picture, mask=True)
+                show_image(ax, picture)
                 ax.set_xlabel(label, fontsize=7.5, labelpad=2)
             frame(middle, RIGHT)
             frame(last, ORANGE)

@@ -9,7 +9,7 @@ from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .style import BLUE, DISTRACTOR, GREEN, ORANGE, SEEN, SKY, UNSEEN, WIDTH, despine, new_figure, show_image
+from .style import BLUE, DISTRACTOR, GREEN, ORANGE, SEEN, SKY, UNSEEN, WIDTH, despine, new_figure, note, show_image
 
 PHOTO_PARTS = {
     ("train", True): ("train", BLUE),
@@ -21,11 +21,9 @@ PHOTO_PARTS = {
 
 
 def samples(examples: Mapping[str, tuple[np.ndarray, np.ndarray]], across: int = 3) -> Figure:
-    """Show a shape and some of its photos, masks outlined, for each category.
+    """Show a shape and some of its photos, masks outlined, for each category, ``across`` of them side by side.
 
-    Args:
-        examples: category → a gray view (S, S) and photos with mask (P, 4, S, S), the same P for all.
-        across: categories side by side.
+    ``examples`` maps a category to a gray view (S, S) and to photos with mask (P, 4, S, S), the same P for all.
     """
     photos = len(next(iter(examples.values()))[1])
     rows = -(-len(examples) // across)
@@ -36,7 +34,7 @@ def samples(examples: Mapping[str, tuple[np.ndarray, np.ndarray]], across: int =
             axes = block.subplots(1, photos + 1)
             show_image(axes[0], view)
             for ax, photo in zip(axes[1:], pictures, strict=True):
-                show_image(ax, photo, mask=True)
+                show_image(ax, photo)
             axes[0].set_title(category)
     return figure
 
@@ -46,32 +44,33 @@ def counts(shapes: pd.DataFrame, queries: pd.DataFrame) -> Figure:
     owner = queries.assign(shape_id=queries.shape_id.str.split("|")).explode("shape_id")
     seen = owner.groupby("shape_id").seen.any()
     state = shapes.shape_id.map(seen.map({True: "seen", False: "unseen"})).fillna("without photos")
-    by_shape = pd.crosstab(shapes.category, state)
-    by_photo = queries.groupby(["category", "split", "seen"]).size()
+    by_shape, by_photo = pd.crosstab(shapes.category, state), queries.groupby(["category", "split", "seen"]).size()
     photographed = queries.category.value_counts().index.tolist()
     rest = by_shape.sum(axis=1).drop(photographed, errors="ignore").sort_values(ascending=False).index.tolist()
     names = photographed + rest
     with new_figure(1.3 + 0.24 * len(names)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         kinds = {"seen": SEEN, "unseen": UNSEEN, "without photos": DISTRACTOR}
-        parts = [by_shape.get(kind, pd.Series(dtype=int)).reindex(names, fill_value=0) for kind in kinds]
-        _stack(left, names, parts, list(kinds), list(kinds.values()))
+        nothing = pd.Series(dtype=int)
+        _stack(left, names, [(by_shape.get(kind, nothing), kind, color) for kind, color in kinds.items()])
         left.set(title="Shapes in the gallery", xlabel="shapes")
         used = [key for key in PHOTO_PARTS if key in set(zip(queries.split, queries.seen.astype(bool), strict=True))]
-        parts = [by_photo.xs(key, level=("split", "seen")).reindex(names, fill_value=0) for key in used]
-        _stack(right, names, parts, [PHOTO_PARTS[k][0] for k in used], [PHOTO_PARTS[k][1] for k in used])
+        _stack(right, names, [(by_photo.xs(key, level=("split", "seen")), *PHOTO_PARTS[key]) for key in used])
         right.set(title="Photos", xlabel="photos")
         left.set_ylim(len(names) - 0.4, -0.6)
     return figure
 
 
-def _stack(ax: Axes, names: list[str], parts: list[pd.Series], labels: list[str], colors: list[str]) -> None:
+def _stack(ax: Axes, names: list[str], parts: list[tuple[pd.Series, str, str]]) -> None:
+    """Draw the parts, each a count by name, a label and a colour, as bars one after the other."""
     start = np.zeros(len(names))
-    for values, label, color in zip(parts, labels, colors, strict=True):
+    for counted, label, color in parts:
+        values = counted.reindex(names, fill_value=0)
         ax.barh(names, values, left=start, color=color, label=label, height=0.72)
         start += values.to_numpy()
-    for name, total in ((name, total) for name, total in zip(names, start, strict=True) if total):
-        ax.annotate(f"{total:.0f}", (total, name), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    for name, total in zip(names, start, strict=True):
+        if total:
+            note(ax, f"{total:.0f}", (total, name), (4, 0), va="center", fontsize=8)
     ax.set_xlim(0, start.max() * 1.1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(True, axis="x")
@@ -80,13 +79,9 @@ def _stack(ax: Axes, names: list[str], parts: list[pd.Series], labels: list[str]
 
 
 def cameras(azimuth: np.ndarray, elevation: np.ndarray, view_azimuth: Sequence[float], view_elevation: float) -> Figure:
-    """Show the cameras of the photos and of the views.
+    """Show the cameras of the photos and of the views, in degrees: 0 in front, and above the horizon.
 
-    Args:
-        azimuth: (Q,) degrees, 0 in front; other turns are reduced to [0, 360).
-        elevation: (Q,) degrees above the horizon.
-        view_azimuth: degrees of each view.
-        view_elevation: degrees of all views.
+    The photos' azimuths (Q,) are reduced to [0, 360); all views have the same elevation.
     """
     with new_figure(3.6) as figure:
         ax = figure.subplots()
@@ -117,23 +112,18 @@ def views(pictures: np.ndarray, azimuths: Sequence[float], title: str = "") -> F
 
 
 def voxel_plot(view: np.ndarray, points: np.ndarray, voxels: np.ndarray, cells: int = 32) -> Figure:
-    """Show a shape as a rendering, as surface points and as solid voxels.
+    """Show a shape as a rendering (S, S) uint8, as surface points (n, 3), +y up, and as solid voxels.
 
-    Args:
-        view: (S, S) uint8.
-        points: (n, 3) surface samples, +y up.
-        voxels: bool (G, G, G), axes x, y, z.
-        cells: voxels a side in the drawing; must divide G.
+    The voxels, bool (G, G, G) along x, y, z, are drawn with ``cells`` a side, which must divide G.
     """
     with new_figure(3.7, wspace=0.0) as figure:
         left = figure.add_subplot(1, 3, 1)
         show_image(left, view)
         left.set_title("Rendering", loc="center")
-        middle = figure.add_subplot(1, 3, 2, projection="3d")
+        middle, right = (figure.add_subplot(1, 3, place, projection="3d") for place in (2, 3))
         x, y, z = np.asarray(points[::2], dtype=np.float32).T
         middle.scatter(x, -z, y, c=y, s=1.2, cmap="viridis", linewidths=0, depthshade=False)
         middle.set_title(f"{len(points):,} surface points", loc="center")
-        right = figure.add_subplot(1, 3, 3, projection="3d")
         block = len(voxels) // cells
         coarse = voxels.reshape(cells, block, cells, block, cells, block).max(axis=(1, 3, 5))
         turned = coarse.transpose(0, 2, 1)[:, ::-1]

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import BLUE, CYCLE, FAINT, HALO, HEAT, INK, OTHERS, RIGHT, WRONG, despine, new_figure, percent_axis
+from .style import BLUE, CYCLE, FAINT, HALO, HEAT, INK, OTHERS, RIGHT, WRONG, despine, new_figure, note, percent_axis
 
 METRICS = {"top1": "Top-1", "top10": "Top-10", "category": "Category"}
 
@@ -17,12 +17,9 @@ METRICS = {"top1": "Top-1", "top10": "Top-10", "category": "Category"}
 def result_points(table: pd.DataFrame, metrics: Sequence[str] = ("top1", "top10", "category")) -> Figure:
     """Compare methods: a point for each metric with its 95 % interval; published values are hollow.
 
-    Args:
-        table: one row for each method, best first: `method`, `kind` ("measured" or "published"), and for each metric m
-            the columns m and, where known, m_low and m_high, in [0, 1] or NaN.
-        metrics: columns to show.
+    ``table`` has one row for each method, best first: `method`, `kind` ("measured" or "published"), and for each metric
+    m the columns m and, where known, m_low and m_high, in [0, 1] or NaN.
     """
-    at = np.arange(len(table))
     with new_figure(1.1 + 0.36 * len(table)) as figure:
         axes = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True))
         for ax, metric in zip(axes, metrics, strict=True):
@@ -31,7 +28,7 @@ def result_points(table: pd.DataFrame, metrics: Sequence[str] = ("top1", "top10"
             percent_axis(ax)
             ax.set(title=METRICS.get(metric, metric), xlabel="per cent", xlim=(-0.02, 1.02))
             despine(ax)
-        axes[0].set_yticks(at, table.method)
+        axes[0].set_yticks(np.arange(len(table)), table.method)
         axes[0].set_ylim(len(table) - 0.5, -0.5)
     return figure
 
@@ -47,18 +44,19 @@ def _point(ax: Axes, y: int, row: pd.Series, metric: str) -> None:
     # Numbers stand left of points on the right half, so that none leaves the axes.
     anchor, shift, side = (value, -8, "right") if value > 0.5 else (value, 8, "left")
     if not np.isnan(low):
-        ax.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt", gid="interval")
+        _interval(ax, y, low, high, color)
         anchor, shift = low if value > 0.5 else high, shift // 2
-    text: dict[str, Any] = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 9}
-    ax.annotate(f"{100 * value:.1f}", (anchor, y), (shift, 0), **text)
+    note(ax, f"{100 * value:.1f}", (anchor, y), (shift, 0), ha=side, va="center", fontsize=9)
+
+
+def _interval(ax: Axes, y: int, low: float, high: float, color: str) -> None:
+    ax.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt", gid="interval")
 
 
 def effects(table: pd.DataFrame, label: str) -> Figure:
-    """Show effects around zero: a point with its interval, and a mark for each seed.
+    """Show effects around zero, named by ``label``: a point with its interval, and a mark for each seed.
 
-    Args:
-        table: one row for each effect: `name`, `difference`, `low`, `high` and `by_seed`, a list, all in points.
-        label: the axis label.
+    ``table`` has one row for each effect: `name`, `difference`, `low`, `high` and `by_seed`, a list, all in points.
     """
     with new_figure(1.0 + 0.34 * len(table)) as figure:
         ax = figure.subplots()
@@ -77,7 +75,7 @@ def effect_row(ax: Axes, y: int, row: Mapping[Any, Any], unit: float = 1) -> Non
     clear = low > 0 or high < 0
     color = (RIGHT if difference > 0 else WRONG) if clear else BLUE
     if not np.isnan(low):
-        ax.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt", gid="interval")
+        _interval(ax, y, low, high, color)
     by_seed = [unit * value for value in row["by_seed"]]
     ax.plot(by_seed, [y] * len(by_seed), "|", color=color, markersize=9, gid="seed")
     ax.plot(difference, y, "o", color=color, markersize=6, gid="point")
@@ -86,8 +84,7 @@ def effect_row(ax: Axes, y: int, row: Mapping[Any, Any], unit: float = 1) -> Non
 def category_bars(table: pd.DataFrame) -> Figure:
     """Show Top-1 with its interval and Top-10 of each category.
 
-    Args:
-        table: `of`, `queries`, and in [0, 1] `top1`, `top10` and, where known, `top1_low` and `top1_high`.
+    ``table`` has `of`, `queries`, and in [0, 1] `top1`, `top10` and, where known, `top1_low` and `top1_high`.
     """
     table = table.sort_values("top1", ascending=False)
     at = np.arange(len(table))
@@ -110,9 +107,7 @@ def category_bars(table: pd.DataFrame) -> Figure:
 def rank_curves(ranks: Mapping[str, np.ndarray], gallery: int) -> Figure:
     """Show the share of photos whose own shape is among the first k, for every k.
 
-    Args:
-        ranks: label → rank of the own shape of each photo, from 1.
-        gallery: the number of shapes.
+    ``ranks`` maps a label to the rank of the own shape of each photo, from 1; ``gallery`` is the number of shapes.
     """
     k = np.arange(1, gallery + 1)
     with new_figure(4.2, width=8) as figure:
@@ -138,23 +133,19 @@ def rank_curves(ranks: Mapping[str, np.ndarray], gallery: int) -> Figure:
     return figure
 
 
-def _stacked_labels(ax: Axes, x: float, points: list[tuple[float, str]], gap: float = 0.065) -> None:
+def _stacked_labels(ax: Axes, x: float, points: list[tuple[float, str]]) -> None:
     """Write each share below and right of its point, lower still if the label above needs the room."""
     free = 1.1
     for share, color in sorted(points, reverse=True):
-        free = min(share - 0.03, free - gap)
-        ax.annotate(
-            f"{100 * share:.0f}", (x, max(free, 0)), (7, 0), textcoords="offset points", color=color, va="center",
-            fontsize=9, fontweight="bold", path_effects=HALO,
-        )  # fmt: skip
+        free = min(share - 0.03, free - 0.065)
+        look: dict[str, Any] = {"va": "center", "fontsize": 9, "fontweight": "bold", "path_effects": HALO}
+        note(ax, f"{100 * share:.0f}", (x, max(free, 0)), (7, 0), color=color, **look)
 
 
 def confusion(true: Sequence[str], found: Sequence[str]) -> Figure:
-    """Show the category of the first shape against the photo's own, in per cent of each row.
+    """Show the category of the first shape, ``found``, against the photo's own, in per cent of each row.
 
-    Args:
-        true: category of each photo.
-        found: category of its first shape; the column "others" gathers categories without photos.
+    The column "others" gathers categories without photos.
     """
     rows = sorted(set(true))
     columns = pd.Series(list(found)).where(lambda name: name.isin(rows), OTHERS)
@@ -177,8 +168,7 @@ def confusion(true: Sequence[str], found: Sequence[str]) -> Figure:
 
 def margins(values: Mapping[str, np.ndarray]) -> Figure:
     """Show histograms of margins: label → the own shape's score minus the best other score, for each photo."""
-    everything = np.concatenate(list(values.values()))
-    reach = max(np.abs(everything).max(), 1e-3)
+    reach = max(np.abs(np.concatenate(list(values.values()))).max(), 1e-3)
     edges = np.linspace(-reach, reach, 41)  # zero is an edge, so that no bar mixes right and wrong
     with new_figure(1.0 + 1.9 * len(values), width=8) as figure:
         axes = np.atleast_1d(figure.subplots(len(values), 1, sharex=True))

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from .style import BLUE, FAINT, GREEN, INK, ORANGE, PINK, new_figure, percent_axis
+from .style import BLUE, FAINT, GREEN, INK, ORANGE, PINK, new_figure, note, percent_axis
 
 PRECISIONS = {"float32": BLUE, "bfloat16": ORANGE}
 Rows = Sequence[Mapping[str, Any]]
@@ -17,9 +17,8 @@ Rows = Sequence[Mapping[str, Any]]
 def search_scaling(rows: Rows) -> Figure:
     """Show the time of a search over the gallery's size and, for the largest gallery, over the batch.
 
-    Args:
-        rows: ``dtype``, ``shapes``, ``queries``, ``bytes``, ``operations`` and what
-            :meth:`cmiclib.study.speed.Limits.beside` returns. Dotted lines are the least time that the machine allows.
+    ``rows`` have ``dtype``, ``shapes``, ``queries``, ``bytes``, ``operations`` and what
+    :meth:`cmiclib.study.speed.Limits.beside` returns. Dotted lines are the least time that the machine allows.
     """
     most, batch = max(row["shapes"] for row in rows), 256
     with new_figure(3.9) as figure:
@@ -62,17 +61,15 @@ def roofline(rows: Rows) -> Figure:
             top = float(np.median([r["product_rate"] for r in rows if r["dtype"] == dtype]))
             roof = np.minimum(reach * slope, top) / 1e9
             ax.plot(reach, roof, color=color, linewidth=1.2, linestyle=":")
-            ax.annotate(f"products in {dtype}", (reach[-1], top / 1e9), (0, aside), textcoords="offset points",
-                        ha="right", color=color, fontsize=9)  # fmt: skip
+            note(ax, f"products in {dtype}", (reach[-1], top / 1e9), (0, aside), ha="right", color=color, fontsize=9)
             part = [r for r in rows if r["dtype"] == dtype]
             at = [r["operations"] / r["bytes"] for r in part]
             rate = [r["operations"] / median(r["seconds"]) / 1e9 for r in part]
             ax.plot(at, rate, "o-", markersize=4, color=color, label=dtype)
             for r, x, y in zip(part, at, rate, strict=True):
                 if r["queries"] in (1, 8, 64, 256):
-                    ax.annotate(str(r["queries"]), (x, y), (4, -11), textcoords="offset points", fontsize=8, color=INK)
-        ax.annotate("memory", (reach[0], reach[0] * slope / 1e9), (8, 14), textcoords="offset points",
-                    color=FAINT, fontsize=9, rotation=33)  # fmt: skip
+                    note(ax, str(r["queries"]), (x, y), (4, -11), fontsize=8, color=INK)
+        note(ax, "memory", (reach[0], reach[0] * slope / 1e9), (8, 14), color=FAINT, fontsize=9, rotation=33)
         ax.set(xscale="log", yscale="log", xlabel="operations for each byte of the gallery", title="Rate of a search",
                ylabel="10⁹ operations a second")  # fmt: skip
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -86,8 +83,7 @@ def roofline(rows: Rows) -> Figure:
 def bound_shares(results: Rows) -> Figure:
     """Show the share of pairs that certified bounds could skip, over the number of clusters.
 
-    Args:
-        results: from ``tools/measure/measure_bounds.py``, one entry for each kind of vectors.
+    ``results`` are from ``tools/measure/measure_bounds.py``, one entry for each kind of vectors.
     """
     with new_figure(3.4) as figure:
         for ax, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):

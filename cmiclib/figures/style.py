@@ -59,13 +59,13 @@ def new_figure(height: float, width: float = WIDTH, **layout: float) -> Iterator
         figure.draw_without_rendering()  # matplotlib makes tick labels now, while the style is set
 
 
-def show_image(ax: Axes, image: np.ndarray, mask: bool = False) -> None:
-    """Show a picture: (S, S) gray, (S, S, 3) or (3, S, S) RGB, or (4, S, S) RGB and mask; uint8 or floats in [0, 1].
+def show_image(ax: Axes, image: np.ndarray) -> None:
+    """Show a picture, (S, S) gray, (S, S, 3) or (3, S, S) RGB, or (4, S, S) RGB with a mask, which is outlined.
 
-    With ``mask`` the fourth channel is outlined.
+    It is uint8, or floats in [0, 1].
     """
     ax.imshow(as_rgb(image), interpolation="antialiased")
-    if mask and image.ndim == 3 and len(image) == 4 and image[3].any() and not image[3].all():
+    if image.ndim == 3 and len(image) == 4 and image[3].any() and not image[3].all():
         for color, width in (("white", 2.4), (RED, 1.2)):
             ax.contour(image[3] / image[3].max(), levels=[0.5], colors=color, linewidths=width)
     hide_axes(ax)
@@ -86,22 +86,24 @@ def hide_axes(ax: Axes) -> None:
 
 def frame(ax: Axes, color: str, width: float = 3.0) -> None:
     """Draw a frame over the edges of an axes."""
-    line: dict[str, Any] = {"edgecolor": color, "linewidth": width, "gid": "frame"}
-    ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, fill=False, clip_on=False, **line))
+    line = Rectangle((0, 0), 1, 1, fill=False, edgecolor=color, linewidth=width, gid="frame")
+    ax.add_patch(line).set(transform=ax.transAxes, clip_on=False)
+
+
+def note(ax: Axes, text: str, place: tuple[Any, Any], shift: tuple[float, float], **look: Any) -> None:
+    """Write a text beside a place in the data's coordinates, ``shift`` points from it."""
+    ax.annotate(text, place, shift, textcoords="offset points", **look)
 
 
 def category_colors(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each category, always the same for a set of names; "others" is light gray.
-
-    The fourteenth category repeats the first colour.
-    """
+    """Return a colour for each category, always the same for a set of names; the fourteenth repeats the first one."""
     named = sorted(set(names) - {OTHERS})
     return {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(named)} | {OTHERS: DISTRACTOR}
 
 
-def percent_axis(ax: Axes, axis: str = "x", step: float = 0.25) -> None:
+def percent_axis(ax: Axes, axis: str = "x") -> None:
     """Label an axis from 0 to 1 in per cent and draw its grid lines."""
-    ticks = np.arange(0, 1 + step / 2, step)
+    ticks = np.linspace(0, 1, 5)
     ax.set(**{f"{axis}lim": (0, 1.0), f"{axis}ticks": ticks, f"{axis}ticklabels": [f"{100 * t:.0f}" for t in ticks]})
     ax.grid(True, axis=axis)  # type: ignore[arg-type]
 
