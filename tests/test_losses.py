@@ -305,6 +305,24 @@ def test_the_total_takes_the_instance_loss_that_is_configured(batch):
     assert total_loss(scores, target, same, hard)[1] == hard_negative_loss(scores, target, TAU, 2.0)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"hard_negatives": 1.5}, {"symmetric": True}, {"instance": "triplet"}, {"zero_losses": "dropped"}]
+)
+def test_where_every_other_shape_is_right_as_well_no_loss_and_no_gradient_is_nan(batch, options):
+    scores, target, same = batch
+    config, excluded = LossConfig(tau=TAU, **options), torch.zeros(9, 7, dtype=torch.bool)
+    excluded[0, 1:] = True  # nothing is wrong for photo 0
+    excluded[:, 5] = True  # a shape without photos, right for all
+    leaf = scores.masked_fill(excluded, -torch.inf).requires_grad_()
+    losses = total_loss(leaf, target, same & ~excluded, config)
+    losses[0].backward()
+    assert all(loss.isfinite() for loss in losses) and leaf.grad.isfinite().all()
+    if not config.symmetric:  # in the other direction photo 0 is compared with other photos
+        others = total_loss(leaf[1:], target[1:], (same & ~excluded)[1:], config)[1]
+        assert losses[1].item() == pytest.approx(others.item() * (1 if options.get("instance") else 8 / 9), rel=1e-9)
+        assert (leaf.grad[0] == 0).all()
+
+
 def test_gradients_of_both_alternatives_match_finite_differences(batch):
     scores, target, same = batch
     for config in (LossConfig(tau=0.5, hard_negatives=1.5), LossConfig(tau=0.5, instance="triplet", margin=0.37)):
