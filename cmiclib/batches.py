@@ -31,19 +31,10 @@ def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
 def draw_batch(photo_shape: Tensor, shapes: int, size: int, seed: int, step: int, columns: int = 0) -> Batch:
     """Choose the photos and shapes of one step.
 
-    Photos come in random order, each once an epoch; the last incomplete batch of an epoch is left out. Shapes that
-    occur twice collapse into one column, then random others fill the columns up to ``size``, or to ``columns``.
-
-    Args:
-        photo_shape: (P,) shape row of each training photo.
-        shapes: N, the number of shape rows, with or without photos.
-        size: B, the number of photos and of columns.
-        seed: of the run.
-        step: counted from 0 over the whole training.
-        columns: largest number of columns; 0 means ``size``.
-
-    Raises:
-        TrainingError: fewer photos or fewer distinct shapes than the batch needs.
+    ``photo_shape`` (P,) is the shape row of each training photo, ``shapes`` the number of rows with or without photos;
+    steps are counted from 0 over the whole training. ``size`` photos come in random order, each once an epoch; the last
+    incomplete batch of an epoch is left out. Shapes that occur twice collapse into one column, then random others fill
+    the columns up to ``size``, or to ``columns`` if that is more. TrainingError if photos or shapes are too few.
     """
     if len(photo_shape) < size or shapes < size:
         raise TrainingError(

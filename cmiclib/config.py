@@ -29,8 +29,7 @@ class ModelConfig(_Frozen):
     dim: int = Field(128, ge=2, description="length of the common embedding")
     image_size: int = Field(224, ge=32, description="side in pixels that both encoders see")
     mask: Literal["channel", "cutout", "none"] = Field(
-        "channel",
-        description="'channel': the photo's fourth channel; 'cutout': white outside the mask; 'none': none",
+        "channel", description="'channel': the photo's fourth channel; 'cutout': white outside the mask; 'none': none"
     )
     fusion: Fusion = Field("attention", description="how the views of a shape become its score")
     attention_start: float = Field(
@@ -56,7 +55,7 @@ class ModelConfig(_Frozen):
 
     @property
     def frozen_of_views(self) -> int:
-        """Number of first stages of the view encoder that keep their initial weights."""
+        """What ``view_frozen`` comes to."""
         return self.frozen if self.view_frozen is None else self.view_frozen
 
 
@@ -182,11 +181,7 @@ class Config(_Frozen):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def override(self, assignments: Iterable[str]) -> "Config":
-        """Return a copy with ``key=value`` strings applied, such as ``loss.tau=0.05``.
-
-        Raises:
-            ConfigError: an unknown key, a value of the wrong type or out of range.
-        """
+        """Return a copy with ``key=value`` strings applied, such as ``loss.tau=0.05``; ConfigError for a bad one."""
         values = self.model_dump()
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
@@ -218,25 +213,19 @@ _RETIRED: dict[str, dict[str, Any]] = {
 """Options that earlier versions wrote into run folders and index files, each with the value that changed nothing."""
 
 
-def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
-    """Drop retired options that changed nothing; others stay, and are refused as unknown."""
-    kept = dict(values)
-    for section, retired in _RETIRED.items():
-        if isinstance(options := kept.get(section), dict):
-            kept[section] = {name: value for name, value in options.items() if retired.get(name, ...) != value}
-    if kept.get("data") == {}:  # a section that is retired as a whole
-        del kept["data"]
-    return kept
-
-
-def parse_config(values: dict[str, Any], path: str | None = None) -> Config:
+def parse_config(values: Any, path: str | None = None) -> Config:
     """Validate a nested dictionary, such as the ``config.json`` of a run, also one of an earlier version.
 
-    Raises:
-        ConfigError: with every key that is unknown or out of range.
+    Retired options that changed nothing are dropped. ConfigError names every key that is unknown or out of range.
     """
+    kept = dict(values) if isinstance(values, dict) else values
+    for section, retired in _RETIRED.items() if isinstance(kept, dict) else ():
+        if isinstance(options := kept.get(section), dict):
+            kept[section] = {name: value for name, value in options.items() if retired.get(name, ...) != value}
+            if section == "data" and not kept[section]:  # retired as a whole
+                del kept[section]
     try:
-        return Config.model_validate(_without_retired(values) if isinstance(values, dict) else values)
+        return Config.model_validate(kept)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg']}" for e in error.errors()]
         raise ConfigError("; ".join(lines), path=path, fix="correct the named keys") from None
@@ -285,34 +274,20 @@ PROFILES: dict[str, Config] = {
 PRESETS: dict[str, tuple[str, ...]] = {
     "paper": (),
     "released": (
-        "augment.color=reference",
-        "augment.mask_range=reference",
-        "augment.style=any",
-        "augment.crops=clock",
-        "loss.include_instance=true",
-        "loss.zero_losses=dropped",
-        "model.running_variance=biased",
-        "train.optimizer=jittor-adam",
-        "train.weight_decay=0",
-        "train.precision=fp32",
+        "augment.color=reference", "augment.mask_range=reference", "augment.style=any", "augment.crops=clock",
+        "loss.include_instance=true", "loss.zero_losses=dropped", "model.running_variance=biased",
+        "train.optimizer=jittor-adam", "train.weight_decay=0", "train.precision=fp32",
     ),
-}
+}  # fmt: skip
 """Where the released code differs from the paper or from what was surely meant, each by its own option."""
 
 
 def profile(name: str, overrides: Iterable[str] = (), preset: str = "paper") -> Config:
-    """Return a profile by name, with a preset and then ``key=value`` overrides applied.
+    """Return one of :data:`PROFILES` with one of :data:`PRESETS`, then ``key=value`` overrides, applied.
 
-    Args:
-        name: of :data:`PROFILES`.
-        overrides: such as ``loss.tau=0.05``.
-        preset: of :data:`PRESETS`; ``"released"`` repeats the released code's peculiarities.
-
-    Raises:
-        ConfigError: no such profile or preset, or a bad override.
+    ConfigError for an unknown profile or preset, or a bad override.
     """
-    if name not in PROFILES:
-        raise ConfigError(f"unknown profile '{name}'", fix=f"use one of: {', '.join(PROFILES)}")
-    if preset not in PRESETS:
-        raise ConfigError(f"unknown preset '{preset}'", fix=f"use one of: {', '.join(PRESETS)}")
+    for kind, given, known in (("profile", name, PROFILES), ("preset", preset, PRESETS)):
+        if given not in known:
+            raise ConfigError(f"unknown {kind} '{given}'", fix=f"use one of: {', '.join(known)}")
     return PROFILES[name].override([*PRESETS[preset], *overrides])

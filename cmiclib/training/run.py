@@ -24,14 +24,7 @@ from ..benchmark import file_sha256
 from ..config import Config, ModelConfig, parse_config, profile
 from ..errors import CheckpointError
 from ..io.atomic import write_atomically, write_json
-from ..io.files import (
-    JSON_LIMIT,
-    check_inside,
-    check_regular,
-    parse_json,
-    read_json,
-    read_limited,
-)
+from ..io.files import JSON_LIMIT, check_inside, check_regular, parse_json, read_json, read_limited
 from ..io.jittor import read_jittor
 from ..model import CMIC
 
