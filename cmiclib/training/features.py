@@ -77,7 +77,7 @@ class FrozenFeatures:
     def augmented(self, photos: Tensor, views: Tensor, progress: bool = True) -> AugmentedFeatures:
         """Return copies of the training pictures, as many as the configuration asks for.
 
-        ``photos``, uint8 (P, 4, S, S), are all of the training, ``views``, uint8 (N, V, S, S), all that a step may take.
+        ``photos``, uint8 (P, 4, S, S), are all of the training, ``views``, uint8 (N, V, S, S), all that a step takes.
         """
         settings, augment, sha = self.config.train, self.config.augment, self.benchmark.meta["sha256"]
         made: list[Tensor | None] = [None, None]

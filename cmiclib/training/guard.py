@@ -37,11 +37,6 @@ class CheckpointTimer:
 
     The first SIGTERM or Ctrl-C waits for the end of the step, a second one does not. This holds in the main thread, the
     only one that receives signals. Several processes leave after the same step, whichever of them was told.
-
-    Args:
-        seconds: between two states.
-        processes: that train together.
-        device: of the training.
     """
 
     def __init__(self, seconds: float = SAVE_SECONDS, processes: Processes = ALONE, device: torch.device | str = "cpu"):
@@ -67,8 +62,7 @@ class CheckpointTimer:
     def due(self, asks: bool = True) -> bool:
         """Tell whether a state is to be written after this step, without a validation; call it after every step.
 
-        Args:
-            asks: several processes ask each other whether one was told to stop; equal in all of them.
+        With ``asks``, equal in all of them, several processes ask each other whether one was told to stop.
         """
         self.began = True
         if asks or self.processes.count == 1:
@@ -92,11 +86,7 @@ class CheckpointTimer:
 
 
 class LossWatch:
-    """Remembers the first step whose loss is NaN or infinite, on the device, so that the host need not wait.
-
-    Args:
-        device: of the losses.
-    """
+    """Remembers the first step whose loss is NaN or infinite, on the device, so that the host need not wait."""
 
     def __init__(self, device: torch.device | str):
         self.step = torch.full((), -1, device=device)  # int64
@@ -112,17 +102,9 @@ class LossWatch:
     def check(
         self, data: TrainingData, settings: TrainConfig, benchmark: Benchmark, path: Path, writes: bool = True
     ) -> None:
-        """Stop if a step's loss was NaN or infinite, and name the photos of its batch.
+        """Raise TrainingError if a step's loss was NaN or infinite, and name the photos of its batch.
 
-        Args:
-            data: of the training.
-            settings: batch size and seed.
-            benchmark: names the photos.
-            path: the run folder; ``failed.json`` is written into it.
-            writes: whether this process writes it.
-
-        Raises:
-            TrainingError: a loss was NaN or infinite.
+        All of them are written into ``failed.json`` in the run folder ``path``, if this process ``writes``.
         """
         step = int(self.step)
         if step < 0:
@@ -131,25 +113,17 @@ class LossWatch:
         names = benchmark.queries.query_id.to_numpy()[benchmark.rows("train")[batch.photos.numpy()]].tolist()
         if writes:
             write_json(path / "failed.json", {"step": step + 1, "loss": str(self.loss.item()), "photos": names})
-        raise TrainingError(
-            f"the loss of step {step + 1} is not a number; its batch: {', '.join(names[:8])}"
-            f"{', … (all in failed.json)' if len(names) > 8 else ''}; the last good state is kept",
-            path=path,
-            fix=DIVERGED,
-        )
+        shown = ", ".join(names[:8]) + (", … (all in failed.json)" if len(names) > 8 else "")
+        problem = f"the loss of step {step + 1} is not a number; its batch: {shown}; the last good state is kept"
+        raise TrainingError(problem, path=path, fix=DIVERGED)
 
 
 def check_weights(model: nn.Module, step: int, path: Path) -> None:
-    """Refuse to keep weights with NaN or Inf.
-
-    Raises:
-        TrainingError: one is NaN or infinite.
-    """
+    """Raise TrainingError for weights with NaN or Inf."""
     values = [value for value in model.state_dict().values() if value.is_floating_point()]
     if not bool(torch.stack([value.isfinite().all() for value in values]).all()):
-        raise TrainingError(
-            f"the weights after step {step} are not numbers; the last good state is kept", path=path, fix=DIVERGED
-        )
+        problem = f"the weights after step {step} are not numbers; the last good state is kept"
+        raise TrainingError(problem, path=path, fix=DIVERGED)
 
 
 def warn_if_collapsed(photos: Tensor, views: Tensor) -> None:
@@ -164,14 +138,8 @@ def warn_if_collapsed(photos: Tensor, views: Tensor) -> None:
 
 
 def check_unchanged(run: Run, benchmark: Benchmark) -> None:
-    """Refuse to measure a run on a benchmark whose name it was trained on, but whose content has changed.
-
-    Raises:
-        BenchmarkError: the benchmark was changed, or prepared differently, since the training.
-    """
-    if not (run.path / "data.json").is_file():  # a converted checkpoint
-        return
-    trained = run.manifest
+    """Raise BenchmarkError for a benchmark that the run was trained on by name, but whose content has changed since."""
+    trained = run.manifest if (run.path / "data.json").is_file() else {}  # a converted checkpoint has none
     if trained.get("benchmark") == benchmark.name and trained.get("hash") != benchmark.hash:
         raise BenchmarkError(
             f"'{benchmark.name}' has changed since the run was trained on it: its hash is {benchmark.hash[:12]}…, "

@@ -15,12 +15,6 @@ class JittorAdam(torch.optim.Optimizer):
     """Adam that adds ε before the bias correction, so that tiny gradients move a weight less.
 
     ``p -= lr · √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε)``; PyTorch corrects v first.
-
-    Args:
-        params: parameters, or groups of them.
-        lr: step size.
-        betas: decay of the two means.
-        eps: ε.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):

@@ -43,11 +43,7 @@ METHOD = (
 
 
 def run_name(config: Config, benchmark: Benchmark) -> str:
-    """Name a run by everything it depends on: configuration, initial weights, data and the code of the method.
-
-    Raises:
-        CheckpointError: ``model.init`` names a file that cannot be read.
-    """
+    """Name a run by everything it depends on: configuration, initial weights, data and the code of the method."""
     key = f"{identity(config, benchmark)} {code_digest(METHOD)}"
     return f"{config.profile}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
 
@@ -92,11 +88,10 @@ def train(
         features: folder in which runs share what the frozen stages return; see :mod:`cmiclib.training.features`.
         processes: train with several, see :mod:`cmiclib.engine.distributed`; only the first one writes.
         fuse: let ``torch.compile`` fuse the step's operations; this changes rounding and dropout's draws.
-        save_seconds: a state is written after this time, besides those at each look at the validation photos.
+        save_seconds: a state is written after this time, besides those at each validation.
 
     Raises:
-        ConfigError: ``until`` lies between two looks at the validation photos; options that contradict each other;
-            no compiler for ``fuse``.
+        ConfigError: ``until`` lies between two validations; options that contradict each other; no compiler.
         TrainingError: too few shapes for the batch, no validation photos, a loss that is NaN or infinite, or another
             process that trains in this folder.
         CheckpointError: initial weights or a resume state that cannot be read or does not fit; a folder in use.
@@ -104,18 +99,13 @@ def train(
     """
     path, device = Path(path), device or default_device()
     if until is not None and (until <= 0 or until % config.train.eval_every):
-        raise ConfigError(
-            f"cannot stop after step {until}",
-            fix=f"choose a multiple of train.eval_every, which is {config.train.eval_every}",
-        )
+        fix = f"choose a multiple of train.eval_every, which is {config.train.eval_every}"
+        raise ConfigError(f"cannot stop after step {until}", fix=fix)
     benchmark = benchmark.without_test_labels()
     val = benchmark.rows("val")
     if len(val) == 0:
-        raise TrainingError(
-            "the benchmark has no validation photos to choose the weights by",
-            path=benchmark.path,
-            fix="give some photos the split 'val' in queries.csv",
-        )
+        problem = "the benchmark has no validation photos to choose the weights by"
+        raise TrainingError(problem, path=benchmark.path, fix="give some photos the split 'val' in queries.csv")
     with alone(path, TrainingError) if processes.first else nullcontext():
         if resume and is_finished(path, config, benchmark):
             return Run.open(path)
@@ -217,9 +207,6 @@ def validate(
     model.train()
     if not scores.isfinite().all():
         raise TrainingError("the scores of the validation photos are not numbers", fix=DIVERGED)
-    return retrieval_metrics(
-        scores,
-        torch.from_numpy(benchmark.relevant(rows)),
-        torch.from_numpy(benchmark.query_category(rows)),
-        torch.from_numpy(benchmark.shape_category()),
-    )
+    labels = benchmark.relevant(rows), benchmark.query_category(rows), benchmark.shape_category()
+    relevant, of_photos, of_shapes = map(torch.from_numpy, labels)
+    return retrieval_metrics(scores, relevant, of_photos, of_shapes)

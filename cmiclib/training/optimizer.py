@@ -25,31 +25,24 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def make_optimizer(model: CMIC, config: TrainConfig) -> torch.optim.Optimizer:
-    """Make the configured optimiser; AdamW does not decay biases and normalisation."""
-    groups = [
-        {"params": chosen, "weight_decay": decay, "share": share}
-        for share, part in _by_learning_rate(model, config)
-        for chosen, decay in _by_decay(part, config)
-        if chosen
-    ]
+    """Make the configured optimiser; AdamW does not decay biases and normalisation.
+
+    The groups and their order, in which a state is kept, are the whole model, or head and attention before backbones
+    where ``backbone_lr`` is not 1; for AdamW each of these is matrices and filters, then the rest.
+    """
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = []
+    for share in dict.fromkeys((1.0, config.backbone_lr)):
+        part = [p for name, p in trained if config.backbone_lr == 1 or (".backbone." in name) == (share != 1)]
+        if config.optimizer == "adamw":
+            split = [([p for p in part if p.ndim > 1], config.weight_decay), ([p for p in part if p.ndim <= 1], 0.0)]
+        else:
+            split = [(part, config.weight_decay)]
+        groups += [{"params": chosen, "weight_decay": decay, "share": share} for chosen, decay in split if chosen]
     if config.optimizer == "jittor-adam":
         return JittorAdam(groups, config.lr, config.betas)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, config.lr, config.betas)
-
-
-def _by_learning_rate(model: CMIC, config: TrainConfig) -> list[tuple[float, list[nn.Parameter]]]:
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if config.backbone_lr == 1:
-        return [(1.0, list(trained.values()))]
-    deep = [p for name, p in trained.items() if ".backbone." in name]
-    return [(1.0, [p for name, p in trained.items() if ".backbone." not in name]), (config.backbone_lr, deep)]
-
-
-def _by_decay(part: list[nn.Parameter], config: TrainConfig) -> list[tuple[list[nn.Parameter], float]]:
-    if config.optimizer != "adamw":
-        return [(part, config.weight_decay)]
-    return [([p for p in part if p.ndim > 1], config.weight_decay), ([p for p in part if p.ndim <= 1], 0.0)]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
@@ -61,9 +54,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 def check_options(model: CMIC) -> None:
     """Raise ConfigError where ``model.fixed_filters`` is set and neither encoder has depthwise filters."""
     if model.config.fixed_filters and not any(map(is_depthwise, model.modules())):
-        names = (
-            f"model.query_backbone={model.config.query_backbone} nor model.view_backbone={model.config.view_backbone}"
-        )
+        photo, view = model.config.query_backbone, model.config.view_backbone
+        names = f"model.query_backbone={photo} nor model.view_backbone={view}"
         raise ConfigError(
             f"model.fixed_filters fixes depthwise filters, and neither {names} has any",
             fix="set model.fixed_filters=false, or use a backbone with depthwise convolutions",
@@ -73,8 +65,7 @@ def check_options(model: CMIC) -> None:
 def fuse_operations(model: nn.Module) -> None:
     """Let ``torch.compile`` fuse the model's forward pass; the first call then takes minutes.
 
-    Raises:
-        ConfigError: there is no C++ compiler, which ``torch.compile`` needs on a CPU and on a GPU.
+    ConfigError where there is no C++ compiler, which ``torch.compile`` needs on a CPU and on a GPU.
     """
     if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")):
         raise ConfigError("torch.compile finds no C++ compiler", fix="install one, as g++, or leave out --compile")

@@ -28,6 +28,10 @@ from ..io.files import JSON_LIMIT, check_inside, check_regular, parse_json, read
 from ..io.jittor import read_jittor
 from ..model import CMIC
 
+AGAIN = "train again, or copy the run folder again"
+UNUSED = "attention.linear_out.weight"
+"""The released code computes it and throws the result away."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -38,53 +42,41 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """Read a run folder's configuration.
-
-        Raises:
-            CheckpointError: no such folder, no finished weights in it, or a damaged configuration.
-        """
+        """Read a run folder's configuration; CheckpointError if it or the weights are missing or damaged."""
         path = Path(path)
         if not (path / "config.json").is_file():
             raise CheckpointError("this is not a run folder", path=path, fix="pass a folder that `cmic train` wrote")
         if not (path / "model.safetensors").is_file():
-            raise CheckpointError(
-                "the run holds no weights yet", path=path, fix="finish it: `cmic train … --output FOLDER --resume`"
-            )
+            fix = "finish it: `cmic train … --output FOLDER --resume`"
+            raise CheckpointError("the run holds no weights yet", path=path, fix=fix)
         return cls(path, parse_config(_read_own(path, "config.json"), path=str(path / "config.json")))
 
     def model(self, device: torch.device | str = "cpu") -> CMIC:
-        """Return the model with the run's best weights, in evaluation mode.
-
-        Raises:
-            CheckpointError: a damaged file, or weights of another architecture.
-        """
+        """Return the model with the run's best weights, in evaluation mode; CheckpointError if they do not fit."""
         file = self.path / "model.safetensors"
         check_inside(file, self.path, CheckpointError)
         check_regular(file, CheckpointError)
         try:
-            state = {
-                name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()
-            }
+            stored = load_file(file)
+            state = {name: value.float() if value.is_floating_point() else value for name, value in stored.items()}
             dim = self.config.model.dim
             if "attention_weight" not in state or state["attention_weight"].shape != (dim, dim):
                 raise RuntimeError(f"they have no attention_weight of {dim} × {dim} numbers")
             model = CMIC(self.config.model)
             model.load_state_dict(state)
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise CheckpointError(
-                f"the weights cannot be used: {error}", path=file, fix="train again, or copy the run folder again"
-            ) from None
+            raise CheckpointError(f"the weights cannot be used: {error}", path=file, fix=AGAIN) from None
         return model.to(device).eval()
 
     @property
     def log(self) -> pd.DataFrame:
         """The training log: step, loss, instance, category, lr, seconds; NaN where a line has no such value."""
-        path, fix = self.path / "log.jsonl", "train again or copy the run again"
+        path = self.path / "log.jsonl"
         check_inside(path, self.path, CheckpointError)
         lines = read_limited(path, JSON_LIMIT, CheckpointError).splitlines()
-        entries = [parse_json(line, path, CheckpointError, fix) for line in lines]
+        entries = [parse_json(line, path, CheckpointError, AGAIN) for line in lines]
         if not all(isinstance(entry, dict) for entry in entries):
-            raise CheckpointError("a line of the log is not a JSON object", path=path, fix=fix)
+            raise CheckpointError("a line of the log is not a JSON object", path=path, fix=AGAIN)
         return pd.json_normalize(entries)
 
     @property
@@ -101,24 +93,18 @@ class Run:
 def _read_own(folder: Path, name: str) -> dict[str, Any]:
     """Read a JSON object of a run folder; raises CheckpointError where it is missing, damaged or a link out of it."""
     check_inside(folder / name, folder, CheckpointError)
-    found = read_json(folder / name, CheckpointError, fix="train again or copy the run again")
+    found = read_json(folder / name, CheckpointError, AGAIN)
     if not isinstance(found, dict):
-        raise CheckpointError("this is not a JSON object", path=folder / name, fix="train again or copy the run again")
+        raise CheckpointError("this is not a JSON object", path=folder / name, fix=AGAIN)
     return found
 
 
 def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = None) -> CMIC:
     """Return the authors' trained model, in evaluation mode, from a checkpoint of the released code.
 
-    Every parameter and every running statistic must be there with its shape. ``attention.linear_out`` is not read: the
-    released code computes it and throws the result away.
-
-    Args:
-        path: a file of any of the kinds that :mod:`cmiclib.io.jittor` reads.
-        config: the architecture; default: the released one, ResNet-50 and ResNet-18.
-
-    Raises:
-        CheckpointError: not such a file, damaged, or with missing, unexpected or unfit entries, which it lists.
+    The file is of any of the kinds that :mod:`cmiclib.io.jittor` reads; ``config`` is the architecture, by default the
+    released one, ResNet-50 and ResNet-18. Every parameter and every running statistic must be there with its shape:
+    CheckpointError lists missing, unexpected and unfit entries.
     """
     config = config or ModelConfig(init="random")
     model = CMIC(config)
@@ -130,12 +116,15 @@ def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = Non
         "of another shape": [n for n, value in given.items() if n in own and own[n].shape != value.shape],
     }
     if any(faults.values()):
-        lists = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
+        lists = [
+            f"{len(names)} {fault}: {', '.join(names[:4])}{' and more' if len(names) > 4 else ''}"
+            for fault, names in faults.items()
+            if names
+        ]
         raise CheckpointError(
             f"this is not a checkpoint of {config.query_backbone} and {config.view_backbone}; {'; '.join(lists)}",
-            path=path,
-            fix="pass a checkpoint of the released model, or a configuration with its backbones",
-        )
+            path=path, fix="pass a checkpoint of the released model, or a configuration with its backbones",
+        )  # fmt: skip
     model.load_state_dict({name: value.float() for name, value in given.items()}, strict=False)
     return model.eval()
 
@@ -143,14 +132,8 @@ def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = Non
 def convert_reference_checkpoint(path: str | Path, output: str | Path, config: Config | None = None) -> Run:
     """Write a run folder with the authors' trained model, for evaluation, index and browser.
 
-    Args:
-        path: see :func:`load_reference_checkpoint`.
-        output: the folder to write; it must not exist, or be empty.
-        config: default: the released configuration.
-
-    Raises:
-        CheckpointError: see :func:`load_reference_checkpoint`; or the folder is in use.
-        StorageError: the disk is full.
+    The folder must not exist, or be empty; ``config`` is by default the released one. It raises CheckpointError as
+    :func:`load_reference_checkpoint` does, or where the folder is in use, and StorageError where the disk is full.
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -163,19 +146,12 @@ def convert_reference_checkpoint(path: str | Path, output: str | Path, config: C
     return Run.open(output)
 
 
-UNUSED = "attention.linear_out.weight"
-
-
 def _our_name(name: str) -> str:
     """Translate a name of the released code."""
     if name == "attention.linear_in.weight":
         return "attention_weight"
     name = name.replace("rendering_encoder.", "view_encoder.", 1)
     return name.replace(".resnet.fc.", ".head.", 1).replace(".resnet.", ".backbone.", 1)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
 
 
 def save_weights(path: Path, model: CMIC) -> None:

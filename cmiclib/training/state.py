@@ -27,8 +27,7 @@ LEFT = (
 def identity(config: Config, benchmark: Benchmark) -> str:
     """Say what a run depends on besides the code: configuration, benchmark, and the content of ``model.init``.
 
-    Raises:
-        CheckpointError: ``model.init`` names a file that is missing.
+    CheckpointError where ``model.init`` names a file that is missing.
     """
     return f"{config.digest()} {benchmark.hash} {init_digest(config.model)}".rstrip()
 
@@ -42,8 +41,7 @@ def manifest(benchmark: Benchmark) -> dict[str, Any]:
 def is_finished(path: Path, config: Config, benchmark: Benchmark) -> bool:
     """Tell whether a folder holds the finished run of this configuration on this benchmark.
 
-    Raises:
-        CheckpointError: it holds the finished run of another one.
+    CheckpointError where it holds the finished run of another one.
     """
     if not (path / FINISHED).is_file() or not (path / WEIGHTS).is_file():
         return False
@@ -54,34 +52,22 @@ def is_finished(path: Path, config: Config, benchmark: Benchmark) -> bool:
 
 
 def _another(what: str, path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{what} belongs to another configuration or benchmark",
-        path=path,
-        fix="give the same ones again, or another run folder",
-    )
+    fix = "give the same ones again, or another run folder"
+    return CheckpointError(f"{what} belongs to another configuration or benchmark", path=path, fix=fix)
 
 
 def open_state(path: Path, run: str, code: str, resume: bool, other_code: bool = False) -> dict[str, Any]:
-    """Return the state that a training in this folder starts from; nothing is changed yet.
+    """Return the state that a training in the run folder ``path`` starts from; nothing is changed yet.
 
-    Args:
-        path: the run folder.
-        run: see :func:`identity`.
-        code: digest of the method's code.
-        resume: go on from the folder's last state, if it has one.
-        other_code: go on from a state of other code; the state remembers both.
-
-    Raises:
-        CheckpointError: the folder holds what a new start would erase; a state of another run or of other code.
+    ``run`` is its :func:`identity`, ``code`` the digest of the method's code. With ``resume`` it is the folder's last
+    state, if there is one; with ``other_code`` also one of other code, and the state remembers both. CheckpointError
+    where the folder holds what a new start would erase, or a state of another run or of other code.
     """
     new = {"run": run, "step": 0, "best": -1.0, "seconds": 0.0, "code": [{"step": 0, "code": code}]}
     has_state = any((path / name).is_file() for name in (STATE, f"checkpoint/{BEFORE}"))
     if not resume and (has_state or (path / WEIGHTS).is_file()):
-        raise CheckpointError(
-            "this folder holds a training already",
-            path=path,
-            fix="pass --resume to go on with it, give another folder, or remove this one",
-        )
+        fix = "pass --resume to go on with it, give another folder, or remove this one"
+        raise CheckpointError("this folder holds a training already", path=path, fix=fix)
     if has_state:
         state = load_state(path / STATE)
         if state["run"] != run:
@@ -89,18 +75,17 @@ def open_state(path: Path, run: str, code: str, resume: bool, other_code: bool =
         codes = state.setdefault("code", [{"step": 0, "code": "unknown"}])
         if codes[-1]["code"] != code:
             if not other_code:
-                raise CheckpointError(
-                    "the method's code has changed since this training was interrupted",
-                    path=path / STATE,
-                    fix="check out the code that it began with, train in another folder, or pass --other-code to go on "
-                    "with two states of the code; code.json then says so",
+                problem = "the method's code has changed since this training was interrupted"
+                fix = (
+                    "check out the code that it began with, train in another folder, or pass --other-code to go on "
+                    "with two states of the code; code.json then says so"
                 )
+                raise CheckpointError(problem, path=path / STATE, fix=fix)
             codes.append({"step": state["step"], "code": code})
         return state
     if any((path / name).is_file() for name in (FINISHED, "origin.json")):
-        raise CheckpointError(
-            "this folder holds weights, but no state to go on from", path=path, fix="give another folder"
-        )
+        problem = "this folder holds weights, but no state to go on from"
+        raise CheckpointError(problem, path=path, fix="give another folder")
     if (path / WEIGHTS).is_file():
         warnings.warn(f"{path} holds no state to go on from; training starts again at step 1", stacklevel=3)
     return new
@@ -120,8 +105,7 @@ def prepare(path: Path, state: dict[str, Any]) -> None:
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a resume state (tensors, numbers, strings) atomically; the one before stays beside it.
 
-    Raises:
-        StorageError: the disk is full; the states that are there stay.
+    Where the disk is full, it raises StorageError, and the states that are there stay.
     """
 
     def write(temporary: Path) -> None:
@@ -137,10 +121,8 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def load_state(path: Path) -> dict[str, Any]:
     """Read a resume state; only tensors and plain containers are ever built from the file.
 
-    Where the newest one is damaged or missing, the one before it is read, with a warning.
-
-    Raises:
-        CheckpointError: both are missing or damaged.
+    Where the newest one is damaged or missing, the one before it is read, with a warning; where both are,
+    CheckpointError.
     """
     before = path.with_name(BEFORE)
     try:
@@ -161,11 +143,9 @@ def _load_state(path: Path) -> dict[str, Any]:
             raise TypeError("it holds no table")
         return state
     except Exception as error:
-        raise CheckpointError(
-            f"the resume state cannot be read ({type(error).__name__})",
-            path=path,
-            fix="remove this folder or train in another one; --resume needs a state",
-        ) from None
+        problem = f"the resume state cannot be read ({type(error).__name__})"
+        fix = "remove this folder or train in another one; --resume needs a state"
+        raise CheckpointError(problem, path=path, fix=fix) from None
 
 
 def cut_log(log: Path, step: int) -> None:
@@ -187,6 +167,5 @@ def append_log(log: Path, line: dict[str, Any]) -> None:
         with log.open("a") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
-        raise StorageError(
-            f"could not be written ({error})", path=log, fix="make room, then run again with --resume"
-        ) from None
+        fix = "make room, then run again with --resume"
+        raise StorageError(f"could not be written ({error})", path=log, fix=fix) from None
