@@ -68,7 +68,7 @@ class Benchmark:
         """Open a folder and check counts, shapes, dtypes, ids and splits; a BenchmarkError says what is wrong.
 
         With ``verify`` also compare the sha256 of every array and table (about a second for 500 MB), and look for
-        shapes whose views are all alike.
+        shapes whose views are empty.
         """
         path = Path(path)
         meta = _read_meta(path)

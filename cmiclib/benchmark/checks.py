@@ -15,9 +15,9 @@ AT_ONCE = 1000  # shapes whose views are looked at before their memory is given 
 
 
 def check_views(views: np.ndarray, shape_id: str, path: Path | None = None) -> None:
-    """Refuse views that are all alike: a mesh that was not turned, or none at all."""
-    if len(views) > 1 and (views == views[0]).all():
-        problem = f"the {len(views)} views of shape '{shape_id}' are all alike"
+    """Refuse views that show nothing: all pixels are alike. Those of a round table are alike as views."""
+    if views.size and (views == views.flat[0]).all():
+        problem = f"the {len(views)} views of shape '{shape_id}' are empty"
         raise BenchmarkError(problem, path=path, fix="look at its mesh, or leave the shape out")
 
 

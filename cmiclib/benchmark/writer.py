@@ -97,7 +97,7 @@ class BenchmarkWriter:
     ) -> None:
         """Append a shape; either all shapes of a benchmark have points, or none; the same holds for voxels.
 
-        A repeated or unusable id, arrays of another shape or views that are all alike are a BenchmarkError.
+        A repeated or unusable id, arrays of another shape or views that are empty are a BenchmarkError.
         """
         if not usable_id(shape_id):
             raise BenchmarkError(f"'{shape_id}' cannot be a shape id", fix="use names such as chair/my-chair")

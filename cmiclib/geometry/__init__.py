@@ -34,8 +34,8 @@ def load_mesh(path: str | Path, up: str = "+y", front: str = "+z") -> trimesh.Tr
     try:
         mesh = _join(scene)
     except Exception as error:  # parts that do not fit together fail in many ways
-        problem = f"cannot be read as a mesh ({type(error).__name__}: {error})"
-        raise MeshError(problem, path=path, fix="convert it to OBJ, GLB, PLY, STL or OFF") from None
+        problem = "the parts of the mesh do not fit together"
+        raise MeshError(problem, path=path, fix="convert it to OBJ, GLB, PLY, STL or OFF") from error
     check_mesh(mesh, path)
     mesh.apply_transform(turn)
     return mesh
@@ -100,14 +100,30 @@ def check_mesh(mesh: trimesh.Trimesh, path: str | Path | None = None) -> None:
 def normalise(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """Return a copy with the bounding box's centre at the origin and the farthest vertex at distance 1.
 
-    Vertices that no face uses are left out first, so that they move nothing. The mesh is checked by `check_mesh`.
+    Vertices that no face uses are left out first, and faces without area where they would move the box, so that what
+    nobody sees moves nothing. The mesh is checked by `check_mesh`.
     """
     check_mesh(mesh)
     mesh = mesh.copy()
     mesh.remove_unreferenced_vertices()
+    seen = has_area(mesh.triangles)
+    if seen.any() and (mesh.bounds != _bounds(mesh.vertices[np.unique(mesh.faces[seen])])).any():
+        mesh.update_faces(seen)
+        mesh.remove_unreferenced_vertices()
     mesh.apply_translation(-mesh.bounds.mean(axis=0))
     mesh.apply_scale(1 / np.linalg.norm(mesh.vertices, axis=1).max())
     return mesh
+
+
+def has_area(triangles: np.ndarray, least: float = 1e-6) -> np.ndarray:
+    """Tell which triangles (F, 3, 3) are more than a line or a point: higher than ``least`` of their longest side."""
+    sides = np.roll(triangles, -1, axis=1) - triangles
+    longest = (sides**2).sum(axis=2).max(axis=1)
+    return np.asarray(np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1) > least * longest)
+
+
+def _bounds(points: np.ndarray) -> np.ndarray:
+    return np.stack([points.min(axis=0), points.max(axis=0)])
 
 
 def sample_points(mesh: trimesh.Trimesh, n: int = 10_000, seed: int = 0) -> np.ndarray:

@@ -44,6 +44,23 @@ def read_limited(path: Path, limit: int, error: Error) -> bytes:
     return data
 
 
+def check_content(data: bytes, path: Path, error: Error) -> None:
+    """Refuse what stands in a file's place: nothing, a pointer of Git LFS, a web page.
+
+    Raises:
+        CMICError: of class ``error``.
+    """
+    start = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not data:
+        raise error("the file is empty", path=path, fix="download or export it again")
+    if start.startswith(b"version https://git-lfs"):
+        problem = "this is a pointer of Git LFS, not the file itself"
+        raise error(problem, path=path, fix="run 'git lfs pull' in the repository that it comes from")
+    if start.startswith((b"<!doctype html", b"<html")):
+        problem = "this is a web page (HTML), not the file itself"
+        raise error(problem, path=path, fix="download it again; the page may ask you to sign in")
+
+
 def reason(problem: Exception) -> str:
     """Return what the system says is wrong, without the path that it adds: web pages show no paths."""
     return getattr(problem, "strerror", None) or str(problem)

@@ -44,7 +44,7 @@ def prepare_mesh(
 
     Raises:
         MeshError: the file cannot be used.
-        BenchmarkError: all views are alike, as those of a body of revolution with 12, 24 or 36 sides are.
+        BenchmarkError: the views are empty.
     """
     shape = normalise((load or load_mesh)(mesh.path, mesh.up, mesh.front))
     views = render_views(shape, size, protocol)

@@ -212,14 +212,14 @@ def test_table_of_another_length(copy: Path) -> None:
         Benchmark.open(copy)
 
 
-def test_views_that_are_all_alike(copy: Path, tmp_path: Path) -> None:
+def test_views_that_show_nothing(copy: Path, tmp_path: Path) -> None:
     views = np.lib.format.open_memmap(copy / "views.npy", mode="r+")
-    views[3] = views[3, 0]
+    views[2], views[3] = views[2, 0], 255  # a round shape looks the same from everywhere
     views.flush()
     _rehash(copy, "views.npy")
-    with pytest.raises(BenchmarkError, match="the 12 views of shape 'round/cone' are all alike"):
+    with pytest.raises(BenchmarkError, match="the 12 views of shape 'round/cone' are empty"):
         Benchmark.open(copy)
-    with pytest.raises(BenchmarkError, match="all alike"):
+    with pytest.raises(BenchmarkError, match="are empty"):
         _writer(tmp_path / "b").add_shape("a", "thing", np.full((12, 8, 8), 255, np.uint8))
 
 

@@ -62,7 +62,7 @@ def test_polygons_and_missing_material_file(tmp_path: Path) -> None:
     ("content", "problem"),
     [
         ("v 0 0 0\nv 1 0 0\nv 0 1 0\n", "no faces"),
-        ("", "no faces"),
+        ("", "the file is empty"),
         ("v 0 0 0\nv nan 0 0\nv 0 1 0\nf 1 2 3\n", "not finite"),
         ("v 0 0 0\nv inf 0 0\nv 0 1 0\nf 1 2 3\n", "not finite"),
         ("v 1 2 3\nv 1 2 3\nv 1 2 3\nf 1 2 3\n", "coincide"),

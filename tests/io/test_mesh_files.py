@@ -41,7 +41,7 @@ MANY_INDICES = [
     ids=["numbers", "nodes", "depth", "circle", "parents", "faces"],
 )
 def test_a_glb_that_claims_too_much_is_refused(changes: dict, said: str) -> None:
-    with pytest.raises(MeshError, match=rf"x\.glb: cannot be read as a mesh \(ValueError: .*{said}"):
+    with pytest.raises(MeshError, match=rf"x\.glb: .*{said}"):
         parse_scene(glb(glb_tree(**changes), GLB_DATA + bytes(240_000)), Path("x.glb"))
 
 
@@ -105,7 +105,7 @@ def test_a_glb_with_a_picture_in_postscript_is_refused(tree: dict) -> None:
     length = struct.unpack_from("<I", data, 12)[0]
     unknown = data[: 20 + length] + struct.pack("<I4s", 8, b"NOTE") + bytes(8) + data[20 + length :]
     for content in (data, unknown):
-        with pytest.raises(MeshError, match=r"x\.glb: cannot be read as a mesh \(ValueError: a picture"):
+        with pytest.raises(MeshError, match=r"x\.glb: a picture"):
             parse_scene(content, Path("x.glb"))
 
 
