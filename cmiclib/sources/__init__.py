@@ -9,19 +9,12 @@ from ..benchmark import Benchmark
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What every preparation can be told.
+    """What every preparation can be told."""
 
-    Attributes:
-        size: side of photos and views in pixels.
-        jobs: processes.
-        allow_missing: leave out what is missing or cannot be used, instead of refusing.
-        progress: show bars.
-    """
-
-    size: int = 224
-    jobs: int = 2
-    allow_missing: bool = False
-    progress: bool = True
+    size: int = 224  # side of photos and views in pixels
+    jobs: int = 2  # processes
+    allow_missing: bool = False  # leave out what is missing or cannot be used, instead of refusing
+    progress: bool = True  # show bars
 
 
 DEFAULT = PrepareOptions()

@@ -29,13 +29,9 @@ def build(
     """Add shapes and photos to a benchmark and finish it; what an interrupted call has added costs nothing.
 
     The writer has no shapes yet, or those of a gallery that was copied. A shape that is left out takes its photos with
-    it. ``left_out`` is what was left out before, each with its reason; ``trained`` are groups that have training
-    photos elsewhere; ``threads`` are used instead of processes where the work is unpacking.
-
-    Raises:
-        SourceError: shapes or photos cannot be used; all are listed. What was made of the others stays for the next
-            call.
-        StorageError: the write failed.
+    it. ``left_out`` is what was left out before, each with its reason; ``trained`` are groups that have training photos
+    elsewhere; ``threads`` are used instead of processes where the work is unpacking. A SourceError lists all shapes or
+    photos that cannot be used; what was made of the others stays for the next call.
     """
     lines = list(left_out)
     with writer:
@@ -56,12 +52,7 @@ def build(
 def add_shapes(
     writer: BenchmarkWriter, meshes: Iterable[MeshFile], options: PrepareOptions, threads: bool = False
 ) -> dict[str, str]:
-    """Add shapes, in order; return id → reason of those that are left out, none without ``allow_missing``.
-
-    Raises:
-        SourceError: shapes cannot be used; all are listed.
-        StorageError: the write failed.
-    """
+    """Add shapes, in order; return id → reason of those that ``allow_missing`` leaves out, instead of an error."""
     return {mesh.shape_id: problem for mesh, problem in _add(writer, meshes, "shape", options, threads)}
 
 

@@ -38,8 +38,8 @@ from .photos import Cut, PhotoFile
 
 VIEWS = 12
 JSON_LIMIT, PICKLE_LIMIT = 1 << 28, 8 << 30
-BINVOX_LIMIT = 2 * VOXELS**3 + 4096
-"""Bytes: a grid of single runs, and a header."""
+BINVOX_LIMIT = 2 * VOXELS**3 + 4096  # bytes: a grid of single runs, and a header
+FOLDERS = {"model_std_ptc10k_npy": ".npy", "model_std_bin128": ".binvox"}  # of points and voxels
 MASK_FOLDERS = {"pix3d": "mask_ocrnet"}
 """The folder that the released training code puts in place of a training mask's first one; ``mask`` elsewhere."""
 FIX = "unpack the archive again"
@@ -50,14 +50,8 @@ def prepare_release(
 ) -> Prepared:
     """Turn one benchmark of the authors' archive, such as ``data/pix3d``, into a prepared benchmark.
 
-    Args:
-        root: the folder with the two lists and the renderings.
-        output: the folder to write; it must not exist yet.
-        options: size, jobs, and whether to leave out photos and shapes with missing or damaged files.
-        val: share of the training photos that becomes the validation part.
-
-    Raises:
-        SourceError: files are missing or damaged, or a photo's shape is not in the renderings; all are listed.
+    ``val`` is the share of the training photos that becomes the validation part. A SourceError lists all files that are
+    missing or damaged and all photos whose shape is not in the renderings.
     """
     root = Path(root)
     train, test, renderings = (_only(root, name) for name in ("*_train.json", "*_test.json", "rendering_*.pkl"))
@@ -69,17 +63,14 @@ def prepare_release(
     if problems and not options.allow_missing:
         fix = f"{FIX}, or leave these photos out with --allow-missing"
         raise SourceError(listed(list(problems.values()), "photo", " cannot be used"), path=root, fix=fix)
+    folders = {root / folder: ending for folder, ending in FOLDERS.items() if (root / folder).is_dir()}
     meshes = []
     for shape_id, views in gallery.items():
-        points, voxels = (
-            root / folder / f"{shape_id}{ending}" if (root / folder).is_dir() else None
-            for folder, ending in (("model_std_ptc10k_npy", ".npy"), ("model_std_bin128", ".binvox"))
-        )
-        also = tuple(path for path in (points, voxels) if path)
+        also = tuple(folder / f"{shape_id}{ending}" for folder, ending in folders.items())
         for path in also:
             check_inside(path, root, SourceError)
-        make = partial(_shape, views=views, points=points, voxels=voxels)
-        meshes.append(MeshFile(shape_id, shape_id.partition("/")[0], renderings, also=also, make=make))
+        category, make = shape_id.partition("/")[0], partial(_shape, views=views)
+        meshes.append(MeshFile(shape_id, category, renderings, also=also, make=make))
     photos = [photo for photo in entries if photo.query_id not in problems]
     writer = BenchmarkWriter(
         output, name=name, source="released archive of CMIC", licence="as the archive states", size=options.size
@@ -87,15 +78,12 @@ def prepare_release(
     return build(writer, meshes, photos, options, problems.values())
 
 
-def _shape(
-    mesh: MeshFile, size: int, protocol: ViewProtocol, views: list[np.ndarray], points: Path | None, voxels: Path | None
-) -> Shape:
+def _shape(mesh: MeshFile, size: int, protocol: ViewProtocol, views: list[np.ndarray]) -> Shape:
     resized = [Image.fromarray(view).resize((size, size), Image.Resampling.BILINEAR) for view in views]
-    return Shape(
-        np.stack([np.asarray(view) for view in resized]),
-        read_points(points) if points else None,
-        pack_voxels(read_binvox(voxels)) if voxels else None,
-    )
+    files = {path.suffix: path for path in mesh.also}
+    points = read_points(files[".npy"]) if ".npy" in files else None
+    voxels = pack_voxels(read_binvox(files[".binvox"])) if ".binvox" in files else None
+    return Shape(np.stack([np.asarray(view) for view in resized]), points, voxels)
 
 
 def cut_whole(photo: PhotoFile, size: int) -> Cut:
@@ -117,29 +105,21 @@ class _Picture(StandIn):
         self.array = np.frombuffer(data, np.uint8).reshape(height, width)
 
 
-def _new_picture(*_: Any) -> _Picture:
-    return _Picture()
-
-
 PICTURES: dict[tuple[str, str], Callable[..., Any]] = {
     ("PIL.Image", "Image"): _Picture,
     ("PIL.PngImagePlugin", "PngImageFile"): _Picture,
     ("PIL.JpegImagePlugin", "JpegImageFile"): _Picture,
-    ("copyreg", "_reconstructor"): _new_picture,
-    ("copy_reg", "_reconstructor"): _new_picture,
+    ("copyreg", "_reconstructor"): lambda *_: _Picture(),
+    ("copy_reg", "_reconstructor"): lambda *_: _Picture(),
     ("builtins", "object"): StandIn,
     ("__builtin__", "object"): StandIn,
 }
 
 
 def read_renderings(path: Path) -> dict[str, list[np.ndarray]]:
-    """Read the pickle of views; only gray images and uint8 arrays are ever built from it.
+    """Read the pickle of views: ``category/instance`` → 12 uint8 (H, W), in the order of the file.
 
-    Returns:
-        ``category/instance`` → 12 uint8 (H, W), in the order of the file.
-
-    Raises:
-        SourceError: missing, damaged, or it holds something else.
+    Only gray images and uint8 arrays are ever built from it; anything else is a SourceError.
     """
     content = load_pickle(read_limited(path, PICKLE_LIMIT, SourceError), path, SourceError, PICTURES)
     if not isinstance(content, dict) or not all(isinstance(shapes, dict) for shapes in content.values()):
@@ -164,11 +144,8 @@ def read_renderings(path: Path) -> dict[str, list[np.ndarray]]:
 def _only(root: Path, pattern: str) -> Path:
     found = sorted(root.glob(pattern))
     if len(found) != 1:
-        raise SourceError(
-            f"{len(found)} files are called {pattern}; one is expected",
-            path=root,
-            fix="give the folder of one benchmark of the archive, such as data/pix3d",
-        )
+        fix = "give the folder of one benchmark of the archive, such as data/pix3d"
+        raise SourceError(f"{len(found)} files are called {pattern}; one is expected", path=root, fix=fix)
     check_inside(found[0], root, SourceError)
     return found[0]
 
@@ -189,13 +166,12 @@ def _photos(root: Path, name: str, split: str, file: Path, val: float) -> list[P
         path = inside(root, img, file, "the archive")
         used[img] += 1
         number = "" if used[img] == 1 else f"#{used[img]}"
-        photo = PhotoFile(
+        photos.append(PhotoFile(
             f"{split}/{PurePosixPath(img).with_suffix('')}{number}", path,
             (f"{entry['category']}/{model[-2] if len(model) > 1 else ''}",), entry["category"],
             "val" if split == "train" and hash_share(img) < val else split, photo=f"{split}/{img}{number}",
             mask=inside(root, str(mask), file, "the archive"), source=name, cut=cut_whole,
-        )  # fmt: skip
-        photos.append(photo)
+        ))  # fmt: skip
     return photos
 
 
@@ -207,11 +183,7 @@ def _missing(photo: PhotoFile, gallery: dict[str, list[np.ndarray]]) -> str:
 
 
 def read_points(path: Path) -> np.ndarray:
-    """Return the first 10,000 points of an ``.npy`` file, float32 (10000, 3).
-
-    Raises:
-        SourceError: missing, damaged, fewer points, NaN or Inf.
-    """
+    """Return the first 10,000 points of an ``.npy`` file, float32 (10000, 3); fewer, NaN and Inf are refused."""
     points = map_array(path, SourceError, fix="sample the points again")
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < POINTS or not np.isfinite(points).all():
         problem = f"its {points.shape} are not {POINTS} × 3 finite numbers or more"
@@ -220,13 +192,10 @@ def read_points(path: Path) -> np.ndarray:
 
 
 def read_binvox(path: Path) -> np.ndarray:
-    """Return the grid of a ``.binvox`` file, bool (128, 128, 128) over x, y, z.
+    """Return the grid of a ``.binvox`` file, bool (128, 128, 128) over x, y, z; anything else is a SourceError.
 
     Format: https://www.patrickmin.com/binvox/binvox.html, a header in words, then run lengths that fill x slowest, then
     z, then y.
-
-    Raises:
-        SourceError: missing, not such a file, of another size, or cut off.
     """
     data = read_limited(path, BINVOX_LIMIT, SourceError)
     head, found, body = data.partition(b"\ndata\n")

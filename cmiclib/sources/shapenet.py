@@ -24,23 +24,24 @@ from . import DEFAULT, Prepared, PrepareOptions, listed
 from .building import build
 from .meshes import MeshFile
 
+# The released code's categories.
 SYNSETS = {"bed": "02818832", "chair": "03001627", "sofa": "04256520", "table": "04379243", "car": "02958343"}
-"""The released code's categories."""
 PAPER = "bed,chair,sofa,table"
 TAXONOMY_LIMIT = 1 << 26
+NUMBER = re.compile("[0-9]{8}")
 
 
 class Layout(NamedTuple):
-    """Where a version keeps the mesh of a model, and in which frame."""
+    """Where a version keeps the mesh of a model, below the model's folder, and in which frame."""
 
-    file: str  # below the model's folder
+    file: str
     up: str
     front: str
 
 
-# Up and front of both stand in the README.txt of the two releases. Version 1 was also measured here, on one car: its
-# red tail lights lie at x = -0.4, its headlights at x = +0.4. No mesh of version 2 was at hand: its front is taken from
-# its README, which calls the change a correction of mirrored models. A rotation leaves such a mirroring as it is.
+# Up and front are those of the README.txt of each release. A car of version 1 agrees: its red tail lights lie at
+# x = -0.4, its headlights at x = +0.4. Version 2 could not be checked against a mesh. Its README calls the other front
+# a correction of mirrored models; the rotation that is used here does not undo such a mirroring.
 LAYOUTS = {
     "v1": Layout("model.obj", up="+y", front="+x"),
     "v2": Layout("models/model_normalized.obj", up="+y", front="-z"),
@@ -61,21 +62,10 @@ def prepare_shapenet(
     """Turn ShapeNetCore, or some of its synsets, into a gallery.
 
     A shape's id is ``category/model``. A model that is filed under two synsets becomes two shapes of one group.
-
-    Args:
-        root: the folder of the synsets' folders.
-        output: the folder to write; it must not exist yet.
-        options: size, jobs, and whether to leave out models without a usable mesh.
-        synsets: names and numbers, joined by commas; or ``all``, every synset below the root.
-        version: ``v1``, ``v2``, or ``auto``: the one whose files are there.
-        limit: of each synset take only this many models, the first by name.
-        up: the axis of the files that points up; default: the version's.
-        front: the axis that the front looks along; default: the version's.
-
-    Raises:
-        SourceError: not ShapeNet, an unknown or missing synset, models without a mesh or with a broken one; all are
-            listed.
-        MeshError: up and front are not two different axes.
+    ``synsets`` are names and numbers, joined by commas, or ``all``, every synset below the root; ``limit`` takes only
+    the first models of each, by name. ``version`` is ``v1``, ``v2`` or ``auto``: the one whose files are there. ``up``
+    and ``front``, the axes of the files that point up and to the front, are by default the version's. A SourceError
+    lists unknown and missing synsets, and models without a mesh or with a broken one.
     """
     root = Path(root)
     folders = find_synsets(root, synsets)
@@ -99,58 +89,40 @@ def prepare_shapenet(
 
 
 def find_synsets(root: Path, chosen: str) -> dict[str, Path]:
-    """Return category name → folder of the synsets that are wanted, in the order given; ``all``: by number.
-
-    Raises:
-        SourceError: not ShapeNet, a name that nobody knows, or a synset whose folder is missing.
-    """
-    there = {path.name: path for path in sorted(root.glob("[0-9]*")) if _is_number(path.name) and path.is_dir()}
+    """Return category name → folder of the synsets that are wanted, in the order given; ``all``: by number."""
+    there = {path.name: path for path in sorted(root.glob("[0-9]*")) if NUMBER.fullmatch(path.name) and path.is_dir()}
     if not there and not list(root.glob("[0-9]*.zip")):
-        raise SourceError(
-            "no folder of a synset, such as 03001627, is here" if root.is_dir() else "no such folder",
-            path=root,
-            fix="give the folder that ShapeNetCore.v1.zip or ShapeNetCore.v2.zip unpacks to",
-        )
-    names = {number: name for name, number in SYNSETS.items()}
-    names = read_taxonomy(root / "taxonomy.json") | names
+        problem = "no folder of a synset, such as 03001627, is here" if root.is_dir() else "no such folder"
+        fix = "give the folder that ShapeNetCore.v1.zip or ShapeNetCore.v2.zip unpacks to"
+        raise SourceError(problem, path=root, fix=fix)
+    names = read_taxonomy(root / "taxonomy.json") | {number: name for name, number in SYNSETS.items()}
     wanted = list(there) if chosen == "all" else [_number(word.strip(), names, there) for word in chosen.split(",")]
     if lost := [number for number in dict.fromkeys(wanted) if number not in there]:
         zipped = [f"{number}.zip" for number in lost if (root / f"{number}.zip").is_file()]
-        raise SourceError(
-            f"there is no folder of {', '.join(f'{names.get(number, number)} ({number})' for number in lost)}",
-            path=root,
-            fix=f"unzip {', '.join(zipped)} there" if zipped else "unpack these synsets, or leave them out",
-        )
+        problem = f"there is no folder of {', '.join(f'{names.get(number, number)} ({number})' for number in lost)}"
+        fix = f"unzip {', '.join(zipped)} there" if zipped else "unpack these synsets, or leave them out"
+        raise SourceError(problem, path=root, fix=fix)
     labels = {number: names.get(number, number) for number in wanted}
     often = Counter(labels.values())  # two synsets of one name stay two categories
     return {name if often[name] == 1 else f"{name}-{number}": there[number] for number, name in labels.items()}
 
 
 def read_taxonomy(path: Path) -> dict[str, str]:
-    """Return number → first name of every synset in ``taxonomy.json``; empty where there is no such file.
-
-    Raises:
-        SourceError: it is damaged.
-    """
+    """Return number → first name of every synset in ``taxonomy.json``; empty where there is no such file."""
     if not path.is_file():
         return {}
     check_inside(path, path.parent, SourceError)
+    fix = "unpack it again, or remove it"
     try:
-        nodes = read_json(path, SourceError, "unpack it again, or remove it", TAXONOMY_LIMIT)
+        nodes = read_json(path, SourceError, fix, TAXONOMY_LIMIT)
         # Some nodes occur twice (04591713, the wine bottle), below two parents, with the same name.
         return {str(node["synsetId"]): str(node["name"]).partition(",")[0].strip() for node in nodes}
     except (ValueError, KeyError, TypeError) as error:
-        raise SourceError(
-            f"this is not a taxonomy ({type(error).__name__}: {error})", path=path, fix="unpack it again, or remove it"
-        ) from None
+        raise SourceError(f"this is not a taxonomy ({type(error).__name__}: {error})", path=path, fix=fix) from None
 
 
 def find_models(folder: Path) -> list[Path]:
-    """Return the models' folders of one synset, in the order of their names.
-
-    Raises:
-        SourceError: there are none.
-    """
+    """Return the models' folders of one synset, in the order of their names; SourceError: there are none."""
     models = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
     if not models:
         raise SourceError("this synset holds no models", path=folder, fix="unpack it again, or leave it out")
@@ -170,21 +142,13 @@ def find_meshes(
             elif not leads_inside(path, root):
                 missing.append(f"{path}: a link out of {root}")
             else:
-                found.append(
-                    MeshFile(
-                        f"{category}/{model.name}", category, path, up, front, source=f"ShapeNetCore {version}",
-                        group=model.name,
-                    )
-                )  # fmt: skip
+                name, source = f"{category}/{model.name}", f"ShapeNetCore {version}"
+                found.append(MeshFile(name, category, path, up, front, source=source, group=model.name))
     return found, missing
 
 
 def find_version(root: Path, models: Sequence[Path], version: str) -> str:
-    """Return ``v1`` or ``v2``: the given one, or for ``auto`` the one whose files these models hold.
-
-    Raises:
-        SourceError: an unknown version, no file of either, or files of both.
-    """
+    """Return ``v1`` or ``v2``: the given one, or for ``auto`` the only one whose files these models hold."""
     if version in LAYOUTS:
         return version
     if version != "auto":
@@ -192,27 +156,18 @@ def find_version(root: Path, models: Sequence[Path], version: str) -> str:
     held = [name for name, layout in LAYOUTS.items() if any((model / layout.file).is_file() for model in models)]
     if len(held) != 1:
         files = " and ".join(layout.file for layout in LAYOUTS.values())
-        raise SourceError(
-            f"{'both' if held else 'neither'} {files} {'are' if held else 'is'} in the models' folders",
-            path=root,
-            fix="say which with --version" if held else "unpack the synsets again",
-        )
+        problem = f"{'both' if held else 'neither'} {files} {'are' if held else 'is'} in the models' folders"
+        raise SourceError(problem, path=root, fix="say which with --version" if held else "unpack the synsets again")
     return held[0]
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch("[0-9]{8}", text) is not None
 
 
 def _number(word: str, names: dict[str, str], there: dict[str, Path]) -> str:
     """Return the number of a name or number; a name of several synsets means the one that has a folder."""
-    if _is_number(word):
+    if NUMBER.fullmatch(word):
         return word
     known = [number for number, name in names.items() if name == word]
     number = SYNSETS.get(word) or next((number for number in known if number in there), next(iter(known), None))
     if number is None:
-        raise SourceError(
-            f"'{word}' is not a known synset",
-            fix=f"use {', '.join(SYNSETS)}, a first name of taxonomy.json, a number of eight digits, or all",
-        )
+        fix = f"use {', '.join(SYNSETS)}, a first name of taxonomy.json, a number of eight digits, or all"
+        raise SourceError(f"'{word}' is not a known synset", fix=fix)
     return number

@@ -6,8 +6,10 @@ Its photos are synthetic and show the very meshes of the gallery, which makes it
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +47,9 @@ _VERSION = 1  # raise it when the same archives are to be unpacked in another wa
 
 
 def open_sweethome(prepared_root: Path | None = None, shapes: int | None = None, jobs: int = 2) -> Benchmark:
-    """Open the shipped benchmark; unpack it first if these very archives have not been unpacked before.
+    """Open the shipped benchmark; unpack it by `prepare_sweethome` first if these very archives have not been.
 
-    See `prepare_sweethome`. The unpacked benchmarks are below ``prepared_root``, default: `data/prepared`.
+    The unpacked benchmarks are below ``prepared_root``, default: `data/prepared`.
     """
     root = prepared_root or PREPARED
     digest = hashlib.sha256(str(_VERSION).encode())
@@ -63,40 +65,28 @@ def open_sweethome(prepared_root: Path | None = None, shapes: int | None = None,
 def prepare_sweethome(
     output: Path, options: PrepareOptions = OPTIONS, *, source: Path | None = None, shapes: int | None = None
 ) -> Prepared:
-    """Unpack the shipped archives into the prepared format.
+    """Unpack the shipped archives of ``source``, default: `data/sweethome`, into the prepared format.
 
-    Views, photos and masks are as shipped (128 px). The 10,000 points of a shape are sampled here from the
-    shipped mesh (seed 0); the voxels were made from the original one.
-
-    Args:
-        output: the folder to write; must not exist yet.
-        options: jobs are threads; a size other than 128 resizes.
-        source: the folder with the archives; default: `data/sweethome` of the repository.
-        shapes: unpack only this many, always the same ones: of the categories bed, chair, sofa and table in turn, a
-            sixth of them unseen, and a sixth distractors. None: all.
-
-    Raises:
-        SourceError: archives are missing or damaged.
+    Views, photos and masks are as shipped (128 px) or resized. The 10,000 points of a shape are sampled here from the
+    shipped mesh (seed 0); the voxels were made from the original one. ``shapes`` unpacks only this many, always the
+    same ones: of the categories bed, chair, sofa and table in turn, a sixth of them unseen, and a sixth distractors.
+    ``options.jobs`` are threads. Archives that are missing or damaged are a SourceError.
     """
     source = source or SHIPPED
-    try:
+    with _readable(source, "the shipped archives are missing or damaged"):
         if not (source / "shapes.csv").is_file():
             raise FileNotFoundError("there is no shapes.csv")
         table = read_table(source / "shapes.csv", SHIPPED_COLUMNS, SourceError, FIX)
         archives = {kind: _members(source / "shapes", kind) for kind in ("views", "meshes", "voxels")}
         photos = _members(source / "photos", "photos")
         records = _records(source / "photos", ["query_id", "shape_id", "category", *FLAGS])
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise SourceError(
-            f"the shipped archives are missing or damaged ({reason(error)})", path=source, fix=FIX
-        ) from None
     if records.empty:
         raise SourceError("the shipped archives are missing: there is no archive of photos", path=source, fix=FIX)
     unseen = unseen_groups(table)
     if shapes is not None:
         table = _subset(table, unseen, shapes)
     make, cut = partial(_unpack_shape, archives=archives), partial(_unpack_photo, photos=photos)
-    columns = ["shape_id", "category", "name", "creator", "licence", "source", "group"]
+    columns = list(SHIPPED_COLUMNS[:-1])
     meshes = [
         MeshFile(path=_archive(archives["views"], f"{row[0]}.png"), make=make, **dict(zip(columns, row, strict=True)))
         for row in table[columns].to_numpy()
@@ -121,26 +111,25 @@ def prepare_sweethome(
 
 
 def photo_facts(source: Path | None = None) -> pd.DataFrame:
-    """Read how the photos of `sweethome` were taken: the renderer's records.
+    """Read how the photos of `sweethome` were taken: a row for each, indexed by `query_id`; none without archives.
 
-    Args:
-        source: the folder with `photos/photos-NN.zip`; default: `data/sweethome` of the repository.
-
-    Returns:
-        One row a photo, indexed by `query_id`: `azimuth` (degrees, 0 looks at the front, 90 at the side that faces
-        +x), `elevation` (degrees above the horizon), `focal` (mm on a 36 mm sensor), `visible_share` (of the
-        silhouette, in [0, 1]), and `restyled`, whether colours and roughness of the model were drawn anew. Empty
-        where there are no archives.
-
-    Raises:
-        SourceError: an archive is damaged.
+    The columns are `azimuth` (degrees, 0 looks at the front, 90 at the side that faces +x), `elevation` (degrees above
+    the horizon), `focal` (mm on a 36 mm sensor), `visible_share` (of the silhouette, in [0, 1]), and `restyled`,
+    whether colours and roughness of the model were drawn anew. ``source`` has the folder `photos`; default: as shipped.
     """
     folder = (source or SHIPPED) / "photos"
-    try:
+    with _readable(folder, "the records of photos cannot be read"):
         facts = _records(folder, ["query_id", *NUMBERS, "restyled"]).set_index("query_id")
         return facts.astype(dict.fromkeys(NUMBERS, float)).assign(restyled=facts["restyled"] == "true")
+
+
+@contextmanager
+def _readable(path: Path, problem: str) -> Iterator[None]:
+    """Turn what damaged archives raise into an error of the source."""
+    try:
+        yield
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise SourceError(f"the records of photos cannot be read ({reason(error)})", path=folder, fix=FIX) from None
+        raise SourceError(f"{problem} ({reason(error)})", path=path, fix=FIX) from None
 
 
 def split_of(number: int, seen: bool) -> str:
@@ -156,10 +145,8 @@ def unseen_groups(table: pd.DataFrame) -> set[str]:
     The table is `shapes.csv` as shipped; distractors have no photos and do not count.
     """
     photographed = table[table["distractor"] != "True"].drop_duplicates("group")
-    unseen: set[str] = set()
-    for _, part in photographed.groupby("category"):
-        unseen.update(_by_hash(part["group"])[: round(UNSEEN_SHARE * len(part))])
-    return unseen
+    groups = [_by_hash(part["group"]) for _, part in photographed.groupby("category")]
+    return {name for names in groups for name in names[: round(UNSEEN_SHARE * len(names))]}
 
 
 def _subset(table: pd.DataFrame, unseen: set[str], count: int) -> pd.DataFrame:
@@ -180,8 +167,7 @@ def _subset(table: pd.DataFrame, unseen: set[str], count: int) -> pd.DataFrame:
 def _in_turn(table: pd.DataFrame, count: int) -> list[str]:
     """Return `count` shape ids by hash, one of each category after the other."""
     columns = [_by_hash(part["shape_id"]) for _, part in table.groupby("category")]
-    longest = max(map(len, columns), default=0)
-    return [ids[i] for i in range(longest) for ids in columns if i < len(ids)][:count]
+    return [name for names in zip_longest(*columns) for name in names if name][:count]
 
 
 def _by_hash(names: Iterable[str]) -> list[str]:
@@ -227,22 +213,23 @@ def _resized(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _members(folder: Path, kind: str) -> Archive:
-    """File name → the archive that holds it; a later archive wins."""
+    """Return file name → the archive that holds it; a later archive wins."""
+    return {name: archive for archive in _archives(folder, kind) for name in archive.namelist()}
+
+
+def _archives(folder: Path, kind: str) -> list[zipfile.ZipFile]:
     paths = sorted(folder.glob(f"{kind}-*.zip"))
     for path in paths:
         check_regular(path, SourceError, ARCHIVE_LIMIT, FIX)
-    archives = [zipfile.ZipFile(path) for path in paths]
-    return {name: archive for archive in archives for name in archive.namelist()}
+    return [zipfile.ZipFile(path) for path in paths]
 
 
 def _records(folder: Path, columns: list[str]) -> pd.DataFrame:
     """Return these columns of the archives' `records.csv`, as text; of two rows for a photo the later one counts."""
     tables = [pd.DataFrame(columns=columns, dtype=str)]
-    for path in sorted(folder.glob("photos-*.zip")):
-        check_regular(path, SourceError, ARCHIVE_LIMIT, FIX)
-        with zipfile.ZipFile(path) as archive:
-            records = read_member(archive, "records.csv", MEMBER_LIMIT, SourceError, FIX)
-        tables.append(parse_table(records, path, columns, SourceError, FIX))
+    for archive in _archives(folder, "photos"):
+        records = read_member(archive, "records.csv", MEMBER_LIMIT, SourceError, FIX)
+        tables.append(parse_table(records, Path(archive.filename or ""), columns, SourceError, FIX))
     return pd.concat(tables).drop_duplicates("query_id", keep="last")
 
 

@@ -21,11 +21,7 @@ from ..errors import CMICError, SourceError
 from . import PrepareOptions
 
 SCHEDULER = "CMIC_SCHEDULER"
-"""The environment variable that names a Dask scheduler, such as ``tcp://10.0.0.1:8786``."""
-
-AT_ONCE = 512
-"""Calls that a cluster gets together; their results are in memory at once, about 1 MB for a shape."""
-
+AT_ONCE = 512  # calls that a cluster gets together; their results are in memory at once, about 1 MB for a shape
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -40,16 +36,12 @@ def results(
     threads: bool = False,
     together: Callable[[T], object] | None = None,
 ) -> Iterator[Iterator[tuple[T, R | CMICError]]]:
-    """Call ``function`` with each item; gives pairs of item and result, in the items' order, as they come.
+    """Call ``function`` with each item; give pairs of item and result, in the items' order, as they come.
 
     Where the call raises an error of this library, the error is the result; any other error is a defect and ends
-    everything. Leaving the block, also by an error of the caller's, stops the workers.
-
-    ``function`` must be picklable unless ``threads``; ``what`` names the items on the bar; a cluster ignores the number
-    of jobs. Neighbours for which ``together`` returns the same go to one worker, one after the other.
-
-    Raises:
-        SourceError: a scheduler is named and cannot be reached, or Dask is not installed.
+    everything. Leaving the block, also by an error of the caller's, stops the workers. ``function`` must be picklable
+    unless ``threads``; ``what`` names the items on the bar; a cluster ignores the number of jobs. Neighbours for which
+    ``together`` returns the same go to one worker, one after the other.
     """
     groups = [list(group) for _, group in groupby(items, together or id)]
     made: Generator[Any, None, None]
@@ -70,16 +62,17 @@ def _on_cluster(function: Callable[[T], R], groups: list[list[T]]) -> Generator[
     address = os.environ[SCHEDULER]
     try:
         from distributed import Client
-    except ImportError:
-        raise SourceError(
-            f"{SCHEDULER} asks for a Dask cluster, but Dask is not installed", fix="pip install 'cmiclib[cluster]'"
-        ) from None
-    try:
+
         client = Client(address, timeout=10)
+    except ImportError:
+        problem, fix = (
+            f"{SCHEDULER} asks for a Dask cluster, but Dask is not installed",
+            "pip install 'cmiclib[cluster]'",
+        )
+        raise SourceError(problem, fix=fix) from None
     except (OSError, ValueError) as error:
-        raise SourceError(
-            f"no Dask scheduler answers at {address} ({error})", fix=f"start one, or unset {SCHEDULER}"
-        ) from None
+        problem, fix = f"no Dask scheduler answers at {address} ({error})", f"start one, or unset {SCHEDULER}"
+        raise SourceError(problem, fix=fix) from None
     with client, parallel_config(backend="dask"):
         for start in range(0, len(groups), AT_ONCE):  # this backend returns nothing before all is done
             yield from Parallel()(delayed(attempt_all)(function, group) for group in groups[start : start + AT_ONCE])

@@ -23,7 +23,7 @@ from cmiclib.io.images import square_crop
 from cmiclib.io.pickles import load_pickle
 from cmiclib.sources import Prepared, PrepareOptions
 from cmiclib.sources.cars3d import COMPCARS, STANFORD, CarSet, prepare_cars3d
-from cmiclib.sources.cars3d.camera import Pose, project, read_poses, silhouette
+from cmiclib.sources.cars3d.camera import WIDTH, Pose, read_poses, rotation, silhouette
 from cmiclib.sources.own.listings import hash_share
 
 SIDE = 96
@@ -60,6 +60,13 @@ def draw(mesh: trimesh.Trimesh, pose: Pose, width: int, height: int, fine: int =
     for corners in pixels[mesh.faces]:
         ImageDraw.Draw(image).polygon([tuple(corner) for corner in corners], fill=255)
     return np.asarray(image.resize((width, height), Image.Resampling.BOX)) >= 128
+
+
+def project(points: np.ndarray, pose: Pose, width: int, height: int) -> np.ndarray:
+    """Where points (n, 3) of the model's file fall in its photo: (n, 2) columns and rows in pixels."""
+    x, y, z = (points @ rotation(pose).T - [0, 0, pose.distance]).T
+    column, row = WIDTH / 2 + pose.u + pose.f * x / -z, pose.v - pose.f * y / -z
+    return np.stack([width / WIDTH * column, height / 2 + width / WIDTH * row], axis=1)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

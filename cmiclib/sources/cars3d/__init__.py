@@ -27,11 +27,10 @@ from ..photos import PhotoFile, torn_apart
 from .camera import check_model_id, read_poses
 from .photos import cut_car
 
-SYNSET = "02958343"
-"""Cars in ShapeNet."""
+SYNSET = "02958343"  # cars in ShapeNet
 LIST_LIMIT = 1 << 20
-# ShapeNetCore v1 has +y up; its cars look along +x. The second was found from the one model at hand and its 43 photos:
-# with the camera that fits their silhouettes (see .camera) the +x end of the model is the car's front in each, and a
+# ShapeNetCore v1 has +y up; its cars look along +x. The second was found from one model and its 43 photos: with the
+# camera that fits their silhouettes (see .camera), the +x end of the model is the car's front in each photo, and a
 # model turned end for end does not fit.
 UP, FRONT = "+y", "+x"
 
@@ -65,20 +64,11 @@ def prepare_cars3d(
 ) -> Prepared:
     """Turn StanfordCars3D or CompCars3D into a prepared benchmark; a second call goes on where the first one stopped.
 
-    Args:
-        cars: `STANFORD` or `COMPCARS`.
-        root: the folder of everything below.
-        output: the folder to write; it must not exist yet.
-        options: size, jobs, and whether to leave out photos and models that are missing or cannot be used.
-        anno: the folder of the pickles; default: ``ROOT/Anno3D/<set>``.
-        photos: the folder with ``cars_train`` and ``cars_test``, or with ``image``; default: ``ROOT/<set>``.
-        shapes: the folder with ``02958343``, such as ShapeNetCore.v1; default: ``ROOT/CAD``.
-        annotation: v1, or v2 of Stanford's poses, which were refined; default: the newest.
-        val: share of the training photos that becomes the validation part.
-
-    Raises:
-        SourceError: photos or models are missing or cannot be used, all of them listed; the annotation is damaged, or
-            has a photo in both splits; or a file is a link out of its folder.
+    ``root`` has the folders above, unless they are given: ``anno``, that of the pickles; ``photos``, that with
+    ``cars_train`` and ``cars_test``, or with ``image``; ``shapes``, that with ``02958343``, such as ShapeNetCore.v1.
+    ``annotation`` is v1, or v2 of Stanford's poses, which were refined; default: the newest. ``val`` is the share of
+    the training photos that becomes the validation part. A SourceError lists all photos and models that are missing or
+    cannot be used, and photos in both splits.
     """
     root, version = Path(root), annotation or max(cars.versions)
     models = Path(shapes or root / "CAD")
@@ -105,9 +95,8 @@ def prepare_cars3d(
 def _photos(cars: CarSet, anno: Path, photos: Path, models: Path, version: str, val: float) -> list[PhotoFile]:
     """Return every photo of both splits, those of one model one after the other."""
     if version not in cars.versions:
-        raise SourceError(
-            f"{cars.name} has no annotation '{version}'", path=anno, fix=f"use one of: {', '.join(cars.versions)}"
-        )
+        fix = f"use one of: {', '.join(cars.versions)}"
+        raise SourceError(f"{cars.name} has no annotation '{version}'", path=anno, fix=fix)
     found = []
     for split, folder in cars.photos.items():
         listing = anno / f"{split}_anno{cars.versions[version]}.pkl"
@@ -116,29 +105,23 @@ def _photos(cars: CarSet, anno: Path, photos: Path, models: Path, version: str, 
             held = split == "train" and hash_share(name) < val
             file = inside(photos, f"{folder}/{name}", listing, "the folder of photos")
             query_id, shape_id = f"{split}/{PurePosixPath(name).with_suffix('')}", f"car/{pose.model_id}"
-            photo = PhotoFile(
+            found.append(PhotoFile(
                 query_id, file, (shape_id,), "car", "val" if held else split, photo=f"{folder}/{name}",
                 source=cars.name, facts=pose, also=(_model(shape_id, models),), cut=cut_car,
-            )  # fmt: skip
-            found.append(photo)
+            ))  # fmt: skip
     if torn := torn_apart(found):
         raise SourceError(listed(torn, "photo", " in two splits"), path=anno, fix="list each photo in one split")
     return sorted(found, key=lambda photo: photo.shape_ids)
 
 
 def read_model_ids(names: Path) -> set[str]:
-    """Read a list of models, one a line.
-
-    Raises:
-        SourceError: it holds something else.
-    """
+    """Read a list of models, one on each line."""
     check_inside(names, names.parent, SourceError)
     try:
         return {check_model_id(model_id) for model_id in read_limited(names, LIST_LIMIT, SourceError).decode().split()}
     except ValueError as error:
-        raise SourceError(
-            f"this is not a list of models ({error})", path=names, fix="get it again, or remove it"
-        ) from None
+        fix = "get it again, or remove it"
+        raise SourceError(f"this is not a list of models ({error})", path=names, fix=fix) from None
 
 
 def _model(shape_id: str, folder: Path) -> Path:
@@ -155,18 +138,14 @@ def _present(
     here = [photo for photo in photos if photo.path.is_file()]
     usable = [photo for photo in here if photo.shape_ids[0] in shown]
     gone = sorted(
-        {m.path for m in meshes if m.shape_id not in shown} | {p.path for p in photos if not p.path.is_file()}
+        {m.path for m in meshes} - {m.path for m in models} | {p.path for p in photos} - {p.path for p in here}
     )
     if gone and not options.allow_missing:
         fix = f"{places}, or leave these out with --allow-missing"
         raise SourceError(listed(list(map(str, gone)), "file", " missing"), path=root, fix=fix)
     if not usable:
-        raise SourceError(
-            f"{len(here)} of {len(photos)} photos and {len(models)} of {len(meshes)} models are there, "
-            "but no photo together with its model",
-            path=root,
-            fix=places,
-        )
+        there = f"{len(here)} of {len(photos)} photos and {len(models)} of {len(meshes)} models are there"
+        raise SourceError(f"{there}, but no photo together with its model", path=root, fix=places)
     left_out = [f"{path}: no such file" for path in gone]
     left_out += [f"{photo.path}: its model is missing" for photo in here if photo.shape_ids[0] not in shown]
     return models, usable, left_out

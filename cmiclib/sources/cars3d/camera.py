@@ -1,7 +1,7 @@
-"""The annotation of StanfordCars3D and CompCars3D: poses, the camera that they mean, and silhouettes seen by it.
+"""The annotation of StanfordCars3D and CompCars3D: the poses, their camera, and the silhouettes that it sees.
 
-The poses and the parts of the camera are those of Wang et al., *3D Pose Estimation for Fine-Grained Object Categories*,
-2018, which does not write down the signs. A point X of the model's file falls onto
+Wang et al., *3D Pose Estimation for Fine-Grained Object Categories*, 2018, define the poses and the camera, but not the
+signs. A point X of the model's file falls onto
 
 ::
 
@@ -9,9 +9,9 @@ The poses and the parts of the camera are those of Wang et al., *3D Pose Estimat
     column    = s (150 + u + f x / −z)      s = width of the photo / 300
     row       = height / 2 + s (v − f y / −z)
 
-in pixels, (0, 0) the top left corner of the photo; angles are in radians. Of all signs of the angles and of u, and all
-quarter turns of the model about its vertical axis, only this choice gives the silhouettes of 43 photos of one car
-(intersection over union 0.988 on average; 0.996 when pixels that the outline only touches are counted as well). The
+in pixels; (0, 0) is the top left corner of the photo, and angles are in radians. We tried all signs of the angles and
+of u, and all quarter turns of the model about its vertical axis: only this choice gives the silhouettes of 43 photos of
+one car (intersection over union 0.988 on average; 0.996 if pixels that the outline only touches count as well). The
 sign of v follows from the one photo that is not cut to its box.
 """
 
@@ -28,8 +28,7 @@ from ...geometry.rays import Rays
 from ...io.files import read_limited, shown, usable_path
 from ...io.pickles import load_pickle
 
-WIDTH = 300
-"""Width in pixels of the photo that u, v and f are given for."""
+WIDTH = 300  # in pixels, of the photo that u, v and f are given for
 PICKLE_LIMIT = 1 << 28
 _FIX = "get the annotation from its authors again"
 
@@ -49,13 +48,9 @@ class Pose:
 
 
 def read_poses(path: Path) -> dict[str, Pose]:
-    """Read one pickle of the annotation; nothing in it is run.
+    """Read one pickle of the annotation: name of the photo, such as ``78/3/2014/ab.jpg`` → its pose, in its order.
 
-    Returns:
-        Name of the photo, such as ``00001.jpg`` or ``78/3/2014/ab.jpg`` → its pose, in the order of the file.
-
-    Raises:
-        SourceError: missing, damaged, not data, or a record that is incomplete or out of range; it is named.
+    Nothing in it is run. A SourceError names the first record that is incomplete or out of range.
     """
     content = load_pickle(read_limited(path, PICKLE_LIMIT, SourceError), path, SourceError)
     if not isinstance(content, dict) or not content:
@@ -89,11 +84,7 @@ def _pose(record: Any) -> Pose:
 
 
 def check_model_id(model_id: Any) -> str:
-    """Return the name of a model if it is one, and no path.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """Return the name of a model; ValueError: it is something else, such as a path."""
     if not isinstance(model_id, str) or not re.fullmatch(r"[\w-]+", model_id):
         raise ValueError(f"{shown(model_id)} is not the name of a model")
     return model_id
@@ -114,26 +105,10 @@ def rotation(pose: Pose) -> np.ndarray:
     return about_z @ about_x @ about_y
 
 
-def project(points: np.ndarray, pose: Pose, width: int, height: int) -> np.ndarray:
-    """Return where points (n, 3) of the model's file fall in its photo: (n, 2) columns and rows in pixels.
-
-    The photo covers [0, width] × [0, height]; points behind the camera fall nowhere that makes sense.
-    """
-    x, y, z = (points @ rotation(pose).T - [0, 0, pose.distance]).T
-    scale = width / WIDTH
-    return np.stack(
-        [scale * (WIDTH / 2 + pose.u + pose.f * x / -z), height / 2 + scale * (pose.v - pose.f * y / -z)], axis=1
-    )
-
-
 def silhouette(scene: Rays, pose: Pose, width: int, height: int) -> np.ndarray:
     """Return the mask (height, width) of a model in its photo: True where a pixel's centre sees it.
 
-    Args:
-        scene: the model in the frame of its file.
-        pose: of the photo.
-        width: of the photo in pixels, as it is or resized.
-        height: of the photo in pixels.
+    ``scene`` is the model in the frame of its file; ``width`` and ``height`` are those of the photo, or of its copy.
     """
     scale = width / WIDTH
     columns = ((np.arange(width) + 0.5) / scale - WIDTH / 2 - pose.u) / pose.f

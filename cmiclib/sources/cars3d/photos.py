@@ -13,22 +13,11 @@ from ...io.images import read_photo, square_crop
 from ..photos import Cut, PhotoFile
 from .camera import Pose, silhouette
 
-FINEST = 3
-"""Photos wider than three crops are reduced first: the crop keeps no more pixels than that."""
+FINEST = 3  # photos wider than three crops are reduced first: the crop keeps no more pixels than that
 
 
 def cut_car(photo: PhotoFile, size: int) -> Cut:
-    """Cut the square around the silhouette of a photo's model.
-
-    Args:
-        photo: its fact is the pose, its further file the model.
-        size: side S of the result in pixels.
-
-    Raises:
-        ImageError: the photo cannot be read.
-        SourceError: the pose does not show the model.
-        MeshError: the model cannot be read.
-    """
+    """Cut the square around the silhouette of a photo's model; its fact is the pose, its further file the model."""
     pose, (model,) = photo.facts, photo.also
     assert isinstance(pose, Pose)
     rgb = read_photo(photo.path)
@@ -37,9 +26,8 @@ def cut_car(photo: PhotoFile, size: int) -> Cut:
         rgb = np.asarray(Image.fromarray(rgb).resize((FINEST * size, height), Image.Resampling.BILINEAR))
     mask = silhouette(_scene(model, model.stat().st_mtime_ns), pose, rgb.shape[1], rgb.shape[0])
     if not mask.any():
-        raise SourceError(
-            f"its annotated pose shows nothing of {photo.shape_ids[0]}", path=photo.path, fix="correct the annotation"
-        )
+        problem = f"its annotated pose shows nothing of {photo.shape_ids[0]}"
+        raise SourceError(problem, path=photo.path, fix="correct the annotation")
     return Cut(square_crop(rgb, mask, size=size))
 
 

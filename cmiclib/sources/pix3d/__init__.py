@@ -50,20 +50,12 @@ def prepare_pix3d(
 ) -> Prepared:
     """Turn Pix3D into a prepared benchmark; the gallery is every model folder that holds an OBJ file.
 
-    Args:
-        root: the unpacked archive.
-        output: the folder to write; it must not exist yet.
-        options: size, jobs, and whether to leave out records and models with missing or damaged files.
-        annotation: another file than ``root/pix3d.json``.
-        categories: ``all``, ``paper`` (bed, chair, sofa, table), or a list such as ``chair,sofa``.
-        clean: drop truncated and occluded photos.
-        meshes: ``first`` takes the first OBJ file of a folder in the order of their names; ``pose`` makes every OBJ
-            file of a folder a shape of its own, ``category/ID/file``, in one group.
-        split: ``photo`` or ``shape`` of our lists (`cmiclib.benchmark.splits`), or a CSV file; photos that it gives to
-            ``none`` are left out.
-
-    Raises:
-        SourceError: files are missing or damaged, or a record is in no part of the split; all are listed.
+    ``annotation`` is another file than ``root/pix3d.json``. ``categories`` is ``all``, ``paper`` (bed, chair, sofa,
+    table), or a list such as ``chair,sofa``. ``clean`` drops truncated and occluded photos. ``meshes``: ``first`` takes
+    the first OBJ file of a folder in the order of their names; ``pose`` makes every OBJ file of a folder a shape of its
+    own, ``category/ID/file``, in one group. ``split`` is ``photo`` or ``shape`` of our lists
+    (`cmiclib.benchmark.splits`), or a CSV file; photos that it gives to ``none`` are left out. A SourceError lists
+    files that are missing or damaged, and records that are in no part of the split.
     """
     root, chosen = Path(root), chosen_categories(categories)
     records = select(read_records(Path(annotation) if annotation else root / "pix3d.json"), chosen, clean)
@@ -88,13 +80,8 @@ def prepare_pix3d(
 def find_shapes(
     root: Path, categories: Iterable[str], meshes: Meshes = "first"
 ) -> tuple[dict[str, MeshFile], list[str]]:
-    """Return the gallery, shape id → OBJ file, and one line for each folder of ``model`` that holds none.
-
-    Raises:
-        SourceError: there is none, or one is a link out of the folder.
-    """
-    shapes: dict[str, MeshFile] = {}
-    empty = []
+    """Return the gallery, shape id → OBJ file, and one line for each folder of ``model`` that holds none."""
+    shapes, empty = dict[str, MeshFile](), list[str]()
     for category in categories:
         for folder in sorted((root / "model" / category).glob("*/")):
             files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".obj")
@@ -110,9 +97,8 @@ def find_shapes(
                     make=partial(prepare_mesh, load=load_whole),
                 )  # fmt: skip
     if not shapes:
-        raise SourceError(
-            "no OBJ file in model/<category>/<ID>/", path=root, fix="give the folder that holds pix3d.json and model/"
-        )
+        fix = "give the folder that holds pix3d.json and model/"
+        raise SourceError("no OBJ file in model/<category>/<ID>/", path=root, fix=fix)
     return shapes, empty
 
 
@@ -146,11 +132,7 @@ def photo_file(root: Path, record: Record, shapes: Mapping[str, MeshFile], split
 
 
 def cut_record(photo: PhotoFile, size: int = 224) -> Cut:
-    """Cut the square around a photo's mask.
-
-    Raises:
-        ImageError: photo or mask cannot be read, or the mask is empty.
-    """
+    """Cut the square around a photo's mask."""
     assert photo.mask
     image, mask = read_photo(photo.path), read_mask(photo.mask)
     if mask.shape == image.shape[1::-1] and mask.shape != image.shape[:2]:  # drawn on the photo as its pixels lie

@@ -1,7 +1,7 @@
-"""Pix3D's two frames: the camera of a photo, and the voxel files, whose axes are not the meshes'.
+"""Pix3D's voxel files, whose axes are not the meshes', and the meshes that are rebuilt from them.
 
-And what a mesh is when its file is torn: some copies of the models were simplified until their surfaces fell apart,
-legs and covers gone. Their voxel files still hold the whole shape.
+Some copies of the models were simplified until their surfaces fell apart, and legs and covers are gone. Their voxel
+files still hold the whole shape.
 """
 
 import io
@@ -9,7 +9,6 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import trimesh
@@ -19,46 +18,13 @@ from skimage.measure import marching_cubes
 
 from ...errors import SourceError
 from ...geometry import load_mesh, voxelise
-from ...geometry.rays import Rays
 from ...io.files import check_inside, read_limited
 
-MAT_LIMIT = 64 << 20
-"""Bytes of a voxel file, packed and unpacked: 128³ numbers of eight bytes are a quarter of it."""
+MAT_LIMIT = 64 << 20  # bytes of a voxel file, packed and unpacked: 128³ numbers of eight bytes are a quarter of it
 COMPRESSED = 15  # MATLAB's number for a part that zlib packed
-SENSOR = 32.0  # mm; the annotated focal lengths belong to a sensor of this width
-SAMPLES = 2  # rays a pixel and axis
 TORN = 0.6  # of the voxel file's volume: a surface that encloses less has fallen apart
 SMOOTHING = 0.7  # voxels, before the surface of a grid is taken
 NOTE = "rebuilt from its voxels"
-
-
-def silhouette(
-    mesh: trimesh.Trimesh,  # in the frame of its file: +x left, +y up, +z inward
-    rotation: np.ndarray,  # R (3, 3), rot_mat
-    translation: np.ndarray,  # t (3,), trans_mat
-    focal: float,  # in mm, focal_length
-    size: tuple[int, int],  # W and H in pixels, img_size
-) -> np.ndarray:
-    """Return what a model covers in its photo, bool (H, W).
-
-    A vertex v is seen at ``X = R v + t``, ``x = W/2 − f X₀/X₂``, ``y = H/2 − f X₁/X₂``, with ``f`` in pixels.
-    """
-    width, height = size
-    pixels = focal / SENSOR * width
-    x = width / 2 - (np.arange(width * SAMPLES) + 0.5) / SAMPLES
-    y = height / 2 - (np.arange(height * SAMPLES) + 0.5) / SAMPLES
-    across, along = np.meshgrid(x / pixels, y / pixels)
-    camera = np.stack([across, along, np.ones_like(across)], axis=-1).reshape(-1, 3)
-    rotation, translation = np.asarray(rotation, float), np.asarray(translation, float)
-    directions = camera @ rotation  # rows: Rᵀ d
-    origin = -rotation.T @ translation
-    hit = Rays(mesh, seamless=False).faces(origin, directions) >= 0
-    return hit.reshape(height, SAMPLES, width, SAMPLES).mean(axis=(1, 3)) >= 0.5
-
-
-def record_silhouette(mesh: trimesh.Trimesh, entry: dict[str, Any]) -> np.ndarray:
-    """Return `silhouette` for an entry of ``pix3d.json`` that holds a pose."""
-    return silhouette(mesh, entry["rot_mat"], entry["trans_mat"], entry["focal_length"], tuple(entry["img_size"]))
 
 
 def read_voxels(path: Path) -> np.ndarray:
@@ -66,9 +32,6 @@ def read_voxels(path: Path) -> np.ndarray:
 
     The file's axes are x to the left, y to the front and z up. Its grid is fitted to the shape in its own way, so
     compare it with a grid of ours over the same box (`fitted_grid`).
-
-    Raises:
-        SourceError: no such file, or it holds no grid.
     """
     data = read_limited(path, MAT_LIMIT, SourceError)
     try:
@@ -87,11 +50,7 @@ def read_voxels(path: Path) -> np.ndarray:
 
 
 def _check_mat(data: bytes) -> None:
-    """Refuse a file of MATLAB 5 whose parts unpack to more than `MAT_LIMIT` bytes.
-
-    Raises:
-        ValueError, zlib.error, struct.error: it does, or is damaged.
-    """
+    """Refuse a file of MATLAB 5 whose parts unpack to more than `MAT_LIMIT` bytes."""
     order = "<" if data[126:128] == b"IM" else ">"
     place, left = 128, MAT_LIMIT
     while place + 8 <= len(data):
@@ -117,13 +76,9 @@ def voxel_file(path: Path) -> Path:
 
 
 def load_whole(path: Path, up: str, front: str) -> trimesh.Trimesh:
-    """Read a model of Pix3D; where its surface is torn, and its voxel file is beside it, rebuild it from that.
+    """Read a model of Pix3D; where its surface is torn, and its voxel file is beside it, `rebuild` it from that.
 
-    ``up`` and ``front`` must lead to our frame, as the voxels do. Where the mesh was rebuilt, its ``metadata["note"]``
-    says so.
-
-    Raises:
-        MeshError, SourceError: mesh or voxels cannot be read.
+    ``up`` and ``front`` must lead to our frame, as the voxels do.
     """
     mesh, voxels = load_mesh(path, up, front), voxel_file(path)
     if not voxels.is_file():

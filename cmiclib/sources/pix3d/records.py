@@ -25,7 +25,6 @@ class Record:
     mask: str
     category: str
     model: str  # path of the OBJ file, such as model/bed/IKEA_MALM_2/model.obj; empty where it is not known
-    size: tuple[int, int] | None  # width and height of the photo in pixels, as annotated; None where not given
     truncated: bool  # the object is cut off by the photo's border
     occluded: bool  # something hides a good part of it
     slightly_occluded: bool  # something hides a little of it
@@ -47,12 +46,9 @@ class Record:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read ``pix3d.json``, or a file like it.
+    """Read ``pix3d.json``, or a file like it; a SourceError lists all records that lack a field or repeat a photo.
 
     Flags may be strings, as in some copies. A record whose model is not known has an empty ``model``.
-
-    Raises:
-        SourceError: no such file, no list of records, or records that lack a field or repeat a photo; all are listed.
     """
     fix = "unpack pix3d.json again, or name another file with --annotation"
     entries = read_json(path, SourceError, fix, JSON_LIMIT)
@@ -64,7 +60,8 @@ def read_records(path: Path) -> list[Record]:
             records.append(_record(entry))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             name = entry.get("img", "") if isinstance(entry, dict) else ""
-            problems.append(f"record {number} {name}: {_reason(error)}")
+            said = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
+            problems.append(f"record {number} {name}: {said}")
     names = Counter(record.name for record in records)
     problems += [f"{name} occurs {count} times" for name, count in names.items() if count > 1]
     if problems:
@@ -73,22 +70,18 @@ def read_records(path: Path) -> list[Record]:
 
 
 def _record(entry: dict[str, Any]) -> Record:
-    size = entry.get("img_size")
     record = Record(
         img=_relative(entry["img"]),
         mask=_relative(entry["mask"]),
         category=str(entry["category"]),
         model=_relative(entry["model"]) if entry.get("model") else "",
-        size=(int(size[0]), int(size[1])) if size else None,
         **{flag: _truth(flag, entry.get(flag, False)) for flag in FLAGS},
     )
     if record.category not in CATEGORIES:
         raise ValueError(f"unknown category '{record.category}'")
-    if record.model and (
-        len(PurePosixPath(record.model).parts) < 4 or record.shape_id.split("/")[0] != record.category
-    ):
+    if record.model and (record.model.count("/") < 3 or record.model.split("/")[1] != record.category):
         raise ValueError(f"'{record.model}' is not model/{record.category}/<ID>/<file>.obj")
-    if len(PurePosixPath(record.img).parts) < 2:
+    if "/" not in record.img:
         raise ValueError(f"'{record.img}' is not img/<category>/<file>")
     return record
 
@@ -109,21 +102,12 @@ def _truth(flag: str, value: Any) -> bool:
     return _TRUTH[value]
 
 
-def _reason(error: Exception) -> str:
-    return f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
-
-
 def chosen_categories(text: str) -> tuple[str, ...]:
-    """Return the categories that ``all``, ``paper`` or a list such as ``chair,sofa`` names.
-
-    Raises:
-        SourceError: an unknown category.
-    """
+    """Return the categories that ``all``, ``paper`` or a list such as ``chair,sofa`` names."""
     named = {"all": CATEGORIES, "paper": PAPER_CATEGORIES}.get(text, tuple(text.split(",")))
     if unknown := sorted(set(named) - set(CATEGORIES)):
-        raise SourceError(
-            f"unknown categories: {', '.join(unknown)}", fix=f"use all, paper, or some of {','.join(CATEGORIES)}"
-        )
+        fix = f"use all, paper, or some of {','.join(CATEGORIES)}"
+        raise SourceError(f"unknown categories: {', '.join(unknown)}", fix=fix)
     return tuple(named)
 
 

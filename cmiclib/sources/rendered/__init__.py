@@ -1,6 +1,7 @@
 """Turn a gallery without photos into a benchmark whose photos are rendered; :mod:`.photo` renders one."""
 
 import hashlib
+from collections import defaultdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,8 @@ DISTANCE = (1.8, 4.5)
 """Of the camera, where the farthest vertex is at distance 1; three beds of Pix3D were taken from 2.2 to 2.3."""
 MOST_ROLL = 15.0
 """Degrees; where an annotation says more, the photo stands on its side, and the renderer's camera stays upright."""
-JITTER = 5.0
-"""Degrees, the standard deviation added to an annotated azimuth and elevation."""
-POSES = 100
-"""At most as many are drawn for one photo, until something of the shape is seen."""
+JITTER = 5.0  # degrees, the standard deviation added to an annotated azimuth and elevation
+POSES = 100  # at most as many are drawn for one photo, until something of the shape is seen
 Poses = dict[str, np.ndarray]
 
 
@@ -43,20 +42,10 @@ def prepare_synthetic(
 ) -> Prepared:
     """Render photos of every shape of a prepared benchmark, in its size, the last one of each shape for validation.
 
-    The photos of the given benchmark, if it has any, are not looked at.
-
-    Args:
-        gallery: the prepared benchmark; its meshes are photographed.
-        output: the folder to write; it must not exist yet.
-        options: jobs.
-        photos: of each shape, at least 2.
-        poses: an annotation in Pix3D's format, from whose azimuths, elevations and rolls of the same category (of all,
-            where it has none) the cameras are drawn; without it the azimuth is uniform.
-        seed: another number gives other photos.
-
-    Raises:
-        SourceError: fewer than two photos, the annotation cannot be used, or shapes are seen from nowhere.
-        BenchmarkError, MissingArrayError: the gallery cannot be opened, or has no meshes.
+    ``photos`` of each shape, at least 2, are taken of the meshes of ``gallery``; photos that it has are not used. The
+    cameras are drawn from the azimuths, elevations and rolls of the same category (of all, where it has none) in
+    ``poses``, an annotation in Pix3D's format; without it the azimuth is uniform. Another ``seed`` gives other photos.
+    Of ``options`` the jobs count. A shape that is seen from nowhere is a SourceError.
     """
     if photos < 2:
         raise SourceError(f"{photos} photos a shape are too few", fix="render at least two: one is for validation")
@@ -82,16 +71,9 @@ def prepare_synthetic(
 
 
 def photograph(photo: PhotoFile, size: int, poses: np.ndarray | None, seed: int) -> Cut:
-    """Render a photo of a mesh; it depends on seed, shape and its number only, which is the photo's fact.
+    """Render a photo of the mesh that is its path; only seed, shape and the photo's number, its fact, decide on it.
 
-    Args:
-        photo: its path is the mesh.
-        size: side S in pixels.
-        poses: (n, 3) as `draw_pose` takes them.
-        seed: another number gives other photos.
-
-    Raises:
-        MeshError: the mesh cannot be read, or none of 100 poses shows anything of it.
+    ``poses`` (n, 3) are as `draw_pose` takes them. A MeshError says that none of 100 poses shows anything of the mesh.
     """
     mesh = _mesh(photo.path, photo.path.stat().st_mtime_ns)
     digest = hashlib.sha256(f"{seed}/{photo.shape_ids[0]}/{photo.facts}".encode()).digest()
@@ -127,19 +109,14 @@ def read_poses(path: Path) -> Poses:
     """Read where Pix3D's photos were taken from: category → (n, 3) azimuth, elevation and roll in degrees.
 
     Its azimuth is counted in the frame +x left, +z inward, ours in the frame +x right, +z to the front: the sign turns.
-
-    Raises:
-        SourceError: no such file, or none of its records has a pose.
     """
-    poses: dict[str, list[tuple[float, float, float]]] = {}
+    poses, fix = defaultdict[str, list[tuple[float, float, float]]](list), "give Pix3D's annotation"
     try:
-        for entry in read_json(path, SourceError, "give Pix3D's annotation", JSON_LIMIT):
+        for entry in read_json(path, SourceError, fix, JSON_LIMIT):
             if pose := _pose(entry):
-                poses.setdefault(str(entry["category"]), []).append(pose)
+                poses[str(entry["category"])].append(pose)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise SourceError(
-            f"this is not a list of records ({error})", path=path, fix="give Pix3D's annotation"
-        ) from None
+        raise SourceError(f"this is not a list of records ({error})", path=path, fix=fix) from None
     if not poses:
         raise SourceError("no record has a pose", path=path, fix="give an annotation with cam_position or azimuth_deg")
     return {category: np.array(rows) for category, rows in poses.items()}

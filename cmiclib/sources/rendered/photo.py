@@ -1,8 +1,8 @@
 """Practice photos of a mesh by ray casting: random materials, light, surroundings and camera quality.
 
-For repositories whose shapes nobody has photographed. Nothing is path-traced: light is a dome with ambient occlusion
-and up to three lamps with hard shadows, which costs about a fifth of a second a photo and asks for no renderer. What
-a photo shows is random, but a function of the generator that it is given.
+They are for galleries whose shapes nobody has photographed. Nothing is path-traced: light is a dome with ambient
+occlusion and up to three lamps with hard shadows, which takes about a fifth of a second and needs no renderer. What a
+photo shows is random, but a function of the generator that it is given.
 """
 
 import io
@@ -43,10 +43,8 @@ def render_photo(
     """Render a normalised mesh as a query, uint8 (4, S, S): RGB, and the mask of the whole shape.
 
     It is cut out as `cmiclib.io.images.square_crop` does, ``margin`` being the share of the silhouette's longer side
-    that is added on each side. ``rng`` decides all but the pose.
-
-    Raises:
-        MeshError: nothing of the shape is seen, as of a flat one from the side.
+    that is added on each side. ``rng`` decides all but the pose. A MeshError says that nothing of the shape is seen, as
+    of a flat one from the side.
     """
     scale = size * SUBPIXELS
     origin, directions = camera_rays(mesh, pose, scale, SURROUNDINGS)  # (3,), (R, 3)
@@ -55,14 +53,13 @@ def render_photo(
     face, distance = scene.hits(origin, directions)
     solid = face >= 0
     points = origin + directions * distance[:, None]
-    normal = np.zeros_like(points)
-    normal[solid] = normals[face[solid]]
+    normal = np.where(solid[:, None], normals[face], 0)
     normal *= np.where(np.einsum("rc,rc->r", normal, directions) > 0, -1, 1)[:, None]  # towards the camera
 
     base, gloss = _paint(part, face, points, rng)
     light, shine = _light(scene, points, normal, directions, solid, gloss, scale, rng)
     linear = np.where(solid[:, None], base * light + shine, _wall(directions, rng))
-    whole = Rays(mesh, seamless=False).faces(origin, directions) >= 0  # what stands in front is in the mask, too
+    whole = Rays(mesh, seamless=False).faces(origin, directions) >= 0  # what stands in front is in the mask as well
     picture = develop(linear.reshape(size, SUBPIXELS, size, SUBPIXELS, 3).mean(axis=(1, 3)), rng)
     mask = whole.reshape(size, SUBPIXELS, size, SUBPIXELS).mean(axis=(1, 3)) >= 0.5
     if not mask.any():
@@ -88,10 +85,10 @@ def draw_window(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, i
 
 
 def furnish(mesh: trimesh.Trimesh, rng: np.random.Generator) -> tuple[trimesh.Trimesh, np.ndarray]:
-    """Put a mesh on a floor, and in two thirds of the cases things on whatever it has that faces upwards.
+    """Put a mesh on a floor, and in two thirds of the cases put things on whatever it has that faces upwards.
 
-    Returns the scene, and for each of its faces (F,) a number: 0 the floor, -1, -2, … the things, from 1 on the mesh's
-    loose parts.
+    Return the scene, and for each of its faces (F,) a number: 0 is the floor, -1, -2, … are the things, and the mesh's
+    loose parts are counted from 1.
     """
     merged = _bare(mesh)
     merged.merge_vertices()
@@ -103,11 +100,8 @@ def furnish(mesh: trimesh.Trimesh, rng: np.random.Generator) -> tuple[trimesh.Tr
     parts = [1 + loose, np.zeros(2, int), *(np.full(len(thing.faces), -1 - i) for i, thing in enumerate(things))]
     pieces = [_bare(mesh), ground, *things]
     starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
-    scene = trimesh.Trimesh(
-        np.concatenate([piece.vertices for piece in pieces]),
-        np.concatenate([piece.faces + start for piece, start in zip(pieces, starts[:-1], strict=True)]),
-        process=False,
-    )
+    faces = np.concatenate([piece.faces + start for piece, start in zip(pieces, starts[:-1], strict=True)])
+    scene = trimesh.Trimesh(np.concatenate([piece.vertices for piece in pieces]), faces, process=False)
     return scene, np.concatenate(parts)
 
 
@@ -181,26 +175,17 @@ def _paint(
 
 
 def _light(
-    scene: Rays,
-    points: np.ndarray,
-    normal: np.ndarray,
-    directions: np.ndarray,
-    solid: np.ndarray,
-    gloss: np.ndarray,
-    side: int,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
+    scene: Rays, points: np.ndarray, normal: np.ndarray, directions: np.ndarray, solid: np.ndarray, gloss: np.ndarray,
+    side: int, rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return what multiplies a surface's colour (R, 3), and the highlights that are added (R, 3)."""
     rows = np.flatnonzero(solid)
     start = points[rows] + _OFFSET * normal[rows]
     dome = rng.uniform(0.35, 1.0)
     above, below = (_tint(rng) for _ in range(2))
     upward = (1 + normal[rows, 1:2]) / 2
-    diffuse = (
-        dome
-        * _open_sky(scene, start, normal[rows], solid, side, rng)[:, None]
-        * (upward * above + (1 - upward) * 0.5 * below)
-    )
+    sky = dome * _open_sky(scene, start, normal[rows], solid, side, rng)[:, None]
+    diffuse = sky * (upward * above + (1 - upward) * 0.5 * below)
     shine = np.zeros_like(diffuse)
     for _ in range(rng.integers(1, 4)):
         lamp = _lamp(rng)
