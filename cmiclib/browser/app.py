@@ -46,14 +46,9 @@ POLICY = (
 
 
 def newest_run(shipped: Benchmark, outputs: Path, prepared: Path) -> tuple[Run, Benchmark] | None:
-    """Return the newest finished run of any profile whose benchmark is here, with that benchmark.
+    """Return the newest finished run in ``outputs/*/runs`` whose benchmark is shipped or in ``prepared``, with that.
 
     It skips runs whose benchmark is not here, such as a variant with fewer views, and folders that cannot be read.
-
-    Args:
-        shipped: the shipped benchmark.
-        outputs: runs are the folders ``*/runs/*`` below it.
-        prepared: holds other benchmarks.
     """
     for path in sorted(outputs.glob("*/runs/*/environment.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
@@ -67,13 +62,8 @@ def newest_run(shipped: Benchmark, outputs: Path, prepared: Path) -> tuple[Run, 
 
 
 def benchmark_of(run: Run, shipped: Benchmark, prepared: Path) -> Benchmark | None:
-    """Return the benchmark that a run was trained on, if it is the shipped one or prepared here.
-
-    Raises:
-        CheckpointError: the run does not name its benchmark.
-    """
-    manifest = run.manifest
-    wanted = manifest.get("hash") if isinstance(manifest, dict) else None
+    """Return the benchmark that a run was trained on, if it is the shipped one or in ``prepared``."""
+    wanted = run.manifest.get("hash") if isinstance(run.manifest, dict) else None
     if shipped.hash == wanted:
         return shipped
     for folder in sorted(path.parent for path in prepared.glob("*/benchmark.json")):
@@ -87,14 +77,10 @@ def benchmark_of(run: Run, shipped: Benchmark, prepared: Path) -> Benchmark | No
 def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[QueryBrowser, str]:
     """Return a browser, and a phrase that says what it searches with.
 
-    Args:
-        run: a run folder; default: the user's newest run, else the shipped model.
-        benchmark: the gallery's folder; default: the benchmark that the run was trained on. A converted checkpoint was
-            trained on none, and searches the shipped one.
-
-    Raises:
-        BenchmarkError, CheckpointError: something is missing or damaged, or the run's benchmark is not here.
-        ConfigError: a benchmark without a run.
+    ``run`` is a run folder; default: the user's newest run, else the shipped model. ``benchmark`` is the gallery's
+    folder; default: the benchmark that the run was trained on. A converted checkpoint was trained on none, and searches
+    the shipped one. BenchmarkError or CheckpointError: something is missing or damaged, or the run's benchmark is not
+    here; ConfigError: a benchmark without a run.
     """
     if benchmark is not None and run is None:
         raise ConfigError("--benchmark needs a run that searches it", fix="pass --run as well")
@@ -114,35 +100,23 @@ def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[
         return _of_run(chosen, own_data), f"The run {chosen.path.name}"
     if own := newest_run(shipped, OUTPUTS, PREPARED):
         return _of_run(*own), f"Your newest run, {own[0].path.name} of {own[0].environment['date']}"
-    browser, date = shipped_browser(shipped)
-    return browser, f"The repository's own model of {date}, since you have not trained yet"
-
-
-def shipped_browser(shipped: Benchmark) -> tuple[QueryBrowser, str]:
-    """Return the browser of the repository's own model and the day on which that was trained.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or of another state of the benchmark.
-    """
     retriever = shipped_retriever(SHIPPED, shipped)
+    date = retriever.index.about["trained"]["date"]
     browser = QueryBrowser(retriever.index, shipped, vectors=retriever.vectors, atlas=retriever.atlas)
-    return browser, retriever.index.about["trained"]["date"]
+    return browser, f"The repository's own model of {date}, since you have not trained yet"
 
 
 def shipped_retriever(path: Path, shipped: Benchmark) -> Retriever:
     """Read an index that brings its test photos' vectors and their map; ``tools/pack/pack_model.py`` makes it.
 
-    Raises:
-        CheckpointError: missing, damaged, of another state of the benchmark, or the package with the backbone's weights
-            is missing.
+    CheckpointError: it is missing, damaged, of another state of the benchmark, or the package with the backbone's
+    weights is missing.
     """
     index = ShapeIndex.load(path)
     if index.about.get("benchmark") != shipped.hash:
-        raise CheckpointError(
-            f"the repository's own model belongs to another state of the benchmark '{shipped.name}'",
-            path=path,
-            fix="train on this one with `make reproduce`, or check both out together",
-        )
+        problem = f"the repository's own model belongs to another state of the benchmark '{shipped.name}'"
+        fix = "train on this one with `make reproduce`, or check both out together"
+        raise CheckpointError(problem, path=path, fix=fix)
     index.check_gallery(shipped)
     try:
         photos = F.normalize(index.extra["photos"].float(), dim=1)
@@ -179,19 +153,14 @@ def show(run: str | None = None, benchmark: str | None = None) -> None:
 def serve(run: str | None = None, benchmark: str | None = None, port: int = PORT, tab: bool = True) -> int:
     """Run the app until it is stopped; return Voilà's exit status.
 
-    Args:
-        run: as in :func:`open_browser`, which is called first and may raise.
-        benchmark: as in :func:`open_browser`.
-        port: of 127.0.0.1; no other machine can connect.
-        tab: open the app in a web browser.
+    :func:`open_browser` is called first with run and benchmark, and may raise. The port is one of 127.0.0.1; no other
+    machine can connect. ``tab`` opens the app in a web browser.
     """
     run, benchmark = (str(Path(path).resolve()) if path else None for path in (run, benchmark))
     open_browser(run, benchmark)  # errors come here, and slow work is done once
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "browser.ipynb").write_text(json.dumps(notebook(run, benchmark)), "utf-8")
-        configuration = settings(port, tab)
-        configuration["VoilaConfiguration"]["extension_allowlist"] = EXTENSIONS
-        (Path(folder) / "voila.json").write_text(json.dumps(configuration), "utf-8")
+        (Path(folder) / "voila.json").write_text(json.dumps(settings(port, tab)), "utf-8")
         print(f"http://127.0.0.1:{port}/ (stop it with Ctrl+C)", flush=True)
         command = [sys.executable, "-m", "voila", "--template=cmic", "browser.ipynb"]
         paths = os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")]))
@@ -225,7 +194,8 @@ def settings(port: int, tab: bool) -> dict[str, Any]:
     }
     voila = {
         "show_tracebacks": False, "theme": "light", "allow_template_override": "NO", "allow_theme_override": "NO",
-        "file_allowlist": [], "multi_kernel_manager_class": "cmiclib.browser.visitors.FewKernels",
+        "file_allowlist": [], "extension_allowlist": EXTENSIONS,
+        "multi_kernel_manager_class": "cmiclib.browser.visitors.FewKernels",
     }  # fmt: skip
     return {
         "Voila": {"ip": "127.0.0.1", "port": port, "port_retries": 0, "open_browser": tab, "tornado_settings": tornado},

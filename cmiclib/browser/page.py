@@ -22,11 +22,9 @@ STYLE = f"<style>\n{(HERE / 'browser.css').read_text('utf-8')}</style>"
 
 
 class Pictures:
-    """The pictures of a page; the methods return the attribute that an ``img`` element gets.
+    """The pictures of a page with a gallery's views; the methods return the attribute that an ``img`` element gets.
 
-    Args:
-        gallery: whose views are shown.
-        once: keep each picture once in ``kept``, from where the page's script fills it in, instead of where it stands.
+    With ``once`` a picture is in ``kept`` once, from where the page's script fills it in, instead of where it stands.
     """
 
     def __init__(self, gallery: Benchmark, once: bool = False):
@@ -78,11 +76,11 @@ def ranking(answer: Answer, pictures: Pictures, buttons: bool = False) -> str:
     """List the shapes found, best first, each by its strongest view; with ``buttons`` as buttons."""
     items = []
     for each in answer.found:
-        right = ", the right one" if each.right else ""
-        text = f"{'✓ ' if each.right else ''}{each.score:.3f}"
+        right, tick = (", the right one", "✓ ") if each.right else ("", "")
         inner = (
             f'<img {pictures.view(each.row, int(each.weights.argmax()))} alt="Rank {each.rank}: {escape(each.shape_id)}'
-            f'{right}"><span class="cmic-score">{each.rank}. {text}</span><span>{escape(each.category)}</span>'
+            f'{right}"><span class="cmic-score">{each.rank}. {tick}{each.score:.3f}</span>'
+            f"<span>{escape(each.category)}</span>"
         )
         if buttons:
             inner = f'<button type="button" data-rank="{each.rank}" aria-pressed="false">{inner}</button>'

@@ -35,15 +35,15 @@ def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:
     scale = side / max(photo.shape[:2])
     size = tuple(max(1, round(length * scale)) for length in photo.shape[1::-1])
     drawn = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)).copy()
+    white, red = (255, 255, 255), tuple(int(255 * part) for part in to_rgb(RED))
     if mask is not None and not mask.all():
         small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
         contours, _ = cv2.findContours(small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        red = tuple(int(255 * part) for part in to_rgb(RED))
-        for color, width in (((255, 255, 255), 3), (red, 1)):
+        for color, width in ((white, 3), (red, 1)):
             cv2.drawContours(drawn, contours, -1, color, width)
     if box is not None:
         corners = [round(side * scale) for side in box]
-        for color, width in (((255, 255, 255), 3), ((0, 0, 0), 1)):
+        for color, width in ((white, 3), ((0, 0, 0), 1)):
             cv2.rectangle(drawn, corners[:2], corners[2:], color, width)
     return drawn[:, ::-1] if answer.choice.mirror else drawn
 
@@ -72,13 +72,7 @@ class MapPicture:
 
 
 def answer_png(retriever: Retriever, answer: Answer, chosen: int = 0) -> bytes:
-    """Draw an answer's ranking, and below it the views of one shape with their weights, as a PNG.
-
-    Args:
-        retriever: of the answer.
-        answer: what to draw.
-        chosen: position in ``answer.found`` of the shape whose views to draw.
-    """
+    """Draw an answer's ranking as a PNG, and below it the views of ``answer.found[chosen]`` with their weights."""
     views, query = retriever.gallery.views, answer.query.image[None]
     found = np.stack([views[each.row, each.weights.argmax()] for each in answer.found])[None]  # (1, k, S, S)
     own = None

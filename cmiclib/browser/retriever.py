@@ -18,7 +18,7 @@ from torch import Tensor
 from ..benchmark import Benchmark
 from ..errors import ImageError
 from ..evaluation.projection import Atlas, build_map
-from ..evaluation.report import Scored, check_protocols
+from ..evaluation.report import Scored
 from ..index import ShapeIndex
 from ..index.query import Box, Query, cut_query, stored_query
 
@@ -54,7 +54,7 @@ class Question:
         """Return a box of the photo as it was sent in pixels of :attr:`photo`."""
         if box is None:
             return None
-        down, across = (mine / sent for mine, sent in zip(self.photo.shape[:2], self.size, strict=True))
+        down, across = self.photo.shape[0] / self.size[0], self.photo.shape[1] / self.size[1]
         return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
 
@@ -100,48 +100,27 @@ class Answer:
         results = [{**asdict(each), "weights": [round(float(w), 6) for w in each.weights]} for each in self.found]
         for result in results:
             del result["row"]
+        box = list(self.choice.box) if self.choice.box else None
         return {
-            "photo": self.question.name,
-            "object": self.query.how,
-            "mask": self.choice.mask,
-            "box": list(self.choice.box) if self.choice.box else None,
-            "mirrored": self.choice.mirror,
-            "own": sorted(self.question.own),
-            "rank": self.rank,
-            "margin": self.margin,
-            "lead": self.lead,
-            "results": results,
-        }
+            "photo": self.question.name, "object": self.query.how, "mask": self.choice.mask, "box": box,
+            "mirrored": self.choice.mirror, "own": sorted(self.question.own), "rank": self.rank, "margin": self.margin,
+            "lead": self.lead, "results": results,
+        }  # fmt: skip
 
 
 class Retriever:
-    """A gallery with its index, and photos to search with.
+    """A gallery with its index and photo encoder, and its test photos to search with.
 
-    Args:
-        index: of the gallery, with its photo encoder.
-        gallery: the benchmark of the index.
-        photos: the benchmark whose test photos are offered; default: the gallery. In another one no shape is right.
-        vectors: (Q, d) of the test photos; computed when needed.
-        atlas: the map; computed when needed.
-
-    Raises:
-        BenchmarkError: the index belongs to another gallery, or the photos' views follow another protocol.
+    Their vectors (Q, d) and the map are computed when needed, if they are not given. BenchmarkError: the index belongs
+    to another gallery.
     """
 
     def __init__(
-        self,
-        index: ShapeIndex,
-        gallery: Benchmark,
-        photos: Benchmark | None = None,
-        vectors: Tensor | None = None,
-        atlas: Atlas | None = None,
+        self, index: ShapeIndex, gallery: Benchmark, vectors: Tensor | None = None, atlas: Atlas | None = None
     ):
         index.check_gallery(gallery)
-        if photos is not None:
-            check_protocols(photos, gallery)
-        self.index, self.gallery, self.photos = index, gallery, photos or gallery
-        self.rows = self.photos.rows("test")  # (Q,)
-        self.vectors, self._atlas = vectors, atlas
+        self.index, self.gallery, self.vectors, self.known_atlas = index, gallery, vectors, atlas
+        self.rows = gallery.rows("test")  # (Q,)
 
     @property
     def azimuths(self) -> tuple[float, ...]:
@@ -153,7 +132,7 @@ class Retriever:
         if self.vectors is None:
             parts = []
             for start in range(0, len(self.rows), BLOCK):
-                parts.append(self.index.embed(self.photos.images[self.rows[start : start + BLOCK]]))
+                parts.append(self.index.embed(self.gallery.images[self.rows[start : start + BLOCK]]))
                 progress(start + len(parts[-1]), len(self.rows))
             self.vectors = torch.cat(parts) if parts else torch.zeros(0, self.index.views.shape[2])
         return self.vectors
@@ -162,25 +141,21 @@ class Retriever:
     def listing(self) -> pd.DataFrame:
         """One row for each test photo: row, query_id, category, shape_id."""
         columns = ["query_id", "category", "shape_id"]
-        return self.photos.queries[columns].iloc[self.rows].reset_index(drop=True).assign(row=self.rows)
+        return self.gallery.queries[columns].iloc[self.rows].reset_index(drop=True).assign(row=self.rows)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The listing with outcome (right, wrong or unknown), margin and doubt; it embeds the photos if needed.
+        """The listing with outcome (right or wrong), margin and doubt; it embeds the photos if needed.
 
-        ``margin``: the best right score minus the best wrong one, or, if no shape is known to be right, the first score
-        minus the second; NaN if one of the two is missing. ``doubt``: the margin's absolute value.
+        ``margin``: the best right score minus the best wrong one; NaN if one of the two is missing. ``doubt``: the
+        margin's absolute value.
         """
-        scores, table = self.index.scores(self.embed_photos()), self.listing  # (Q, N)
-        if self.photos is self.gallery and len(table):
-            scored = Scored(scores, self.rows, self.gallery).table()
-            outcome, margin = np.where(scored.top1 == 1, "right", "wrong"), scored.margin.to_numpy()
-        else:
-            two = scores.topk(min(2, len(self.index)), dim=1).values  # (Q, 2)
-            lead = (two[:, 0] - two[:, 1]).numpy() if len(self.index) > 1 else np.full(len(table), np.nan)
-            outcome, margin = np.full(len(table), "unknown"), lead
+        if not len(self.rows):
+            return self.listing.assign(outcome="", margin=np.nan, doubt=np.nan)
+        scored = Scored(self.index.scores(self.embed_photos()), self.rows, self.gallery).table()
+        outcome, margin = np.where(scored.top1 == 1, "right", "wrong"), scored.margin.to_numpy()
         margin = np.where(np.isfinite(margin), margin, np.nan)
-        return table.assign(outcome=outcome, margin=margin, doubt=np.abs(margin))
+        return self.listing.assign(outcome=outcome, margin=margin, doubt=np.abs(margin))
 
     def select(self, category: str = "", outcome: str = "", order: str = "by name") -> pd.DataFrame:
         """Return the photos of a category and an outcome (empty: all) in one of `ORDERS`.
@@ -208,37 +183,22 @@ class Retriever:
 
     def stored(self, row: int) -> Question:
         """Return the question of one of the benchmark's photos, by its row."""
-        query, record = stored_query(self.photos, row), self.photos.queries.iloc[row]
-        own = set(record.shape_id.split("|")) if self.photos is self.gallery else set()
-        return Question(
-            name=record.query_id,
-            photo=np.ascontiguousarray(query.image[:3].transpose(1, 2, 0)),
-            mask=query.mask,
-            stored=query,
-            own=frozenset(own),
-            category=record.category,
-        )
+        query, record = stored_query(self.gallery, row), self.gallery.queries.iloc[row]
+        photo, own = np.ascontiguousarray(query.image[:3].transpose(1, 2, 0)), frozenset(record.shape_id.split("|"))
+        return Question(record.query_id, photo, query.mask, stored=query, own=own, category=record.category)
 
-    def answer(self, question: Question, choice: Choice | None = None) -> Answer:
-        """Search the gallery.
-
-        Raises:
-            ImageError: the photo lacks the mask that was chosen, or the box or mask is empty.
-        """
-        choice = choice or Choice()
+    def answer(self, question: Question, choice: Choice = Choice()) -> Answer:
+        """Search the gallery; ImageError if the photo lacks the mask that was chosen, or the box or mask is empty."""
         query = cut(question, choice)
         vector = self.index.embed(query.image[None])  # (1, d)
         result = self.index.search(vector, choice.top)
         scores = self.index.scores(vector)[0].numpy()  # (N,)
         row_of = {shape_id: row for row, shape_id in enumerate(self.index.shape_ids)}
-        found = []
-        for rank, (shape_id, score, weights) in enumerate(
-            zip(result.ids[0], result.scores[0].tolist(), result.weights[0].numpy(), strict=True), 1
-        ):
-            row = row_of[shape_id]
+        found: list[Found] = []
+        for shape_id, score, weights in zip(result.ids[0], result.scores[0].tolist(), result.weights[0], strict=True):
+            row, right = row_of[shape_id], shape_id in question.own
             category = self.gallery.shapes.category.iloc[row]
-            found.append(Found(rank, row, shape_id, category, score, shape_id in question.own, weights))
-        best = np.sort(scores)[::-1]
+            found.append(Found(len(found) + 1, row, shape_id, category, score, right, weights.numpy()))
         mine = np.isin(self.index.shape_ids, sorted(question.own))  # (N,)
         own_rank, margin, own = None, None, None
         if mine.any():
@@ -247,22 +207,17 @@ class Retriever:
             ahead = (scores > scores[first]) | ((scores == scores[first]) & (np.arange(len(scores)) < first))
             own_rank = int(ahead.sum()) + 1
             margin = None if mine.all() else float(scores[first] - scores[~mine].max())
+        best = np.sort(scores)[::-1]
         lead = float(best[0] - best[1]) if len(best) > 1 else None
         return Answer(question, choice, query, vector[0], found, lead, own_rank, margin, own)
 
     @property
     def atlas(self) -> Atlas:
         """The map of test photos and shapes; computing it takes some seconds."""
-        if self._atlas is None:
-            category = self.photos.queries.category.to_numpy()[self.rows]
-            shapes = self.gallery.shapes.category.to_numpy()
-            self._atlas = build_map(self.embed_photos(), category, self.index.views.float(), shapes)
-        return self._atlas
-
-    @property
-    def has_atlas(self) -> bool:
-        """Whether the map has been computed."""
-        return self._atlas is not None
+        if self.known_atlas is None:
+            category, shapes = self.gallery.queries.category.to_numpy()[self.rows], self.gallery.shapes.category
+            self.known_atlas = build_map(self.embed_photos(), category, self.index.views.float(), shapes.to_numpy())
+        return self.known_atlas
 
 
 def cut(question: Question, choice: Choice) -> Query:

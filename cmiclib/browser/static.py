@@ -12,23 +12,17 @@ from .retriever import Answer, Choice, Retriever, best_mask
 def static_page(retriever: Retriever, rows: Iterable[int], top: int = 5) -> str:
     """Return the browser as one piece of HTML with style, script, pictures and meshes, but not the 3D viewer's script.
 
-    Args:
-        retriever: gallery and photos.
-        rows: rows of the benchmark's photos, in the order of the page.
-        top: shapes for each photo.
+    It shows the photos in these rows of the benchmark, in this order, each with ``top`` shapes.
     """
     questions = [retriever.stored(int(row)) for row in rows]
     answers = [retriever.answer(question, Choice(best_mask(question), top=top)) for question in questions]
     pictures, card = Pictures(retriever.gallery, once=True), MapPicture.draw(retriever.atlas)
     body = "".join(_answer(answer, pictures, retriever) for answer in answers)
     places = {a.question.name: [round(p, 2) for p in card.percent(retriever.atlas.locate(a.vector))] for a in answers}
-    shapes = {each.row: each.shape_id for answer in answers for each in answer.found}
-    data = {
-        "pictures": pictures.kept,
-        "places": places,
-        "shapes": {row: {"name": name, "model": model_uri(retriever.gallery, name)} for row, name in shapes.items()},
-        "records": [answer.record() for answer in answers],
-    }
+    found = {each.row: each.shape_id for answer in answers for each in answer.found}
+    shapes = {row: {"name": name, "model": model_uri(retriever.gallery, name)} for row, name in found.items()}
+    records = [answer.record() for answer in answers]
+    data = {"pictures": pictures.kept, "places": places, "shapes": shapes, "records": records}
     # "</" would end the script element wherever it stands.
     block = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     return (
@@ -40,17 +34,14 @@ def static_page(retriever: Retriever, rows: Iterable[int], top: int = 5) -> str:
 
 
 def _outcome(answer: Answer) -> str:
-    return "unknown" if answer.rank is None else "right" if answer.rank == 1 else "wrong"
+    return "right" if answer.rank == 1 else "wrong"
 
 
 def _filters(answers: list[Answer]) -> str:
-    lists = {
-        "Category": sorted({answer.question.category for answer in answers}),
-        "First shape": sorted({_outcome(answer) for answer in answers}),
-    }
+    lists = {"Category": {answer.question.category for answer in answers}, "First shape": set(map(_outcome, answers))}
     fields = []
     for label, values in lists.items():
-        options = "".join(f"<option>{escape(value)}</option>" for value in values)
+        options = "".join(f"<option>{escape(value)}</option>" for value in sorted(values))
         fields.append(f'<label>{label} <select><option value="">all</option>{options}</select></label>')
     return f'<div>{"".join(fields)}<span role="status"></span></div>'
 
@@ -60,7 +51,7 @@ def _choices(answers: list[Answer]) -> str:
         f'<button type="button" aria-pressed="false" data-photo="{escape(a.question.name)}" '
         f'data-category="{escape(a.question.category)}" data-outcome="{_outcome(a)}">'
         f'<img data-picture="photo {escape(a.question.name)}" alt="Photo {escape(a.question.name)}">'
-        f"<span>{escape(a.question.category)}, {'✓' if a.rank == 1 else '?' if a.rank is None else '✗'}</span></button>"
+        f"<span>{escape(a.question.category)}, {'✓' if a.rank == 1 else '✗'}</span></button>"
         for a in answers
     ]
     return f'<div class="cmic-choose" role="group" aria-label="Photos">{"".join(buttons)}</div>'

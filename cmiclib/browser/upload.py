@@ -24,10 +24,8 @@ LARGER = "make it smaller, or cut the object out with some surroundings"
 def read_upload(content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode a photo: upright, uint8 RGB (H, W, 3), at most `LONGEST` pixels a side; and its height and width as sent.
 
-    It converts as :func:`cmiclib.io.images.read_photo` does.
-
-    Raises:
-        ImageError: empty, too large, of another format, damaged, or with too many or too few pixels.
+    It converts as :func:`cmiclib.io.images.read_photo` does. ImageError: empty, too large, of another format, damaged,
+    or with too many or too few pixels.
     """
     image = _decode(content, "photo")
     pixels = photo_pixels(image)
@@ -37,10 +35,7 @@ def read_upload(content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
 def read_mask_upload(content: bytes, photo: np.ndarray) -> np.ndarray:
     """Decode the mask of a photo that :func:`read_upload` returned: bool (H, W), made smaller with its photo.
 
-    It converts as :func:`cmiclib.io.images.read_mask` does.
-
-    Raises:
-        ImageError: as :func:`read_upload`; or the mask is empty or does not fit the photo.
+    It converts as :func:`cmiclib.io.images.read_mask` does. ImageError also if it is empty or does not fit the photo.
     """
     mask = mask_pixels(_decode(content, "mask"))
     height, width = photo.shape[:2]
@@ -65,7 +60,11 @@ def _decode(content: bytes, what: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large and of odd files
             image = Image.open(io.BytesIO(content), formats=FORMATS)  # noqa: TID251 (uploads have tighter limits)
-            _check_size(image, what)
+            size = f"the {what} has {image.width}×{image.height} pixels"
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{size}, more than {MAX_PIXELS // 1_000_000} million", fix=LARGER)
+            if min(image.size) < SMALLEST:
+                raise ImageError(f"{size}, too few to show an object", fix=f"choose one of at least {SMALLEST} a side")
             image.load()
             return image
     except Image.UnidentifiedImageError:
@@ -78,14 +77,6 @@ def _decode(content: bytes, what: str) -> Image.Image:
     except Exception:  # decoders of damaged files fail in many ways, and their messages name memory addresses
         fix = "send it again, or save it again as JPEG or PNG"
         raise ImageError(f"the {what} is damaged or cut off", fix=fix) from None
-
-
-def _check_size(image: Image.Image, what: str) -> None:
-    size = f"the {what} has {image.width}×{image.height} pixels"
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{size}, more than {MAX_PIXELS // 1_000_000} million", fix=LARGER)
-    if min(image.size) < SMALLEST:
-        raise ImageError(f"{size}, too few to show an object", fix=f"choose one of at least {SMALLEST} a side")
 
 
 def _looks_like(content: bytes) -> str:
@@ -104,9 +95,8 @@ def _looks_like(content: bytes) -> str:
 
 def _shrink(pixels: np.ndarray) -> np.ndarray:
     """Resize (H, W) or (H, W, 3) uint8 to at most `LONGEST` pixels a side."""
-    height, width = pixels.shape[:2]
-    scale = LONGEST / max(height, width)
+    scale = LONGEST / max(pixels.shape[:2])
     if scale >= 1:
         return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = tuple(max(1, round(length * scale)) for length in pixels.shape[1::-1])
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))

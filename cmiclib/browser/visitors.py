@@ -17,11 +17,7 @@ class FewKernels(AsyncMappingKernelManager):
     _starting = 0
 
     async def start_kernel(self, *arguments: Any, **options: Any) -> str:  # type: ignore[override]
-        """Start a kernel.
-
-        Raises:
-            HTTPError: 503: too many kernels run.
-        """
+        """Start a kernel, or raise the HTTPError."""
         if len(self) + self._starting >= self.most:
             raise HTTPError(503, f"{self.most} visitors are here already; close a tab, or try again later")
         self._starting += 1

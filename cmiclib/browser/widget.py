@@ -4,7 +4,7 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
@@ -14,11 +14,9 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 from IPython.display import Javascript
-from torch import Tensor
 
 from ..benchmark import Benchmark
 from ..errors import CMICError
-from ..evaluation.projection import Atlas
 from ..index import ShapeIndex
 from .page import STYLE, Pictures, map_part, message, model_uri, photo_part, ranking, view_part, viewer_part
 from .pictures import MapPicture, answer_png
@@ -43,32 +41,14 @@ log = logging.getLogger(__name__)
 
 
 class QueryBrowser(widgets.VBox):
-    """Pick or upload a photo, see the shapes found and why.
+    """Pick a test photo or upload one, see the ``top`` shapes found and why; without test photos it takes uploads.
 
-    Args:
-        index: of the gallery, with its photo encoder.
-        benchmark: the gallery, whose test photos are offered; without photos the browser takes uploads only.
-        photos: another benchmark whose test photos are offered instead; the gallery lacks their shapes.
-        vectors: (Q, d) of the test photos; without them, sorting, filtering or the map first embed the photos, with a
-            progress bar.
-        atlas: the map; without it, it is laid out when first shown.
-        top: shapes in a ranking.
-
-    Raises:
-        BenchmarkError: the index belongs to another gallery, or the photos' views follow another protocol.
+    Index, benchmark, ``vectors`` and ``atlas`` are those of :class:`cmiclib.browser.retriever.Retriever`. Without
+    vectors, sorting, filtering or the map first embed the photos, with a progress bar.
     """
 
-    def __init__(
-        self,
-        index: ShapeIndex,
-        benchmark: Benchmark,
-        photos: Benchmark | None = None,
-        *,
-        vectors: Tensor | None = None,
-        atlas: Atlas | None = None,
-        top: int = 8,
-    ):
-        self.retriever = Retriever(index, benchmark, photos, vectors, atlas)
+    def __init__(self, index: ShapeIndex, benchmark: Benchmark, *, top: int = 8, **known: Any):
+        self.retriever = Retriever(index, benchmark, **known)
         self.top = top
         self.question: Question | None = None
         self.answer: Answer | None = None
@@ -81,10 +61,8 @@ class QueryBrowser(widgets.VBox):
         self._list_photos()
 
     def _make_fields(self) -> None:
-        listing = self.retriever.listing
-        categories = [("all", ""), *((name, name) for name in sorted(set(listing.category)))]
-        own = self.retriever.photos is self.retriever.gallery
-        outcomes = [("all", ""), *((name, name) for name in (("right", "wrong") if own else ("unknown",)))]
+        categories = [("all", ""), *((name, name) for name in sorted(set(self.retriever.listing.category)))]
+        outcomes = [("all", ""), ("right", "right"), ("wrong", "wrong")]
         self.category = widgets.Dropdown(options=categories, description="Category", layout=WIDE)
         self.outcome = widgets.Dropdown(options=outcomes, description="First shape", layout=WIDE)
         self.order = widgets.Dropdown(options=list(ORDERS), description="Order", layout=WIDE)
@@ -112,18 +90,14 @@ class QueryBrowser(widgets.VBox):
         self._script.append_display_data(Javascript(KEEP_KEYS))
         if VIEWER.is_file():
             self._script.append_display_data(Javascript(LOAD_VIEWER.format(script=VIEWER.read_text("utf-8"))))
-        for field in (self.category, self.outcome, self.order):
-            field.observe(lambda change: self._list_photos(), "value")
-        self.photo.observe(lambda change: self._pick(), "value")
-        self.upload.observe(lambda change: self._receive(), "value")
-        self.mask_upload.observe(lambda change: self._receive_mask(), "value")
-        for field in (self.mask, self.mirror, self.use_box):
-            field.observe(lambda change: self._ask(), "value")
-        for field in (self.across, self.down):
-            field.observe(lambda change: self._box_changed(typed=False), "value")
-        for field in self.sides:
-            field.observe(lambda change: self._box_changed(typed=True), "value")
-        self.shape.observe(lambda change: self._look(), "value")
+        _on_change(self._list_photos, self.category, self.outcome, self.order)
+        _on_change(self._pick, self.photo)
+        _on_change(self._receive, self.upload)
+        _on_change(self._receive_mask, self.mask_upload)
+        _on_change(self._ask, self.mask, self.mirror, self.use_box)
+        _on_change(lambda: self._box_changed(typed=False), self.across, self.down)
+        _on_change(lambda: self._box_changed(typed=True), *self.sides)
+        _on_change(self._look, self.shape)
         self.map_button.on_click(lambda button: self._show_map())
         self.export.on_click(lambda button: self._export())
 
@@ -172,11 +146,10 @@ class QueryBrowser(widgets.VBox):
             if self.outcome.value or self.order.value != "by name":
                 self._embed()
             chosen = self.retriever.select(self.category.value, self.outcome.value, self.order.value)
-            marks = {"right": "✓", "wrong": "✗", "unknown": ""}
             labels = chosen.query_id
             if "outcome" in chosen:
                 margin = chosen.margin.map(lambda value: " " if np.isnan(value) else f" {value:+.3f} ")
-                labels = chosen.outcome.map(marks) + margin + labels
+                labels = chosen.outcome.map({"right": "✓", "wrong": "✗"}) + margin + labels
             with self._setting():
                 self.photo.options = list(zip(labels, chosen.row.tolist(), strict=True))
                 self.photo.value = next(iter(chosen.row.tolist()), None)
@@ -255,7 +228,7 @@ class QueryBrowser(widgets.VBox):
                 self.shape.options = [(f"{each.rank}{' ✓' if each.right else ''}", each.rank) for each in answer.found]
                 self.shape.value = 1
             self._show_shape()
-            if self.retriever.has_atlas:
+            if self.retriever.known_atlas is not None:
                 self._place()
 
     def _look(self) -> None:
@@ -295,3 +268,8 @@ class QueryBrowser(widgets.VBox):
                 f"Save {name}.{kind}</a>"
                 for kind, mime, content in (("json", "application/json", record), ("png", "image/png", picture))
             )
+
+
+def _on_change(react: Callable[[], None], *fields: widgets.Widget) -> None:
+    for field in fields:
+        field.observe(lambda change: react(), "value")

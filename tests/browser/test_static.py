@@ -30,7 +30,7 @@ def data(page) -> dict:
 
 def test_it_holds_the_answers_of_search(page, data, retriever):
     for record in data["records"]:
-        row = int((retriever.photos.queries.query_id == record["photo"]).to_numpy().argmax())
+        row = int((retriever.gallery.queries.query_id == record["photo"]).to_numpy().argmax())
         assert record == json.loads(json.dumps(retriever.answer(retriever.stored(row)).record() | {
             "results": retriever.answer(retriever.stored(row)).record()["results"][:5]}))  # fmt: skip
         part = page.split(f'data-answer="{record["photo"]}"')[1].split("data-views=")[0]
