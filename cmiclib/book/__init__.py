@@ -20,21 +20,12 @@ SMOKE_SHAPES = 24  # the smallest profile takes this many of sweethome's shapes
 
 @dataclass(frozen=True)
 class OpenChapter:
-    """Where a chapter reads and writes; the benchmark is opened when first asked for.
+    """Where a chapter reads and writes; for the trained model it asks :func:`cmiclib.book.trained.trained_run`."""
 
-    A chapter that needs the trained model asks :func:`cmiclib.book.trained.trained_run`.
-
-    Attributes:
-        root: the folder that holds ``_toc.yml``.
-        config: the profile's configuration with the chapter's overrides.
-        benchmark_name: ``sweethome``, or the folder of a prepared benchmark.
-        outputs: the profile's folder of results; it exists.
-    """
-
-    root: Path
-    config: Config
-    benchmark_name: str
-    outputs: Path
+    root: Path  # the folder that holds _toc.yml
+    config: Config  # the profile's, with the chapter's overrides
+    benchmark_name: str  # sweethome, or the folder of a prepared benchmark
+    outputs: Path  # the profile's folder of results; it exists
 
     @cached_property
     def benchmark(self) -> "Benchmark":
@@ -51,17 +42,11 @@ def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrid
     """Return a chapter's surroundings and set the figures' style.
 
     The root is the nearest folder at or above the working folder that holds a book. Elsewhere, as in Colab or where an
-    editor starts the kernel in another folder, it is the checkout that this library belongs to.
+    editor starts the kernel in another folder, it is the checkout that this library belongs to; BookError without one.
 
-    Args:
-        profile: ``smoke``, ``demo``, ``photos`` or ``paper``.
-        benchmark: ``sweethome``, or the folder of a prepared benchmark.
-        outputs: folder for results; a relative one is below the root.
-        overrides: changes of the profile such as ``loss.tau=0.05``; another configuration is another run.
-
-    Raises:
-        BookError: no book here or above, and the library is not in a checkout.
-        ConfigError: no such profile, or an override that does not fit.
+    ``benchmark`` is ``sweethome``, or the folder of a prepared one; ``outputs`` is relative to the root. ``overrides``
+    change the profile (smoke, demo, photos or paper), as in ``loss.tau=0.05``: another configuration is another run.
+    ConfigError: no such profile, or an override that does not fit.
     """
     from ..figures.style import use_style
 
@@ -79,25 +64,16 @@ def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrid
 
 
 def find_root(start: Path) -> Path:
-    """Return the nearest folder at or above ``start`` that holds a book.
-
-    Raises:
-        BookError: there is none.
-    """
+    """Return the nearest folder at or above ``start`` that holds a book; BookError if there is none."""
     for folder in (start.resolve(), *start.resolve().parents):
         if (folder / "_toc.yml").exists():
             return folder
-    raise BookError(
-        "no _toc.yml here or above", path=start, fix="change to the repository's root or to its book/ folder"
-    )
+    fix = "change to the repository's root or to its book/ folder"
+    raise BookError("no _toc.yml here or above", path=start, fix=fix)
 
 
 def open_benchmark(root: Path, name: str, profile: str) -> "Benchmark":
-    """Open ``sweethome``, or the prepared benchmark in the folder ``name``.
-
-    Raises:
-        BenchmarkError: the folder is missing or damaged.
-    """
+    """Open ``sweethome``, or the prepared benchmark in the folder ``name``."""
     from ..benchmark import Benchmark
     from ..sources.sweethome import open_sweethome
 

@@ -43,27 +43,20 @@ def pages(root: Path) -> list[str]:
 def read_book(root: Path) -> list[Chapter]:
     """Return the chapters in an order to run them: what a chapter needs comes before it, else as they are read.
 
-    Raises:
-        BookError: a page without a file, a needed chapter that does not exist, or chapters that need one another.
+    BookError: a page without a file, a needed chapter that does not exist, or chapters that need one another.
     """
-    waiting = []
+    waiting, folder = [], root / "book"
     for name in pages(root):
-        if (root / "book" / f"{name}.py").exists():
-            waiting.append(read_chapter(root / "book" / f"{name}.py"))
-        elif not (root / "book" / f"{name}.md").exists():
-            raise BookError(
-                f"_toc.yml lists '{name}', which is neither a .py nor a .md file",
-                path=root / "book",
-                fix="write the file or take the line out of _toc.yml",
-            )
+        if (folder / f"{name}.py").exists():
+            waiting.append(read_chapter(folder / f"{name}.py"))
+        elif not (folder / f"{name}.md").exists():
+            problem, fix = "which is neither a .py nor a .md file", "write the file or take the line out of _toc.yml"
+            raise BookError(f"_toc.yml lists '{name}', {problem}", path=folder, fix=fix)
     names = {chapter.name for chapter in waiting}
     for chapter in waiting:
         if unknown := sorted(set(chapter.needs) - names):
-            raise BookError(
-                f"needs {', '.join(unknown)}, which _toc.yml does not list",
-                path=chapter.path,
-                fix="correct 'needs' in the chapter's header",
-            )
+            problem, fix = "which _toc.yml does not list", "correct 'needs' in the chapter's header"
+            raise BookError(f"needs {', '.join(unknown)}, {problem}", path=chapter.path, fix=fix)
     order: list[Chapter] = []
     while waiting:
         done = {chapter.name for chapter in order}
@@ -96,11 +89,7 @@ def read_chapter(path: Path) -> Chapter:
 
 
 def selected(book: list[Chapter], names: list[str]) -> list[Chapter]:
-    """Return the named chapters and all that they need, in running order; without names, the whole book.
-
-    Raises:
-        BookError: no chapter has this name.
-    """
+    """Return the named chapters and all that they need, in running order; without names, the whole book."""
     known = {chapter.name: chapter for chapter in book}
     wanted, waiting = set[str](), list(names or known)
     while waiting:
@@ -113,11 +102,7 @@ def selected(book: list[Chapter], names: list[str]) -> list[Chapter]:
 
 
 def check_parameters(chapters: list[Chapter], parameters: dict[str, Any]) -> None:
-    """Refuse a parameter that no chapter takes; papermill would only warn, and run with the default.
-
-    Raises:
-        BookError: naming the parameter, and the existing ones or the option that sets it.
-    """
+    """Refuse a parameter that no chapter takes; papermill would only warn, and run with the default."""
     known = frozenset[str]().union(*(chapter.parameters for chapter in chapters))
     for name, value in parameters.items():
         if name in SET_BY_OPTION:

@@ -20,11 +20,7 @@ NOT_RUN = "**Not run on a GPU.** `make gpu-report` measures one in seven minutes
 
 
 def read_gpu(root: Path) -> Report | None:
-    """Return the stored report, or None where there is none.
-
-    Raises:
-        BookError: the file is not JSON.
-    """
+    """Return the stored report, or None where there is none."""
     path = root / "data" / "results" / "gpu.json"
     return read_results(path) if path.is_file() else None
 
@@ -60,10 +56,8 @@ def gpu_line(report: Report | None) -> str:
         return NOT_RUN
     said = []
     if case := cases(report, "step").get("bf16"):
-        said.append(
-            f"a step of the paper's profile takes {1e3 * case['seconds']['median']:.0f} ms in bf16 "
-            f"({case['photos']} photos, {case['views']} views of {case['size']} px)"
-        )
+        sizes = f"{case['photos']} photos, {case['views']} views of {case['size']} px"
+        said.append(f"a step of the paper's profile takes {1e3 * case['seconds']['median']:.0f} ms in bf16 ({sizes})")
     if case := cases(report, "search").get("float32, 1"):
         said.append(f"one query against {case['shapes']:,} shapes takes {1e3 * case['seconds']['median']:.1f} ms")
     return f"On a GPU ({where(report)}): {'; '.join(said) or 'nothing was measured'}."
@@ -84,12 +78,12 @@ def gpu_about(report: Report | None) -> str:
         failed = outcome["failures"] + outcome["errors"]
         passed = outcome["tests"] - failed - outcome["skipped"]
         sentences.append(f"Tests that need a GPU: {passed} passed, {failed} failed, {outcome['skipped']} skipped.")
-    missing = left_out(report)
+    missing = _left_out(report)
     return " ".join(sentences) + (f" Not measured: {'; '.join(missing)}." if missing else "")
 
 
-def left_out(report: Report) -> list[str]:
-    """Name the parts and cases that failed or were skipped, each with the first line of its reason."""
+def _left_out(report: Report) -> list[str]:
+    """Name the parts and cases that failed or were skipped, each with the last line of its reason."""
     lines = []
     for part, title in PARTS.items():
         entry = report["parts"].get(part, {"status": "not asked for"})
@@ -106,62 +100,52 @@ def _short(reason: str) -> str:
     return (lines or ["no reason given"])[-1][:160].rstrip(".")
 
 
-def _milliseconds(times: dict[str, float]) -> str:
-    middle, fastest, slowest = (f"{1e3 * times[key]:.3g}" for key in ("median", "min", "max"))
-    return f"{middle} ({fastest} to {slowest})"
-
-
-def steps_table(report: Report | None) -> pd.DataFrame | None:
-    """Return a row for each kind of training step; None where none was measured."""
-    fast, rows = rates(report), []
-    for name, case in cases(report, "step").items():
-        seconds, limit = case["seconds"]["median"], fast.get("bf16" if name.startswith("bf16") else "tf32")
-        rows.append({
-            "step": name, "photos": case["photos"], "views": case["views"],
-            "ms, median (fastest to slowest)": _milliseconds(case["seconds"]),
-            "photos/s": case["photos"] / seconds, "views/s": case["views"] / seconds,
-            "% of the card's products": 100 * case["operations"] / seconds / limit if limit else None,
-            "% waiting for input": 100 * case["waiting"],
-            "most memory, GB": case["peak_memory"] / 1e9 if "peak_memory" in case else None,
-        })  # fmt: skip
-    return pd.DataFrame(rows).set_index("step").round(1) if rows else None
-
-
-def embedding_table(report: Report | None) -> pd.DataFrame | None:
-    """Return a row for each precision of the gallery's embedding; None where none was measured."""
-    rows = [
-        {
-            "precision": name, "views": case["views"], "px": case["size"],
-            "ms, median (fastest to slowest)": _milliseconds(case["seconds"]),
-            "views/s": case["views"] / case["seconds"]["median"],
-            "views/s, encoder alone": case["encoder_views"] / case["encoder_seconds"]["median"],
-        }
-        for name, case in cases(report, "embed").items()
-    ]  # fmt: skip
-    return pd.DataFrame(rows).set_index("precision").round(0) if rows else None
-
-
-def search_table(report: Report | None) -> pd.DataFrame | None:
-    """Return a row for each search beside the least time that the card's measured limits allow; None without any."""
-    fast, rows = rates(report), []
-    for name, case in cases(report, "search").items():
-        product = fast.get("bf16" if name.startswith("bfloat16") and "one product" in name else "fp32")
-        least = max(case["bytes"] / fast["sum"], case["operations"] / product) if product and "sum" in fast else None
-        rows.append({
-            "gallery, queries": name, "shapes": case["shapes"],
-            "ms, median (fastest to slowest)": _milliseconds(case["seconds"]),
-            "least ms": 1e3 * least if least else None,
-            "share of the limit, %": 100 * least / case["seconds"]["median"] if least else None,
-            "same first ten": f"{case['same_top10']} of {case['checked']}", "largest error": case["largest_error"],
-        })  # fmt: skip
-    return pd.DataFrame(rows).set_index("gallery, queries").round(6) if rows else None
-
-
 def gpu_tables(report: Report | None) -> list[tuple[str, pd.DataFrame]]:
     """Return the tables of what was measured, each with its caption in Markdown; none without a report."""
-    tables = (steps_table(report), embedding_table(report), search_table(report))
-    captions = (_about_steps(report), ABOUT_EMBEDDING, ABOUT_SEARCH)
-    return [(caption, table) for caption, table in zip(captions, tables, strict=True) if table is not None]
+    fast, tables = rates(report), []
+    for part, index, row, digits, caption in (
+        ("step", "step", _step, 1, _about_steps(report)),
+        ("embed", "precision", _embedding, 0, ABOUT_EMBEDDING),
+        ("search", "gallery, queries", _search, 6, ABOUT_SEARCH),
+    ):
+        if rows := [{index: name} | row(name, case, fast) for name, case in cases(report, part).items()]:
+            tables.append((caption, pd.DataFrame(rows).set_index(index).round(digits)))
+    return tables
+
+
+def _milliseconds(times: dict[str, float]) -> dict[str, str]:
+    middle, fastest, slowest = (f"{1e3 * times[key]:.3g}" for key in ("median", "min", "max"))
+    return {"ms, median (fastest to slowest)": f"{middle} ({fastest} to {slowest})"}
+
+
+def _step(name: str, case: dict[str, Any], fast: dict[str, float]) -> dict[str, Any]:
+    seconds, limit = case["seconds"]["median"], fast.get("bf16" if name.startswith("bf16") else "tf32")
+    return {
+        "photos": case["photos"], "views": case["views"], **_milliseconds(case["seconds"]),
+        "photos/s": case["photos"] / seconds, "views/s": case["views"] / seconds,
+        "% of the card's products": 100 * case["operations"] / seconds / limit if limit else None,
+        "% waiting for input": 100 * case["waiting"],
+        "most memory, GB": case["peak_memory"] / 1e9 if "peak_memory" in case else None,
+    }  # fmt: skip
+
+
+def _embedding(name: str, case: dict[str, Any], fast: dict[str, float]) -> dict[str, Any]:
+    return {
+        "views": case["views"], "px": case["size"], **_milliseconds(case["seconds"]),
+        "views/s": case["views"] / case["seconds"]["median"],
+        "views/s, encoder alone": case["encoder_views"] / case["encoder_seconds"]["median"],
+    }  # fmt: skip
+
+
+def _search(name: str, case: dict[str, Any], fast: dict[str, float]) -> dict[str, Any]:
+    """Return a search beside the least time that the card's measured limits allow."""
+    product = fast.get("bf16" if name.startswith("bfloat16") and "one product" in name else "fp32")
+    least = max(case["bytes"] / fast["sum"], case["operations"] / product) if product and "sum" in fast else None
+    return {
+        "shapes": case["shapes"], **_milliseconds(case["seconds"]), "least ms": 1e3 * least if least else None,
+        "share of the limit, %": 100 * least / case["seconds"]["median"] if least else None,
+        "same first ten": f"{case['same_top10']} of {case['checked']}", "largest error": case["largest_error"],
+    }  # fmt: skip
 
 
 ABOUT_EMBEDDING = (
@@ -178,19 +162,12 @@ ABOUT_SEARCH = (
 def _about_steps(report: Report | None) -> str:
     measured, total = cases(report, "step"), profile("paper").train.steps
     about = (report or {}).get("parts", {}).get("card", {}).get("environment", {})
-    hours = [
-        f"{total * measured[name]['seconds']['median'] / 3600:.1f} hours in {name}"
-        for name in ("fp32", "bf16", "bf16, compiled")
-        if name in measured
-    ]
+    names = [name for name in ("fp32", "bf16", "bf16, compiled") if name in measured]
+    hours = [f"{total * measured[name]['seconds']['median'] / 3600:.1f} hours in {name}" for name in names]
+    tf32 = "Convolutions in fp32 run in TF32, which is PyTorch's own setting. "
     return (
-        "**Training steps** of the paper's profile. "
-        + (
-            "Convolutions in fp32 run in TF32, which is PyTorch's own setting. "
-            if about.get("convolutions_in_tf32")
-            else ""
-        )
-        + "`waiting for input`: by how much a step is longer than one whose input is on the card already."
+        f"**Training steps** of the paper's profile. {tf32 if about.get('convolutions_in_tf32') else ''}"
+        "`waiting for input`: by how much a step is longer than one whose input is on the card already."
         + (f" At this pace the profile's {total:,} steps take {', '.join(hours)}." if hours else "")
     )
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 from ..io.provenance import PACKAGE, code_text
 
@@ -18,11 +19,7 @@ Name = tuple[str, str | None]
 
 
 class Library:
-    """The modules of one package, read once.
-
-    Args:
-        package: its folder.
-    """
+    """The modules of the package in a folder, read once."""
 
     def __init__(self, package: Path = PACKAGE):
         self.root, self.name = package.parent, package.name
@@ -30,20 +27,14 @@ class Library:
         self.uses, self.code = cache(self._uses), cache(code_text)
 
     def digest(self, text: str) -> str:
-        """Hash the code that a script depends on; comments and docstrings do not count.
-
-        Args:
-            text: of the script. One that is not Python depends on the whole package.
-        """
+        """Hash the code that a script depends on, without comments and docstrings; what is not Python needs all."""
         modules, names = self.closure(text)
         files = {file for module in modules if (file := self.file(module))}
         data = {path for file in files for path in file.parent.iterdir() if path.suffix not in (".py", ".pyc")}
-        digest = hashlib.sha256(repr(sorted(names)).encode())
-        for path in sorted(files):
-            digest.update(f"{path.relative_to(self.root).as_posix()} {self.code(path)}".encode())
-        for path in sorted(path for path in data if path.is_file()):  # styles and scripts that a module reads
-            digest.update(f"{path.relative_to(self.root).as_posix()} {path.read_bytes()!r}".encode())
-        return digest.hexdigest()[:16]
+        parts = [(path, self.code(path)) for path in sorted(files)]
+        parts += [(path, repr(path.read_bytes())) for path in sorted(data) if path.is_file()]  # styles and scripts
+        text = "".join(f"{path.relative_to(self.root).as_posix()} {part}" for path, part in parts)
+        return hashlib.sha256(f"{sorted(names)}{text}".encode()).hexdigest()[:16]
 
     def closure(self, text: str) -> tuple[set[str], set[tuple[str, str]]]:
         """Return the modules that a script depends on, and for each re-exported name the module that defines it."""
@@ -75,8 +66,7 @@ class Library:
         return next((file for file in files if file.is_file()), None)
 
     def _is_package(self, module: str) -> bool:
-        file = self.file(module)
-        return file is not None and file.name == "__init__.py"
+        return (file := self.file(module)) is not None and file.name == "__init__.py"
 
     def _below(self, package: str) -> list[str]:
         """Return every module of a package."""
@@ -165,8 +155,7 @@ def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
     if not node.level:
         return node.module or ""
     parts = module.split(".")
-    above = parts[: len(parts) - node.level + is_package]
-    return ".".join([*above, *([node.module] if node.module else [])])
+    return ".".join([*parts[: len(parts) - node.level + is_package], *([node.module] if node.module else [])])
 
 
 def _attributes(nodes: list[ast.AST], name: str) -> set[str] | None:
@@ -175,22 +164,19 @@ def _attributes(nodes: list[ast.AST], name: str) -> set[str] | None:
     return set(read) if sum(_is(node, name) for node in nodes) == len(read) else None
 
 
-def _is(node: ast.AST, name: str) -> bool:
+def _is(node: ast.AST, name: str) -> TypeGuard[ast.Name]:
     return isinstance(node, ast.Name) and node.id == name
 
 
 def _defines(tree: ast.Module, name: str) -> bool:
     """Tell whether a module defines a name itself."""
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            return True
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_stores(part, name) for part in ast.walk(node)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if node.name == name:
+                return True
+        elif any(_is(part, name) and isinstance(part.ctx, ast.Store) for part in ast.walk(node)):
             return True
     return False
-
-
-def _stores(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store)
 
 
 def _imports_by_name(node: ast.Call) -> bool:

@@ -28,16 +28,10 @@ def clean(notebook: dict[str, Any]) -> dict[str, Any]:
         text = "".join(cell["source"])
         kind = f"{cell['cell_type']}\n{text}"
         seen[kind] = seen.get(kind, -1) + 1
-        tags = cell["metadata"].get("tags")
-        kept: dict[str, Any] = {
-            "cell_type": cell["cell_type"],
-            "id": hashlib.sha256(f"{seen[kind]}\n{kind}".encode()).hexdigest()[:12],
-            "metadata": {"tags": tags} if tags else {},
-            "source": text.splitlines(keepends=True),
-        }
-        if cell["cell_type"] == "code":
-            kept |= {"execution_count": None, "outputs": []}
-        cells.append(kept)
+        tags, digest = cell["metadata"].get("tags"), hashlib.sha256(f"{seen[kind]}\n{kind}".encode()).hexdigest()
+        kept = {"cell_type": cell["cell_type"], "id": digest[:12], "metadata": {"tags": tags} if tags else {}}
+        run: dict[str, Any] = {"execution_count": None, "outputs": []} if cell["cell_type"] == "code" else {}
+        cells.append(kept | run | {"source": text.splitlines(keepends=True)})
     metadata = {key: notebook["metadata"][key] for key in NOTEBOOK_METADATA if key in notebook["metadata"]}
     metadata["kernelspec"] = KERNEL
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
@@ -75,9 +69,8 @@ def drift(book: Path) -> list[str]:
             problems.append(f"{target.name} is missing")
         elif clean(json.loads(target.read_text("utf-8"))) != notebook:
             problems.append(f"{target.name} is not what {script.name} says")
-        staged = subprocess.run(
-            ["git", "show", f":./{target.name}"], cwd=book, capture_output=True, text=True, encoding="utf-8"
-        )
+        command = ["git", "show", f":./{target.name}"]
+        staged = subprocess.run(command, cwd=book, capture_output=True, text=True, encoding="utf-8")
         if staged.returncode == 0 and staged.stdout != dumps(clean(json.loads(staged.stdout))):
             problems.append(f"{target.name} is in git with outputs or with other cell ids than its text gives")
     scripts = {script.stem for script in book.glob("*.py")}

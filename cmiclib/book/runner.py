@@ -58,45 +58,32 @@ def inputs_hash(root: Path, chapter: Chapter) -> str:
     patterns = [*chapter.inputs, *(["data/results/*.json"] if "data/results" in chapter.text else [])]
     found = {path for pattern in patterns for path in root.glob(pattern)}
     files = {file for path in found for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()}
-    return digest([[file.relative_to(root).as_posix(), _sha256(file)] for file in sorted(files)])
+    return digest([[file.relative_to(root).as_posix(), file_hash(file)] for file in sorted(files)])
 
 
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reproduce(
-    root: Path,
-    *,
-    profile: str = "demo",
-    benchmark: str = "sweethome",
-    outputs: str = "outputs",
-    benchmark_hash: Callable[[], str],
-    chapters: list[str] | None = None,
-    parameters: dict[str, Any] | None = None,
-    library: Path = PACKAGE,
-    say: Callable[[str], None] = print,
-) -> Result:
+    root: Path, *, profile: str = "demo", benchmark: str = "sweethome", outputs: str = "outputs",
+    benchmark_hash: Callable[[], str], chapters: list[str] | None = None, parameters: dict[str, Any] | None = None,
+    library: Path = PACKAGE, say: Callable[[str], None] = print,
+) -> Result:  # fmt: skip
     """Run what changed; executed notebooks go to ``outputs/<profile>/notebooks``.
 
     A chapter that fails keeps its notebook up to the error. Chapters that need it are skipped, others run. A chapter
     that is not asked for keeps its notebook and is marked as stale in the record if its key changed.
 
-    Args:
-        root: the folder that holds ``_toc.yml`` and ``book/``.
-        profile: name of a configuration profile, a parameter of each chapter.
-        benchmark: ``sweethome`` or the folder of a prepared benchmark, likewise.
-        outputs: folder for results, relative to the root.
-        benchmark_hash: gives the hash of the benchmark's content; called once, after everything else was checked.
-        chapters: run only these and what they need.
-        parameters: further values for parameters; each goes to the chapters that take it.
-        library: the package whose code the chapters import.
-        say: receives lines of progress.
+    ``root`` holds ``_toc.yml`` and ``book/``. Profile, benchmark and outputs are parameters of each chapter, as
+    :func:`cmiclib.book.open_chapter` takes them; of the further ``parameters`` each goes to the chapters that take it.
+    With ``chapters`` only these run, and what they need. ``benchmark_hash`` gives the hash of the benchmark's content;
+    it is called once, after everything else was checked. ``library`` is the package whose code the chapters import.
 
-    Raises:
-        BookError: a chapter or parameter that does not exist, or another run at work in the same folder.
-        ConfigError: no such profile, or ``OVERRIDES`` that do not fit it.
+    BookError: a chapter or parameter that does not exist, or another run at work in the same folder. ConfigError: no
+    such profile, or ``OVERRIDES`` that do not fit it.
     """
     book = read_book(root)
     todo = selected(book, chapters or [])
@@ -111,18 +98,14 @@ def reproduce(
         record = {"profile": profile, "benchmark": benchmark, "chapters": done, "html": earlier.get("html", {})}
         for gone in set(done) - {chapter.name for chapter in book}:
             del done[gone]
-        keys: dict[str, str] = {}
-        made: dict[str, Any] = {}
-        result = Result([], [], [], [])
+        keys, made, result = dict[str, str](), dict[str, Any](), Result([], [], [], [])
         for chapter in book:
             own = {name: value for name, value in given.items() if name in chapter.parameters}
+            settings = (changed if "OVERRIDES" in own else plain).digest()
             hashes = {
-                "code": code.digest(chapter.text),
-                "packages": versions,
-                "config": (changed if "OVERRIDES" in own else plain).digest(),
-                "benchmark": data,
+                "code": code.digest(chapter.text), "packages": versions, "config": settings, "benchmark": data,
                 "inputs": inputs_hash(root, chapter),
-            }
+            }  # fmt: skip
             key = digest(chapter.text, hashes, own, [keys[need] for need in chapter.needs])
             keys[chapter.name] = key
             entry, target = done.get(chapter.name, {}), folder / "notebooks" / f"{chapter.name}.ipynb"
@@ -173,15 +156,10 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
         os.environ.setdefault(name, value)
     try:
         papermill.execute_notebook(
-            nbformat.from_dict(derive(chapter.path)),
-            target,
-            parameters,
-            kernel_name="python3",
-            cwd=root,
-            progress_bar=False,
+            nbformat.from_dict(derive(chapter.path)), target, parameters, kernel_name="python3", cwd=root,
+            progress_bar=False, stderr_file=sys.stderr if sys.stderr.isatty() else None,
             extra_arguments=["--log-level=CRITICAL"],  # errors come back in the notebook
-            stderr_file=sys.stderr if sys.stderr.isatty() else None,
-        )
+        )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
     except DeadKernelError:
@@ -193,20 +171,15 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return ``provenance.json`` of a profile's outputs, or an empty record.
-
-    Raises:
-        BookError: it is damaged.
-    """
-    path = folder / "provenance.json"
+    """Return ``provenance.json`` of a profile's outputs, or an empty record; BookError if it is damaged."""
+    path, fix = folder / "provenance.json", "remove it, then run again"
     if not path.exists():
         return {}
-    record = read_json(path, BookError, fix="remove it, then run again")
+    record = read_json(path, BookError, fix=fix)
     entries = record.get("chapters", {}) if isinstance(record, dict) else None
-    if not isinstance(entries, dict) or not all(
-        isinstance(e, dict) and {"key", "status"} <= e.keys() for e in entries.values()
-    ):
-        raise BookError("this is not the record of a run", path=path, fix="remove it, then run again")
+    listed = entries.values() if isinstance(entries, dict) else [None]
+    if not all(isinstance(entry, dict) and {"key", "status"} <= entry.keys() for entry in listed):
+        raise BookError("this is not the record of a run", path=path, fix=fix)
     return record
 
 

@@ -18,8 +18,7 @@ from ..errors import BookError
 from ..io.files import read_json
 
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
-EVALUATION = "07_evaluation"
-"""The chapter that writes ``metrics.json``."""
+EVALUATION = "07_evaluation"  # the chapter that writes metrics.json
 ROWS = {
     "seen": "CMIC, seen shapes",
     "unseen": "CMIC, unseen shapes",
@@ -31,10 +30,8 @@ ROWS = {
     "chance": "chance",
 }
 IN_README = ROWS | {
-    "seen": "CMIC, shapes seen in training",
-    "prior": "category prior, seen shapes",
-    "chance": "chance, seen shapes",
-}
+    "seen": "CMIC, shapes seen in training", "prior": "category prior, seen shapes", "chance": "chance, seen shapes",
+}  # fmt: skip
 COLUMNS = {"top1": "Top-1", "top10": "Top-10", "category": "Category", "map10": "mAP@10", "mrr": "MRR"}
 MODELS = {"trained": "trained on renderings", "untrained": "untrained", "untrained_cells": "untrained, 3 × 3 cells"}
 
@@ -49,16 +46,15 @@ def read_results(path: Path) -> dict[str, Any]:
 def read_metrics(outputs: Path) -> dict[str, Any]:
     """Return ``metrics.json`` of ``outputs/<profile>``, if the last evaluation there wrote it.
 
-    Raises:
-        BookError: the chapter on evaluation did not end well, is stale, or ran with other settings or data.
+    BookError: the chapter on evaluation did not end well, is stale, or ran with other settings or data.
     """
     metrics, entry = read_results(outputs / "metrics.json"), _entries(outputs).get(EVALUATION, {})
     hashes, again = entry.get("hashes", {}), "run `make reproduce`"
     if entry.get("status") != "ok" or entry.get("stale"):
         state = "was made with an older state" if entry.get("stale") else f"has the status '{entry.get('status')}'"
         raise BookError(f"the chapter {EVALUATION} {state}, so metrics.json may be old", path=outputs, fix=again)
-    for name, key in (("configuration", "config"), ("benchmark", "benchmark")):
-        if metrics.get({"benchmark": "benchmark_hash"}.get(key, key)) != hashes.get(key):
+    for name, ours, theirs in (("configuration", "config", "config"), ("benchmark", "benchmark_hash", "benchmark")):
+        if metrics.get(ours) != hashes.get(theirs):
             message = f"metrics.json was measured with another {name} than the last {EVALUATION}"
             raise BookError(message, path=outputs / "metrics.json", fix=again)
     return metrics
@@ -67,18 +63,13 @@ def read_metrics(outputs: Path) -> dict[str, Any]:
 def snapshot(outputs: Path, tolerances: dict[str, float], chapters: Iterable[str]) -> dict[str, Any]:
     """Return what ``data/results/<profile>.json`` holds, from a finished reproduction in ``outputs/<profile>``.
 
-    Raises:
-        BookError: a chapter did not end well or is stale, or the metrics are of another run.
+    BookError: a chapter did not end well or is stale, or the metrics are of another run.
     """
     metrics, entries = read_metrics(outputs), _entries(outputs)
     if missing := [c for c in chapters if entries.get(c, {}).get("status") != "ok" or entries[c].get("stale")]:
-        raise BookError(
-            f"these chapters did not run with the present state: {', '.join(missing)}",
-            path=outputs,
-            fix="run `make reproduce` for the whole book first",
-        )
-    made = entries[EVALUATION]
-    seconds = {name: entry["seconds"] for name, entry in entries.items()}
+        problem = f"these chapters did not run with the present state: {', '.join(missing)}"
+        raise BookError(problem, path=outputs, fix="run `make reproduce` for the whole book first")
+    made, seconds = entries[EVALUATION], {name: entry["seconds"] for name, entry in entries.items()}
     kept = {"environment": made["environment"], "hashes": made["hashes"], "seconds": seconds}
     return {"metrics": metrics, "tolerances": tolerances, **kept}
 
@@ -108,19 +99,16 @@ class Comparison(NamedTuple):
 def compare(measured: dict[str, Any], stored: dict[str, Any]) -> list[Comparison]:
     """Compare metrics with stored ones such as ``data/results/demo.json``, for every metric that has a tolerance.
 
-    Raises:
-        BookError: the stored metrics are of another benchmark, or lack one that has a tolerance.
+    BookError: the stored metrics are of another benchmark, or lack one that has a tolerance.
     """
-    hashes = {metrics.get("benchmark_hash") for metrics in (measured, stored["metrics"])}
-    if len(hashes) > 1:
+    if measured.get("benchmark_hash") != stored["metrics"].get("benchmark_hash"):
         raise BookError("the stored results are of other data", fix="compare results of the same benchmark")
     rows = []
     for name, tolerance in stored["tolerances"].items():
         value = lookup(stored["metrics"], name)
         if value is None:
-            raise BookError(
-                f"the stored results have a tolerance but no value for '{name}'", fix="correct data/results"
-            )
+            problem = f"the stored results have a tolerance but no value for '{name}'"
+            raise BookError(problem, fix="correct data/results")
         rows.append(Comparison(name, lookup(measured, name), value, tolerance))
     return rows
 
@@ -167,10 +155,7 @@ def measured_table(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def published_table(path: Path) -> pd.DataFrame:
-    """Return the published figures, one row a method and benchmark.
-
-    Further columns: ``year``, ``benchmark``, ``title`` (the benchmark's name in print), ``source``, ``mark``.
-    """
+    """Return the published figures, one row a method and benchmark, with year, title in print, source and mark."""
     stored = read_results(path)
     table = pd.DataFrame(stored["rows"]).assign(kind="published")
     return table.assign(title=table.benchmark.map(stored["benchmarks"]))
@@ -186,10 +171,7 @@ def real_photo_table(stored: dict[str, Any]) -> pd.DataFrame:
 
 
 def failure_table(stored: dict[str, Any], photos: str) -> pd.DataFrame:
-    """Return the failures in ``data/results/real_photos.json`` of one set of photos, worst last.
-
-    Columns: photo, own shape, found first, and rank of the own shape.
-    """
+    """Return the failures in ``data/results/real_photos.json`` of one set of photos, worst last."""
     names = {"photo_id": "photo", "shape_id": "own shape", "first": "found first", "rank": "rank"}
     table = pd.DataFrame([row for row in stored["failures"] if row["photos"] == photos], columns=[*names, "photos"])
     return table[list(names)].rename(columns=names).sort_values("rank", kind="stable")
@@ -203,11 +185,9 @@ def ingredient_table(stored: dict[str, Any]) -> pd.DataFrame:
 
 
 def percent(table: pd.DataFrame, metrics: Sequence[str] = tuple(COLUMNS)) -> pd.DataFrame:
-    """Return each metric in per cent, with its interval where there is one: ``83.1 (80.2 to 85.9)``.
+    """Return each metric in per cent, with its interval where there is one: ``83.1 (80.2 to 85.9)``; else a dash.
 
-    Args:
-        table: with a column for each metric and, where known, ``_low`` and ``_high``, in [0, 1].
-        metrics: columns to show; a missing value becomes a dash.
+    The table has a column for each metric and, where known, ``_low`` and ``_high``, in [0, 1].
     """
     rows = table.to_dict("records")
     cells = {COLUMNS.get(name, name): [_cell(row, name) for row in rows] for name in metrics}
