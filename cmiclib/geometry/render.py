@@ -41,14 +41,20 @@ PROTOCOL = ViewProtocol()
 
 
 def camera(azimuth: float, protocol: ViewProtocol = PROTOCOL) -> tuple[np.ndarray, np.ndarray]:
-    """Return the camera's place (3,) and its axes (3, 3) as rows: right, up, back (from the origin to it).
+    """Return the camera's place (3,) and its `camera_axes`."""
+    axes = camera_axes(azimuth, protocol.elevation)
+    return axes[2] * protocol.distance, axes
 
-    ``azimuth`` is in degrees about +y: the camera stands at (sin, ·, cos), so 0 is in front and 90 at +x.
+
+def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
+    """Return a camera's axes (3, 3) as rows: right, up, back (from the origin to it); angles are in degrees.
+
+    The camera stands at (sin, ·, cos) of the azimuth, so 0 is in front and 90 at +x.
     """
-    a, e = np.radians(azimuth), np.radians(protocol.elevation)
+    a, e = np.radians(azimuth), np.radians(elevation)
     back = np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
     right = np.array([np.cos(a), 0.0, -np.sin(a)])
-    return back * protocol.distance, np.stack([right, np.cross(back, right), back])
+    return np.stack([right, np.cross(back, right), back])
 
 
 def project(points: np.ndarray, azimuth: float, size: int, protocol: ViewProtocol = PROTOCOL) -> np.ndarray:

@@ -32,7 +32,12 @@ def read_jittor(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     data = read_limited(path, LIMIT, CheckpointError)
     if data[:4] == b"PK\x03\x04":
-        values = _read_zip(path)
+        try:
+            check_stored(path)
+            values = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (after check_stored)
+        except Exception as problem:  # torch raises many kinds of errors for damaged and for forged files
+            reason = str(problem).split("\n")[0]
+            raise CheckpointError(f"cannot be read as weights ({reason})", path=path, fix=AGAIN) from None
     elif data.endswith(MAGIC):
         body, digest = data[:-28], data[-28:-8]
         if sha1(body) != digest:
@@ -42,15 +47,6 @@ def read_jittor(path: str | Path) -> dict[str, Tensor]:
         fix = "check the path, or download it again"
         raise CheckpointError("not a file of Jittor, or its end is missing", path=path, fix=fix)
     return _tensors(values, path)
-
-
-def _read_zip(path: Path) -> Any:
-    try:
-        check_stored(path)
-        return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (after check_stored)
-    except Exception as problem:  # torch raises many kinds of errors for damaged and for forged files
-        reason = str(problem).split("\n")[0]
-        raise CheckpointError(f"cannot be read as weights ({reason})", path=path, fix=AGAIN) from None
 
 
 def _tensors(values: Any, path: Path) -> dict[str, Tensor]:

@@ -42,8 +42,11 @@ def _with_checked_keys(name: str, keys: slice) -> Callable[[Any], None]:
     return load
 
 
-def _refuse_set(unpickler: Any) -> None:
-    raise pickle.UnpicklingError("it holds a set")  # it would hash what it holds, and no known file has one
+def _refuse(problem: str) -> Callable[..., Any]:
+    def refuse(*_: Any) -> None:
+        raise pickle.UnpicklingError(problem)
+
+    return refuse
 
 
 class SafeUnpickler(_PythonUnpickler):
@@ -84,8 +87,8 @@ class SafeUnpickler(_PythonUnpickler):
         pickle.SETITEM[0]: _with_checked_keys("load_setitem", slice(-2, -1)),
         pickle.SETITEMS[0]: _with_checked_keys("load_setitems", slice(None, None, 2)),
         pickle.DICT[0]: _with_checked_keys("load_dict", slice(None, None, 2)),
-        pickle.EMPTY_SET[0]: _refuse_set,
-        pickle.FROZENSET[0]: _refuse_set,
+        pickle.EMPTY_SET[0]: _refuse("it holds a set"),  # it would hash what it holds, and no known file has one
+        pickle.FROZENSET[0]: _refuse("it holds a set"),
     }
 
 
@@ -153,14 +156,10 @@ class _Encoder:
         return text.encode("latin1")
 
 
-def _refuse(*_: Any) -> Any:
-    raise pickle.UnpicklingError("it builds an array directly")
-
-
 ARRAYS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
-    ("numpy", "ndarray"): _refuse,
+    ("numpy", "ndarray"): _refuse("it builds an array directly"),
     ("numpy", "dtype"): _Type,
     ("numpy.core.numeric", "_frombuffer"): _array_of_bytes,
     ("numpy._core.numeric", "_frombuffer"): _array_of_bytes,

@@ -28,7 +28,6 @@ MOST_ROLL = 15.0
 """Degrees; where an annotation says more, the photo stands on its side, and the renderer's camera stays upright."""
 JITTER = 5.0  # degrees, the standard deviation added to an annotated azimuth and elevation
 POSES = 100  # at most as many are drawn for one photo, until something of the shape is seen
-Poses = dict[str, np.ndarray]
 
 
 def prepare_synthetic(
@@ -50,16 +49,21 @@ def prepare_synthetic(
     if photos < 2:
         raise SourceError(f"{photos} photos a shape are too few", fix="render at least two: one is for validation")
     shapes, known = Benchmark.open(gallery), read_poses(Path(poses)) if poses else {}
+    digest = hashlib.sha256(b"".join(known[name].tobytes() for name in sorted(known))).hexdigest()[:12]
     writer = BenchmarkWriter(
         output, name=f"{shapes.name}-synthetic", source=f"rendered from the meshes of {shapes.name}",
         licence=str(shapes.meta["licence"]), size=shapes.size, protocol=shapes.protocol,
-        extra={"gallery": shapes.hash, "photos": photos, "seed": seed, "poses": _digest(known)},
+        extra={"gallery": shapes.hash, "photos": photos, "seed": seed, "poses": digest if known else ""},
     )  # fmt: skip
     with writer:
         copy_gallery(writer, shapes)
         queries = []
+        everything = np.concatenate(list(known.values())) if known else None
         for shape_id, category in zip(shapes.shapes.shape_id, shapes.shapes.category, strict=True):
-            cut, mesh = partial(photograph, poses=_of_category(known, category), seed=seed), shapes.mesh_path(shape_id)
+            cut, mesh = (
+                partial(photograph, poses=known.get(category, everything), seed=seed),
+                shapes.mesh_path(shape_id),
+            )
             queries += [
                 PhotoFile(
                     f"{shape_id}__{k:02d}", mesh, (shape_id,), category, "val" if k == photos - 1 else "train",
@@ -105,7 +109,7 @@ def draw_pose(poses: np.ndarray | None, rng: np.random.Generator) -> Pose:
     return Pose(float(azimuth), float(elevation), float(roll), distance)
 
 
-def read_poses(path: Path) -> Poses:
+def read_poses(path: Path) -> dict[str, np.ndarray]:
     """Read where Pix3D's photos were taken from: category → (n, 3) azimuth, elevation and roll in degrees.
 
     Its azimuth is counted in the frame +x left, +z inward, ours in the frame +x right, +z to the front: the sign turns.
@@ -130,12 +134,3 @@ def _pose(entry: dict[str, Any]) -> tuple[float, float, float] | None:
         x, y, z = map(float, entry["cam_position"])
         return -float(np.degrees(np.arctan2(x, -z))), float(np.degrees(np.arctan2(y, np.hypot(x, z)))), roll
     return None
-
-
-def _of_category(poses: Poses, category: str) -> np.ndarray | None:
-    everything = np.concatenate(list(poses.values())) if poses else None
-    return poses.get(category, everything)  # type: ignore[arg-type]
-
-
-def _digest(poses: Poses) -> str:
-    return hashlib.sha256(b"".join(poses[name].tobytes() for name in sorted(poses))).hexdigest()[:12] if poses else ""

@@ -16,6 +16,7 @@ from scipy import ndimage
 from ...errors import MeshError
 from ...geometry import GAMMA
 from ...geometry.rays import Rays
+from ...geometry.render import camera_axes
 from ...io.images import square_crop
 from .materials import draw_material, texture
 
@@ -124,11 +125,8 @@ def _places(mesh: trimesh.Trimesh, rng: np.random.Generator) -> np.ndarray:
 def _thing(place: np.ndarray, rng: np.random.Generator) -> trimesh.Trimesh:
     """A box like a book or a ball like a cushion that stands on a place."""
     extents = np.exp(rng.uniform(np.log(0.03), np.log(0.3), 3))
-    if rng.random() < 0.25:
-        thing = trimesh.creation.icosphere(2)
-        thing.apply_scale(extents)
-    else:
-        thing = trimesh.creation.box(extents)
+    ball = rng.random() < 0.25
+    thing = trimesh.creation.icosphere(2).apply_scale(extents) if ball else trimesh.creation.box(extents)
     thing.apply_transform(trimesh.transformations.rotation_matrix(rng.uniform(0, np.pi), (0, 1, 0)))
     thing.apply_translation(place - (0, thing.bounds[0, 1], 0))
     return thing
@@ -136,10 +134,7 @@ def _thing(place: np.ndarray, rng: np.random.Generator) -> trimesh.Trimesh:
 
 def camera_rays(mesh: trimesh.Trimesh, pose: Pose, side: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the camera's place (3,) and unit directions (side², 3) of a square that just holds the mesh."""
-    a, e, r = np.radians([pose.azimuth, pose.elevation, pose.roll])
-    back = np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
-    right = np.array([np.cos(a), 0.0, -np.sin(a)])
-    up = np.cross(back, right)
+    (right, up, back), r = camera_axes(pose.azimuth, pose.elevation), np.radians(pose.roll)
     right, up = np.cos(r) * right + np.sin(r) * up, np.cos(r) * up - np.sin(r) * right
     origin = back * pose.distance
     local = (mesh.vertices - origin) @ np.stack([right, up, -back]).T  # (n, 3)
@@ -188,7 +183,9 @@ def _light(
     diffuse = sky * (upward * above + (1 - upward) * 0.5 * below)
     shine = np.zeros_like(diffuse)
     for _ in range(rng.integers(1, 4)):
-        lamp = _lamp(rng)
+        lamp = rng.normal(size=3)  # somewhere above
+        lamp[1] = abs(lamp[1]) + 0.3
+        lamp /= np.linalg.norm(lamp)
         lit = np.maximum(normal[rows] @ lamp, 0) * ~scene.blocked(start, np.broadcast_to(lamp, start.shape))
         strength = rng.uniform(0.2, 1.0) * _tint(rng)
         diffuse += lit[:, None] * strength
@@ -196,9 +193,9 @@ def _light(
         half /= np.linalg.norm(half, axis=1, keepdims=True)
         peak = np.maximum(np.einsum("rc,rc->r", normal[rows], half), 0) ** 30
         shine += (gloss[rows] * peak * (lit > 0))[:, None] * strength
-    out = np.zeros((2, len(points), 3))
-    out[0, rows], out[1, rows] = diffuse, shine
-    return out[0], out[1]
+    light, added = np.zeros((2, len(points), 3))
+    light[rows], added[rows] = diffuse, shine
+    return light, added
 
 
 def _open_sky(
@@ -213,17 +210,9 @@ def _open_sky(
     towards += normal[rows]  # cosine-weighted about the normal
     free = ~scene.blocked(np.tile(start[rows], (DOME_RAYS, 1)), towards.reshape(-1, 3))
     seen = np.zeros((2, side * side))
-    seen[0, np.flatnonzero(solid)[rows]] = free.reshape(DOME_RAYS, -1).mean(axis=0)
-    seen[1, np.flatnonzero(solid)[rows]] = 1
+    seen[:, np.flatnonzero(solid)[rows]] = free.reshape(DOME_RAYS, -1).mean(axis=0), np.ones(len(rows))
     total, weight = (ndimage.gaussian_filter(part.reshape(side, side), SUBPIXELS).reshape(-1) for part in seen)
     return (total / np.maximum(weight, 1e-9))[solid]
-
-
-def _lamp(rng: np.random.Generator) -> np.ndarray:
-    """Unit direction (3,) towards a lamp somewhere above."""
-    direction = rng.normal(size=3)
-    direction[1] = abs(direction[1]) + 0.3
-    return direction / np.linalg.norm(direction)
 
 
 def _tint(rng: np.random.Generator) -> np.ndarray:
