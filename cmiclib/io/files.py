@@ -92,18 +92,11 @@ def leads_inside(path: Path, root: Path) -> bool:
     try:
         if os.name == "posix" and path.is_relative_to(root):  # resolving thousands of photos would take seconds
             below = path.relative_to(root).parts
-            steps = accumulate(below, os.path.join, initial=str(root))
-            if ".." not in below and not any(_is_link(step) for step in islice(steps, 1, None)):
+            steps = islice(accumulate(below, os.path.join, initial=str(root)), 1, None)
+            if ".." not in below and "\0" not in str(path) and not any(map(os.path.islink, steps)):
                 return True
         return path.resolve().is_relative_to(root.resolve())
     except (OSError, ValueError, RuntimeError):  # a zero byte, circular links
-        return False
-
-
-def _is_link(path: str) -> bool:
-    try:
-        return stat.S_ISLNK(os.lstat(path).st_mode)
-    except OSError:  # nothing is there
         return False
 
 

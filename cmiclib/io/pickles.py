@@ -126,7 +126,8 @@ class _Type(StandIn):
 class _Array(StandIn):
     """Stand-in for an array under construction."""
 
-    value: np.ndarray | None = None
+    def __init__(self, *_: Any):
+        self.value: np.ndarray | None = None
 
     def set_state(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
@@ -157,8 +158,8 @@ class _Encoder:
 
 
 ARRAYS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
-    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _refuse("it builds an array directly"),
     ("numpy", "dtype"): _Type,
     ("numpy.core.numeric", "_frombuffer"): _array_of_bytes,

@@ -96,7 +96,8 @@ def cut_whole(photo: PhotoFile, size: int) -> Cut:
 class _Picture(StandIn):
     """A stand-in for a PIL image."""
 
-    array: np.ndarray | None = None
+    def __init__(self, *_: Any):
+        self.array: np.ndarray | None = None
 
     def set_state(self, state: Any) -> None:
         _, mode, (width, height), _, data = state[:5]
@@ -106,13 +107,9 @@ class _Picture(StandIn):
 
 
 PICTURES: dict[tuple[str, str], Callable[..., Any]] = {
-    ("PIL.Image", "Image"): _Picture,
-    ("PIL.PngImagePlugin", "PngImageFile"): _Picture,
-    ("PIL.JpegImagePlugin", "JpegImageFile"): _Picture,
-    ("copyreg", "_reconstructor"): lambda *_: _Picture(),
-    ("copy_reg", "_reconstructor"): lambda *_: _Picture(),
-    ("builtins", "object"): StandIn,
-    ("__builtin__", "object"): StandIn,
+    **dict.fromkeys([("builtins", "object"), ("__builtin__", "object")], StandIn),
+    **dict.fromkeys([("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor"), ("PIL.Image", "Image")], _Picture),
+    **dict.fromkeys([("PIL.PngImagePlugin", "PngImageFile"), ("PIL.JpegImagePlugin", "JpegImageFile")], _Picture),
 }
 
 

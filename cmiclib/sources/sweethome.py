@@ -187,9 +187,8 @@ def _unpack_shape(mesh: MeshFile, size: int, protocol: ViewProtocol, archives: d
     views = np.asarray(decode_image(io.BytesIO(strip), Path(f"{name}.png")))
     if views.ndim != 2 or views.dtype != np.uint8 or views.shape[0] % views.shape[1]:
         raise SourceError(f"the views of '{name}' are not a column of gray squares", fix=FIX)
-    views = views.reshape(-1, views.shape[1], views.shape[1])  # (12, S, S)
-    if views.shape[1] != size:
-        views = np.stack([_resized(Image.fromarray(view), size) for view in views])
+    squares = views.reshape(-1, views.shape[1], views.shape[1])
+    views = np.stack([_resized(Image.fromarray(view), size) for view in squares])  # (12, S, S)
     model = parse_scene(glb, Path(f"{name}.glb"), process=True).to_mesh()
     check_mesh(model, f"{name}.glb")
     voxels = np.frombuffer(_read(archives["voxels"], f"{name}.bits"), np.uint8)

@@ -13,22 +13,29 @@ and an error of the pose is an error of the mask. The gallery is every model tha
 A share of the training photos, chosen by the hash of their names, is taken for validation.
 """
 
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
+
 from ...benchmark.writer import BenchmarkWriter
 from ...errors import SourceError
+from ...geometry import load_mesh
+from ...geometry.rays import Rays
 from ...io.files import check_inside, read_limited
+from ...io.images import read_photo, square_crop
 from .. import DEFAULT, Prepared, PrepareOptions, listed
 from ..building import build
 from ..meshes import MeshFile
 from ..own.listings import hash_share, inside
-from ..photos import PhotoFile, torn_apart
-from .camera import check_model_id, read_poses
-from .photos import cut_car
+from ..photos import Cut, PhotoFile, torn_apart
+from .camera import Pose, check_model_id, read_poses, silhouette
 
 SYNSET = "02958343"  # cars in ShapeNet
 LIST_LIMIT = 1 << 20
+FINEST = 3  # photos wider than three crops are reduced first: the crop keeps no more pixels than that
 # ShapeNetCore v1 has +y up; its cars look along +x. The second was found from one model and its 43 photos: with the
 # camera that fits their silhouettes (see .camera), the +x end of the model is the car's front in each photo, and a
 # model turned end for end does not fit.
@@ -149,3 +156,23 @@ def _present(
     left_out = [f"{path}: no such file" for path in gone]
     left_out += [f"{photo.path}: its model is missing" for photo in here if photo.shape_ids[0] not in shown]
     return models, usable, left_out
+
+
+def cut_car(photo: PhotoFile, size: int) -> Cut:
+    """Cut the square around the silhouette of a photo's model; its fact is the pose, its further file the model."""
+    pose, (model,) = photo.facts, photo.also
+    assert isinstance(pose, Pose)
+    rgb = read_photo(photo.path)
+    if rgb.shape[1] > FINEST * size:
+        height = max(1, round(rgb.shape[0] * FINEST * size / rgb.shape[1]))
+        rgb = np.asarray(Image.fromarray(rgb).resize((FINEST * size, height), Image.Resampling.BILINEAR))
+    mask = silhouette(_scene(model, model.stat().st_mtime_ns), pose, rgb.shape[1], rgb.shape[0])
+    if not mask.any():
+        problem = f"its annotated pose shows nothing of {photo.shape_ids[0]}"
+        raise SourceError(problem, path=photo.path, fix="correct the annotation")
+    return Cut(square_crop(rgb, mask, size=size))
+
+
+@lru_cache(maxsize=1)  # the photos of one model come one after the other
+def _scene(model: Path, changed: int) -> Rays:
+    return Rays(load_mesh(model))  # in the frame of its file, as the poses are

@@ -76,20 +76,18 @@ def voxel_file(path: Path) -> Path:
 
 
 def load_whole(path: Path, up: str, front: str) -> trimesh.Trimesh:
-    """Read a model of Pix3D; where its surface is torn, and its voxel file is beside it, `rebuild` it from that.
+    """Read a model of Pix3D; where its surface is torn, and its voxel file is beside it, rebuild it from that.
 
-    ``up`` and ``front`` must lead to our frame, as the voxels do.
+    ``up`` and ``front`` must lead to our frame, as the voxels do. A rebuilt mesh is the surface of the voxels, slightly
+    smoothed, in voxels; its ``metadata["note"]`` says so.
     """
     mesh, voxels = load_mesh(path, up, front), voxel_file(path)
     if not voxels.is_file():
         return mesh
     check_inside(voxels, voxels.parent, SourceError)
     grid = read_voxels(voxels)
-    return rebuild(grid) if fitted_grid(mesh).sum() < TORN * grid.sum() else mesh
-
-
-def rebuild(grid: np.ndarray) -> trimesh.Trimesh:
-    """Return the surface of a solid grid, slightly smoothed, in voxels; ``metadata["note"]`` says where it is from."""
+    if fitted_grid(mesh).sum() >= TORN * grid.sum():
+        return mesh
     soft = ndimage.gaussian_filter(np.pad(grid, 3).astype(np.float32), SMOOTHING)
     vertices, faces, _, _ = marching_cubes(soft, 0.5)
     return trimesh.Trimesh(vertices, faces[:, ::-1], process=False, metadata={"note": NOTE})

@@ -91,7 +91,8 @@ def furnish(mesh: trimesh.Trimesh, rng: np.random.Generator) -> tuple[trimesh.Tr
     Return the scene, and for each of its faces (F,) a number: 0 is the floor, -1, -2, … are the things, and the mesh's
     loose parts are counted from 1.
     """
-    merged = _bare(mesh)
+    bare = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)  # so that no colours need to fit together
+    merged = bare.copy()
     merged.merge_vertices()
     loose = trimesh.graph.connected_component_labels(merged.face_adjacency, node_count=len(mesh.faces))
     height = mesh.bounds[0, 1] - 1e-3
@@ -99,16 +100,11 @@ def furnish(mesh: trimesh.Trimesh, rng: np.random.Generator) -> tuple[trimesh.Tr
     ground = trimesh.Trimesh(corners, [(0, 1, 2), (1, 3, 2)], process=False)
     things = [_thing(place, rng) for place in _places(mesh, rng)]
     parts = [1 + loose, np.zeros(2, int), *(np.full(len(thing.faces), -1 - i) for i, thing in enumerate(things))]
-    pieces = [_bare(mesh), ground, *things]
+    pieces = [bare, ground, *things]
     starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
     faces = np.concatenate([piece.faces + start for piece, start in zip(pieces, starts[:-1], strict=True)])
     scene = trimesh.Trimesh(np.concatenate([piece.vertices for piece in pieces]), faces, process=False)
     return scene, np.concatenate(parts)
-
-
-def _bare(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """Return the bare geometry of a mesh, so that no colours need to fit together."""
-    return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
 
 
 def _places(mesh: trimesh.Trimesh, rng: np.random.Generator) -> np.ndarray:
