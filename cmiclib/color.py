@@ -8,13 +8,6 @@ import math
 from typing import Literal
 
 import torch
-from kornia.color import lab_to_rgb, rgb_to_lab
-from kornia.enhance import (
-    adjust_brightness_accumulative,
-    adjust_contrast_with_mean_subtraction,
-    adjust_hue,
-    adjust_saturation_with_gray_subtraction,
-)
 from torch import Tensor
 
 from .engine.device import to_device
@@ -91,14 +84,16 @@ def jitter_color(images: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         (B, 3, H, W) in [0, 1].
     """
+    from kornia import enhance
+
     draws = 2 * torch.rand(4, len(images), generator=generator) - 1  # (4, B) in [-1, 1)
     brightness, contrast, saturation = to_device(1 + 0.4 * draws[:3], images.device)
     hue = 0.1 * 2 * math.pi * to_device(draws[3], images.device)
     with torch.autocast(images.device.type, enabled=False):
-        images = adjust_brightness_accumulative(images, brightness)
-        images = adjust_contrast_with_mean_subtraction(images, contrast)
-        images = adjust_saturation_with_gray_subtraction(images, saturation)
-        return adjust_hue(images, hue).clamp(0, 1)
+        images = enhance.adjust_brightness_accumulative(images, brightness)
+        images = enhance.adjust_contrast_with_mean_subtraction(images, contrast)
+        images = enhance.adjust_saturation_with_gray_subtraction(images, saturation)
+        return enhance.adjust_hue(images, hue).clamp(0, 1)
 
 
 def _check(name: str, image: Tensor) -> None:
@@ -113,6 +108,8 @@ def _check(name: str, image: Tensor) -> None:
 
 def _to_lab(images: Tensor, variant: str) -> Tensor:
     if variant == "lab":
+        from kornia.color import rgb_to_lab  # takes a moment to load
+
         return rgb_to_lab(images.to(torch.promote_types(images.dtype, torch.float32)))
     if variant == "reference":  # float32 would err by 2e-5, because the formula cancels large numbers
         return _lab_released(255 * images.double())
@@ -120,7 +117,11 @@ def _to_lab(images: Tensor, variant: str) -> Tensor:
 
 
 def _from_lab(lab: Tensor, variant: str) -> Tensor:
-    return (lab_to_rgb(lab) if variant == "lab" else _rgb_released(lab) / 255).clamp(0, 1)
+    if variant == "lab":
+        from kornia.color import lab_to_rgb
+
+        return lab_to_rgb(lab).clamp(0, 1)
+    return (_rgb_released(lab) / 255).clamp(0, 1)
 
 
 Moments = tuple[Tensor, Tensor]

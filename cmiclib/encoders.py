@@ -11,16 +11,16 @@ in each cell of a grid as well as over the whole image. ``dropout`` drops featur
 (see :class:`cmiclib.model.CMIC`) photos and views have one linear layer.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
-import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig
-from .engine.folded import Folded, Parts
+from .engine.folded import Folded, Parts, can_fold
+from .engine.imports import load_timm, load_torchvision
 from .errors import ConfigError
 
 CPU_BLOCK = 16
@@ -52,8 +52,9 @@ class Encoder(nn.Module):
                 f"{backbone} has {len(self.stages)} stages, {config.frozen} cannot be frozen",
                 fix=f"set model.frozen to {len(self.stages)} or less",
             )
-        whole = self.stages and self.frozen == len(self.stages)
-        self._folded = Folded(self.stages[: self.frozen], self.top if whole else [])
+        frozen, learnt = self.stages[: self.frozen], self.stages[self.frozen :]
+        self._folded = Folded(frozen, self.top if frozen and not learnt else [])
+        self._folded_rest = Folded(learnt or [self.backbone], self.top)
         for part in self.frozen_parts():
             part.requires_grad_(False)
         if config.grid > 1:
@@ -69,8 +70,7 @@ class Encoder(nn.Module):
         if not self.frozen:
             return images
         with torch.no_grad():
-            size = CPU_BLOCK if images.device.type == "cpu" else len(images)
-            return torch.cat([self._frozen_block(block) for block in images.split(max(1, size))])
+            return in_blocks(self._frozen_block, images)
 
     def _frozen_block(self, maps: Tensor) -> Tensor:
         stages, top = self._folded()
@@ -82,11 +82,14 @@ class Encoder(nn.Module):
         """Turn what :meth:`frozen_forward` returned into the head's features, (B, F)."""
         if maps.ndim == 2:
             return maps
-        if not self.stages:
-            return self.backbone(maps)
-        for stage in self.stages[self.frozen :]:
+        if not self.training and not torch.is_grad_enabled() and can_fold(self.backbone):
+            return in_blocks(lambda block: self._rest(block, *self._folded_rest()), maps)
+        return self._rest(maps, self.stages[self.frozen :] or [self.backbone], self.top)
+
+    def _rest(self, maps: Tensor, stages: Parts, top: Parts) -> Tensor:
+        for stage in stages:
             maps = stage(maps)
-        return self._pool(maps, self.top)
+        return self._pool(maps, top) if self.stages else maps
 
     def head_forward(self, maps: Tensor) -> Tensor:
         """Embed what :meth:`frozen_forward` returned; returns (B, d) with rows of length 1, in float32 at least."""
@@ -115,6 +118,12 @@ class Encoder(nn.Module):
         return self
 
 
+def in_blocks(run: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
+    """Return ``run(maps)``, with the channels side by side in memory, and on a CPU a few images at a time."""
+    size = CPU_BLOCK if maps.device.type == "cpu" else len(maps)
+    return torch.cat([run(part) for part in maps.contiguous(memory_format=torch.channels_last).split(max(1, size))])
+
+
 def fix_filters(net: nn.Module) -> None:
     """Let no depthwise convolution of ``net`` learn."""
     for module in net.modules():
@@ -133,12 +142,13 @@ def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
     Raises:
         ConfigError: neither torchvision nor timm has such a model.
     """
-    if name.startswith(("resnet", "resnext", "wide_resnet")) and name in torchvision.models.list_models():
-        net: Any = torchvision.models.get_model(name, weights=None)
+    if name.startswith(("resnet", "resnext", "wide_resnet")) and name in load_torchvision().models.list_models():
+        net: Any = load_torchvision().models.get_model(name, weights=None)
         net.conv1 = nn.Conv2d(channels, net.conv1.out_channels, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
         features, net.fc = net.fc.in_features, nn.Identity()
         return net, features
+    timm = load_timm()
     if name not in timm.list_models():
         raise ConfigError(
             f"unknown backbone '{name}'", fix="use the name of a torchvision ResNet or of a model in timm"

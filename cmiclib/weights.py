@@ -9,14 +9,13 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig
+from .engine.imports import load_timm, load_torchvision
 from .errors import CheckpointError, ConfigError
 from .io.files import check_regular, reason
 from .io.jittor import read_jittor
@@ -89,7 +88,7 @@ def imagenet_weights(backbone: str) -> dict[str, Tensor]:
     if backbone == PACKAGED:
         return packaged_weights()
     try:
-        weights = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
+        weights = load_torchvision().models.get_model_weights(backbone)["IMAGENET1K_V1"]
     except (ValueError, KeyError):
         raise CheckpointError(
             f"torchvision has no ImageNet weights for '{backbone}'", fix="set model.init=random or to a file"
@@ -122,7 +121,7 @@ def packaged_weights() -> dict[str, Tensor]:
 
 def load_efficientnet() -> nn.Module:
     """Return EfficientNet-Lite0 as it was trained for ImageNet, ready for inference; see :func:`packaged_weights`."""
-    network = timm.create_model(PACKAGED, pretrained=False)
+    network = load_timm().create_model(PACKAGED, pretrained=False)
     network.load_state_dict(packaged_weights(), strict=True)
     return network.eval().to(memory_format=torch.channels_last)
 

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cmiclib.engine.memory import keep_memory
+
 if TYPE_CHECKING:
     from cmiclib.benchmark import Benchmark
     from cmiclib.browser.retriever import Retriever
     from cmiclib.index import ShapeIndex
+
+keep_memory()  # as the commands do
 
 
 @pytest.fixture(scope="session")

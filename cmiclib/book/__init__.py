@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..config import Config
 from ..config import profile as profile_config
+from ..engine.memory import keep_memory
 from ..errors import BookError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrid
     """
     from ..figures.style import use_style
 
+    keep_memory()
     try:
         root = find_root(Path.cwd())
     except BookError:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ..engine.memory import keep_memory
 from ..errors import CMICError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -17,6 +18,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        keep_memory()
         try:
             return super().invoke(ctx)
         except CMICError as error:

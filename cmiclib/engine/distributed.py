@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
@@ -127,6 +126,8 @@ def share_statistics(model: nn.Module, device: torch.device) -> nn.Module:
     Only their class changes, because encoders list parts of their backbones, and hooks are attached to them. On GPUs
     they become ``torch.nn.SyncBatchNorm``, which does not run on CPUs.
     """
+    from timm.layers import BatchNormAct2d, SyncBatchNormAct
+
     plain, with_activation = (
         (nn.SyncBatchNorm, SyncBatchNormAct) if device.type == "cuda" else (SharedBatchNorm, SharedBatchNormAct)
     )

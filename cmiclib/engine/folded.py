@@ -1,21 +1,23 @@
-"""Frozen stages in a faster form: the same numbers except for rounding, in two thirds of the time or less.
+"""Stages that do not learn in a faster form: the same numbers except for rounding, in half of the time or less.
 
-A frozen stage normalises with fixed numbers, so its batch normalisation is a factor and a shift of the convolution
-before it. And where a strided convolution pads as TensorFlow does, by one pixel more on the right and below, the maps
-need not be copied into larger ones: a filter with an additional first row and column of zeros, padded equally on all
-sides, gives the same result.
+Without training, a stage normalises with fixed numbers, so its batch normalisation is a factor and a shift of the
+convolution before it. And where a strided convolution pads as TensorFlow does, by one pixel more on the right and
+below, the maps need not be copied into larger ones: a filter with an additional first row and column of zeros, padded
+equally on all sides, gives the same result. The channels of a pixel lie side by side in memory.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
 from itertools import chain
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+if TYPE_CHECKING:
+    from timm.layers import Conv2dSame
 
 Parts = list[nn.Module]
 
@@ -49,13 +51,18 @@ def _mark(tensor: Tensor) -> tuple[int, object]:
     return tensor.data_ptr(), object() if tensor.is_inference() else tensor._version
 
 
+def can_fold(network: nn.Module) -> bool:
+    """Tell whether a network runs its normalisations where :func:`fold` expects them."""
+    return type(network).__name__ in ("ResNet", "EfficientNet")
+
+
 def fold(module: nn.Module) -> nn.Module:
     """Return a copy of a module in which convolutions normalise and pad by themselves; for evaluation only.
 
     A batch normalisation is folded where it is registered right behind a convolution of as many channels, which is how
     ResNets and EfficientNets are written; any other stays.
     """
-    module = deepcopy(module).eval().requires_grad_(False)
+    module = deepcopy(module).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     for parent in list(module.modules()):
         before: nn.Module | None = None
         for name, child in list(parent.named_children()):
@@ -64,7 +71,7 @@ def fold(module: nn.Module) -> nn.Module:
                 setattr(parent, name, getattr(child, "act", nn.Identity()))  # timm's normalisations hold one
             before = child
         for name, child in list(parent.named_children()):
-            if type(child) is Conv2dSame and _pads_unevenly(child):
+            if _is_same(child) and _pads_unevenly(child):
                 setattr(parent, name, EvenlyPadded(child))
     return module
 
@@ -80,6 +87,10 @@ def _fold_into(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     )
 
 
+def _is_same(module: nn.Module) -> "TypeGuard[Conv2dSame]":
+    return type(module).__name__ == "Conv2dSame"  # timm's; its import takes a moment
+
+
 def _pads_unevenly(conv: nn.Conv2d) -> bool:
     sides = all(side in (3, 5, 7) for side in conv.kernel_size)
     return sides and conv.stride == (2, 2) and conv.dilation == (1, 1) and conv.weight.device.type == "cpu"
@@ -92,7 +103,7 @@ class EvenlyPadded(nn.Module):
         conv: with a filter of an odd side above 1.
     """
 
-    def __init__(self, conv: Conv2dSame):
+    def __init__(self, conv: "Conv2dSame"):
         super().__init__()
         self.conv = conv
         self.padding = conv.kernel_size[0] // 2, conv.kernel_size[1] // 2
