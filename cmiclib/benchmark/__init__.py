@@ -1,11 +1,11 @@
 """The prepared benchmark: one folder format for every data set, checked when opened, memory-mapped.
 
     benchmark.json   name, source, licence, view protocol, image size, counts, sha256 of every array and table
-    shapes.csv       one row a shape of the gallery; row i belongs to views[i], points[i], voxels[i]
-    queries.csv      one row a photo; row i belongs to images[i], amodal[i]
+    shapes.csv       a row for each shape of the gallery; row i belongs to views[i], points[i], voxels[i]
+    queries.csv      a row for each photo; row i belongs to images[i], amodal[i]
     views.npy        uint8   (N, 12, S, S)        grayscale views
-    queries.npy      uint8   (Q, 4, S, S)         RGB and mask of the square crop (mask 255 everywhere: none known)
-    amodal.npy       uint8   (Q, S, S)            mask of the whole object, hidden parts too (all 0: not known)
+    queries.npy      uint8   (Q, 4, S, S)         RGB and mask of the square crop (mask 255 everywhere: not known)
+    amodal.npy       uint8   (Q, S, S)            mask of the object and its hidden parts (0 everywhere: not known)
     points.npy       float16 (N, 10000, 3)        points on the surface of the normalised shape
     voxels.npy       uint8   (N, 128·128·16)      packed bits of the solid grid
     meshes/<shape_id>.glb                         a simplified mesh for the viewer
@@ -172,7 +172,7 @@ class Benchmark:
     def without_test_labels(self) -> "Benchmark":
         """Return the benchmark as training gets it: without the shapes and categories that the test photos show.
 
-        Which shapes have photos at all stays known, so that no shape of a test photo passes for a distractor.
+        Which shapes have photos at all stays known, so that training takes no shape of a test photo for a distractor.
         """
         queries = self.queries.copy()
         queries.loc[queries["split"] == "test", ["shape_id", "category"]] = HIDDEN

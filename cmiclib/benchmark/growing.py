@@ -1,7 +1,7 @@
 """A table that grows row by row with its arrays: a row is complete once its line stands in a journal.
 
 The arrays are in files `*.part`, the journal's line i belonging to their row i; of two lines for one id the later one
-counts. Nothing that is complete is ever changed, so whatever interrupts the work costs the row at hand only.
+counts. Nothing that is complete is ever changed, so an interruption loses only the row that was being written.
 """
 
 import hashlib

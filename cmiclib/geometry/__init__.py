@@ -92,7 +92,7 @@ def check_mesh(mesh: trimesh.Trimesh, path: str | Path | None = None) -> None:
         raise MeshError("faces of the mesh name vertices that it does not have", path=path, fix="export it again")
     used = mesh.vertices[np.unique(mesh.faces)]
     if not np.isfinite(used).all():
-        raise MeshError("the mesh holds coordinates that are not finite", path=path, fix="export it again")
+        raise MeshError("some coordinates of the mesh are NaN or Inf", path=path, fix="export it again")
     if np.ptp(used, axis=0).max() == 0:
         raise MeshError("all vertices of the mesh coincide", path=path, fix="export it again")
 

@@ -26,7 +26,7 @@ def build(
     trained: Collection[str] = (),
     threads: bool = False,
 ) -> Prepared:
-    """Add shapes and photos to a benchmark and finish it; what an interrupted call has added costs nothing.
+    """Add shapes and photos to a benchmark and finish it; what an interrupted call has added is kept.
 
     The writer has no shapes yet, or those of a gallery that was copied. A shape that is left out takes its photos with
     it. ``left_out`` is what was left out before, each with its reason; ``trained`` are groups that have training photos

@@ -4,8 +4,8 @@
 
     ROOT/<name>_train.json, <name>_test.json   lists of {"img", "mask", "category", "model", …}; paths are below ROOT
     ROOT/rendering_<name>.pkl                  dict[category][instance] → 12 gray views, PIL images or uint8 arrays
-    ROOT/model_std_bin128/<category>/<instance>.binvox     if there: voxels
-    ROOT/model_std_ptc10k_npy/<category>/<instance>.npy    if there: at least 10,000 points
+    ROOT/model_std_bin128/<category>/<instance>.binvox     voxels; optional
+    ROOT/model_std_ptc10k_npy/<category>/<instance>.npy    at least 10,000 points; optional
 
 Photos are cropped already. The instance is the last but one component of ``model``. The gallery is everything in the
 renderings, as in the released evaluation. The archive has no validation photos: a share of the training photos, chosen

@@ -2,7 +2,7 @@
 
 ::
 
-    ROOT/taxonomy.json                                        if there: names of synsets
+    ROOT/taxonomy.json                                        names of synsets; optional
     ROOT/<synset>/<model>/model.obj                           version 1
     ROOT/<synset>/<model>/models/model_normalized.obj         version 2
 

@@ -63,8 +63,8 @@ def test_polygons_and_missing_material_file(tmp_path: Path) -> None:
     [
         ("v 0 0 0\nv 1 0 0\nv 0 1 0\n", "no faces"),
         ("", "the file is empty"),
-        ("v 0 0 0\nv nan 0 0\nv 0 1 0\nf 1 2 3\n", "not finite"),
-        ("v 0 0 0\nv inf 0 0\nv 0 1 0\nf 1 2 3\n", "not finite"),
+        ("v 0 0 0\nv nan 0 0\nv 0 1 0\nf 1 2 3\n", "NaN or Inf"),
+        ("v 0 0 0\nv inf 0 0\nv 0 1 0\nf 1 2 3\n", "NaN or Inf"),
         ("v 1 2 3\nv 1 2 3\nv 1 2 3\nf 1 2 3\n", "coincide"),
     ],
 )

@@ -6,9 +6,9 @@
     ROOT/StanfordCars/{cars_train,cars_test}/      photos of Stanford Cars
     ROOT/CompCars/image/<make>/<model>/<year>/     photos of CompCars
     ROOT/CAD/02958343/<model_id>/model.obj         car models of ShapeNetCore v1
-    ROOT/CAD/{StanfordCars,CompCars}3D.txt         if there: models of the gallery, with or without photos
+    ROOT/CAD/{StanfordCars,CompCars}3D.txt         models of the gallery, with or without photos; optional
 
-There are no masks: they are silhouettes of the annotated models, so what stands in front of a car belongs to its mask,
+The masks are silhouettes of the annotated models, so what stands in front of a car belongs to its mask,
 and an error of the pose is an error of the mask. The gallery is every model that the annotation or the list names.
 A share of the training photos, chosen by the hash of their names, is taken for validation.
 """

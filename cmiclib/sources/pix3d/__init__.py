@@ -30,7 +30,7 @@ from ..building import build
 from ..meshes import MeshFile, prepare_mesh
 from ..photos import Cut, PhotoFile
 from .frames import load_whole, voxel_file
-from .records import FLAGS, PAPER_CATEGORIES, Record, chosen_categories, read_records, select
+from .records import PAPER_CATEGORIES, Record, chosen_categories, read_records, select
 
 UP, FRONT = "+y", "-z"  # the file's +z points inward, so the front looks along -z
 LICENCE = "CC-BY-4.0"
@@ -126,8 +126,7 @@ def photo_file(root: Path, record: Record, shapes: Mapping[str, MeshFile], split
     """Return the photo of a record."""
     return PhotoFile(
         record.name, root / record.img, (own_shape(record, shapes),), record.category, split, photo=record.img,
-        mask=root / record.mask, source="Pix3D", flags=tuple(flag for flag in FLAGS if getattr(record, flag)),
-        cut=cut_record,
+        mask=root / record.mask, source="Pix3D", flags=record.flags, cut=cut_record,
     )  # fmt: skip
 
 

@@ -25,9 +25,7 @@ class Record:
     mask: str
     category: str
     model: str  # path of the OBJ file, such as model/bed/IKEA_MALM_2/model.obj; empty where it is not known
-    truncated: bool  # the object is cut off by the photo's border
-    occluded: bool  # something hides a good part of it
-    slightly_occluded: bool  # something hides a little of it
+    flags: tuple[str, ...]  # of truncated (by the photo's border), occluded and slightly_occluded, those that hold
 
     @property
     def name(self) -> str:
@@ -38,11 +36,6 @@ class Record:
     def shape_id(self) -> str:
         """``bed/IKEA_MALM_2``: the folder, because the same name occurs in several categories."""
         return "/".join(PurePosixPath(self.model).parts[1:3])
-
-    @property
-    def clean(self) -> bool:
-        """Neither truncated nor occluded, not even slightly."""
-        return not (self.truncated or self.occluded or self.slightly_occluded)
 
 
 def read_records(path: Path) -> list[Record]:
@@ -70,13 +63,10 @@ def read_records(path: Path) -> list[Record]:
 
 
 def _record(entry: dict[str, Any]) -> Record:
-    record = Record(
-        img=_relative(entry["img"]),
-        mask=_relative(entry["mask"]),
-        category=str(entry["category"]),
-        model=_relative(entry["model"]) if entry.get("model") else "",
-        **{flag: _truth(flag, entry.get(flag, False)) for flag in FLAGS},
-    )
+    img, mask = _relative(entry["img"]), _relative(entry["mask"])
+    model = _relative(entry["model"]) if entry.get("model") else ""
+    flags = tuple(flag for flag in FLAGS if _truth(flag, entry.get(flag, False)))
+    record = Record(img, mask, str(entry["category"]), model, flags)
     if record.category not in CATEGORIES:
         raise ValueError(f"unknown category '{record.category}'")
     if record.model and (record.model.count("/") < 3 or record.model.split("/")[1] != record.category):
@@ -113,4 +103,4 @@ def chosen_categories(text: str) -> tuple[str, ...]:
 
 def select(records: Iterable[Record], categories: Sequence[str], clean: bool = False) -> list[Record]:
     """Return the records of these categories; with ``clean`` only those without truncation and occlusion."""
-    return [record for record in records if record.category in categories and (record.clean or not clean)]
+    return [record for record in records if record.category in categories and not (clean and record.flags)]
