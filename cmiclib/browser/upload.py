@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ImageError
-from ..io.images import mask_pixels, photo_pixels
+from ..io.images import mask_pixels, photo_of, photo_pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """Formats that are decoded; each decoder is a way in."""
@@ -30,6 +30,16 @@ def read_upload(content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
     image = _decode(content, "photo")
     pixels = photo_pixels(image)
     return _shrink(pixels), (pixels.shape[0], pixels.shape[1])
+
+
+def read_opaque(content: bytes) -> np.ndarray | None:
+    """Return the mask of an uploaded cut-out, its opaque pixels, bool (H, W), as small as its photo; None: it is none.
+
+    Raises:
+        ImageError: as :func:`read_upload`.
+    """
+    opaque = photo_of(_decode(content, "photo")).opaque
+    return None if opaque is None else _shrink(opaque.astype(np.uint8) * 255) >= 128
 
 
 def read_mask_upload(content: bytes, photo: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..index import ShapeIndex
 from .page import STYLE, Pictures, map_part, message, model_uri, photo_part, ranking, view_part, viewer_part
 from .pictures import MapPicture, answer_png
 from .retriever import ORDERS, Answer, Choice, Question, Retriever, best_mask
-from .upload import FORMATS, MAX_BYTES, read_mask_upload, read_upload
+from .upload import FORMATS, MAX_BYTES, read_mask_upload, read_opaque, read_upload
 
 VIEWER = Path(__file__).resolve().parents[2] / "vendor" / "model-viewer" / "model-viewer-umd.min.js"
 NO_VIEWER = "<p>The 3D viewer's script is not here; run <code>make vendor</code> once, then open this again.</p>"
@@ -175,8 +175,9 @@ class QueryBrowser(widgets.VBox):
         if self.upload.value:
             file = self.upload.value[0]
             with self._guarded("Reading the photo"):
-                pixels, sent = read_upload(bytes(file["content"]))
-                self._take(Question(name=str(file["name"])[:100], photo=pixels, sent=sent))
+                content = bytes(file["content"])
+                pixels, sent = read_upload(content)
+                self._take(Question(str(file["name"])[:100], pixels, mask=read_opaque(content), sent=sent))
 
     def _receive_mask(self) -> None:
         if self.mask_upload.value:

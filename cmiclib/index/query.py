@@ -7,8 +7,8 @@ import numpy as np
 
 from ..benchmark import Benchmark
 from ..errors import ImageError
-from ..io.foreground import cut_object
-from ..io.images import read_mask, read_photo
+from ..io.foreground import OPAQUE, cut_object
+from ..io.images import open_photo, read_mask
 
 QUERY_SIZE = 224
 """Side of a query in pixels; models resize it."""
@@ -27,8 +27,9 @@ class Query(NamedTuple):
 def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = True) -> Query:
     """Read a photo and cut out its object.
 
-    With a mask, the query is the square around what it marks. With a box, it is the square around the box, and
-    :func:`cmiclib.io.foreground.automatic_mask` looks for the mask in the box; with neither, in the whole photo.
+    With a mask, the query is the square around what it marks; the opaque pixels of a cut-out are its mask. With a box,
+    it is the square around the box, and :func:`cmiclib.io.foreground.automatic_mask` looks for the mask in the box;
+    with neither, in the whole photo.
     Without ``automatic`` the mask channel is 255 everywhere, as in training photos without a mask.
 
     Args:
@@ -43,10 +44,12 @@ def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, au
     """
     if mask is not None and box is not None:
         raise ImageError("mask and box are both given", path=photo, fix="give one of the two")
-    image = read_photo(photo)
-    known = read_mask(mask, size_of=image) if mask is not None else None
+    image, opaque, turn = open_photo(photo)
+    known, name = (opaque, OPAQUE) if automatic else (None, "")
+    if mask is not None:
+        known, name = read_mask(mask, image, turn), f"mask {mask}"
     try:
-        return cut_query(image, known, box, automatic, f"mask {mask}")
+        return cut_query(image, known, box, automatic, name)
     except ImageError as error:
         raise ImageError(error.problem, path=photo, fix=error.fix) from None
 

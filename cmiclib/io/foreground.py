@@ -21,6 +21,9 @@ SURROUNDINGS = 0.25  # of the box's sides: this far around it, colours count as 
 LEAST, MOST = 0.05, 0.98  # of the box's area: a mask outside these limits shows no object
 SPECK = 0.05  # of the largest component's area: smaller components are dropped
 SMALLEST = 8  # pixels a side: smaller photos have too few colours to tell apart
+PLAIN = 12  # grays: where the border differs less from its own colour, what differs more is the object
+OPAQUE = "the opaque part of the photo as mask"
+"""How the mask of a cut-out was found."""
 Box = tuple[float, float, float, float]
 
 
@@ -85,20 +88,40 @@ def automatic_mask(photo: np.ndarray, box: Box | None = None) -> Foreground:
     """
     height, width = photo.shape[:2]
     x0, y0, x1, y1 = inner = _pixels(_thin_border(height, width) if box is None else box, height, width)
+    apart = _apart(photo, inner) if box is None else None
+    if apart is not None:
+        if not apart.any():
+            how = "the whole photo as mask, because the automatic one kept next to nothing"
+            return Foreground(np.ones((height, width), bool), how)
+        rows, columns = np.flatnonzero(apart.any(axis=1)), np.flatnonzero(apart.any(axis=0))
+        x0, y0, x1, y1 = inner = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
     left, top, right, bottom = _surroundings(inner, height, width)
     local = (x0 - left, y0 - top, x1 - left, y1 - top)
     mask = np.zeros((height, width), bool)
     mask[top:bottom, left:right] = _cut(photo[top:bottom, left:right], local)
     share = mask.sum() / ((x1 - x0) * (y1 - y0))
     start = "the whole photo" if box is None else "the box"
-    if LEAST <= share <= MOST:
+    if LEAST <= share <= MOST or (apart is not None and share > MOST):
         return Foreground(mask, f"automatic mask {'of' if box is None else 'from'} {start}")
+    if apart is not None:
+        return Foreground(apart, "what differs from the photo's plain surroundings as mask")
     if box is None:
         mask[:] = True
     else:
         mask[y0:y1, x0:x1] = True
     what = "next to nothing" if share < LEAST else "all of it"
     return Foreground(mask, f"{start} as mask, because the automatic one kept {what}")
+
+
+def _apart(photo: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray | None:
+    """Return what differs from plain surroundings, bool (H, W), without specks; None: outside the box they are not."""
+    inside = np.zeros(photo.shape[:2], bool)
+    inside[box[1] : box[3], box[0] : box[2]] = True
+    inside[0] = inside[-1] = inside[:, 0] = inside[:, -1] = False
+    border = photo[~inside]
+    ground = np.median(border[:: 1 + len(border) // 100_000], axis=0)
+    far = np.abs(photo - ground.astype(np.int16)).max(axis=2) > PLAIN
+    return None if far[~inside].mean() > 0.01 else _without_specks(far)
 
 
 def _thin_border(height: int, width: int) -> Box:

@@ -1,31 +1,69 @@
 """Photos and masks from files of every kind, and the square crop around the object, which is the query."""
 
+import contextlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+import pillow_heif
+from PIL import ExifTags, Image, ImageOps
 
 from ..errors import ImageError
 from .atomic import write_atomically
-from .files import check_regular
+from .files import check_content, check_regular, reason
+
+T = TypeVar("T")
 
 MAX_PIXELS = 80_000_000  # more than cameras have; a small file can claim far more and fill the memory
 MAX_BYTES = 1 << 29
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""Formats of photos. Pillow's other readers are never asked; the one for PostScript would start Ghostscript."""
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "GIF", "PPM")
+"""Formats of photos; MPO counts as JPEG. Pillow's other readers are never asked; one would start Ghostscript."""
+ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".heic", ".heif", ".bmp", ".tif", ".tiff",
+    ".gif", ".ppm",
+)  # fmt: skip
+IGNORED = (224, 224, 192)
+"""The colour of borders that count as nothing in Pascal VOC's masks."""
 _FIX = "save it again as JPEG or PNG"
+_SIDEWAYS = {
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+
+class Photo(NamedTuple):
+    """A photo as it is looked at."""
+
+    pixels: np.ndarray  # uint8 RGB (H, W, 3)
+    opaque: np.ndarray | None  # bool (H, W), the object of a cut-out: its opaque pixels; None: none are transparent
+    turn: int = 1  # the EXIF orientation that was applied; 1: none
+
+
+def open_photo(path: str | Path) -> Photo:
+    """Read a photo, upright, with the mask that it brings along; errors are those of :func:`read_photo`."""
+    return _decoded(Path(path), photo_of)
+
+
+def photo_of(image: Image.Image) -> Photo:
+    """Convert an image that Pillow has loaded as :func:`open_photo` does."""
+    upright, opaque = _upright(image), None
+    if upright.has_transparency_data:
+        opaque = np.asarray(upright.convert("RGBA"))[..., 3] >= 128
+        if not opaque.any() or opaque.mean() > 0.999:  # round corners of a window make no cut-out
+            opaque = None
+    turn = 1
+    with contextlib.suppress(Exception):  # as in _upright
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return Photo(_rgb(upright), opaque, turn)
 
 
 def read_photo(path: str | Path, upright: bool = True) -> np.ndarray:
-    """Read a photo, upright, as uint8 RGB (H, W, 3).
+    """Read a photo as uint8 RGB (H, W, 3).
 
     Transparent pixels lie on white; palettes, gray, CMYK and 16 bit are converted; of several frames the first counts.
-
-    Args:
-        path: the file.
-        upright: apply the EXIF rotation, unless its block is damaged; False keeps the pixels as they are in the file.
+    Without ``upright`` the pixels stay as they are in the file; a damaged EXIF block turns nothing.
 
     Raises:
         ImageError: no such file, not an image, cut off, or more than 80 million pixels.
@@ -38,32 +76,82 @@ def photo_pixels(image: Image.Image, upright: bool = True) -> np.ndarray:
     return _rgb(_upright(image) if upright else image)
 
 
-def read_mask(path: str | Path, size_of: np.ndarray | None = None) -> np.ndarray:
+def read_mask(path: str | Path, size_of: np.ndarray | None = None, turn: int = 1) -> np.ndarray:
     """Read a mask as bool (H, W), True where the object is.
 
-    It is the opacity if any pixel is transparent, else the gray value: at least 128, or 1 in a file of zeros and ones.
+    It is the opacity if some pixels are transparent; of the colours of label tools, all but black or, without black,
+    the border's; of few label numbers all but 0, where 255 beside others is a border that counts as nothing; else the
+    gray value from 128 on.
 
     Args:
         path: the file.
         size_of: the mask's photo (H, W, …).
+        turn: that photo's EXIF orientation; a mask of the photo as it is in its file is turned in the same way.
 
     Raises:
         ImageError: as :func:`read_photo`, or the photo has another size.
     """
     mask = _decoded(Path(path), mask_pixels)
-    if size_of is not None and mask.shape != size_of.shape[:2]:
-        raise ImageError(
-            f"the mask is {mask.shape[1]}×{mask.shape[0]} pixels, its photo {size_of.shape[1]}×{size_of.shape[0]}",
-            path=path,
-            fix="give the mask that was made for this photo, in its full size",
-        )
-    return mask
+    if size_of is None or mask.shape == size_of.shape[:2]:
+        return mask
+    if turn in _SIDEWAYS and mask.shape[::-1] == size_of.shape[:2]:
+        return np.asarray(Image.fromarray(mask).transpose(_SIDEWAYS[turn]))
+    raise ImageError(
+        f"the mask is {mask.shape[1]}×{mask.shape[0]} pixels, its photo {size_of.shape[1]}×{size_of.shape[0]}",
+        path=path,
+        fix="give the mask that was made for this photo, in its full size",
+    )
 
 
 def mask_pixels(image: Image.Image) -> np.ndarray:
     """Convert an image that Pillow has loaded as :func:`read_mask` does."""
-    gray = _gray(_upright(image))
-    return gray >= 128 if gray.max() > 1 else gray > 0
+    image = _upright(image)
+    if image.has_transparency_data:
+        opaque = np.asarray(image.convert("RGBA"))[..., 3] >= 128
+        if opaque.any() and not opaque.all():
+            return opaque
+        image = image.convert("RGBA").convert("RGB")
+    if image.mode.startswith(("I", "F")):
+        numbers = np.nan_to_num(np.asarray(image))
+        numbers = numbers * 255 if image.mode == "F" and numbers.max() <= 1 else numbers
+        return _of_numbers((numbers if numbers.max() <= 255 else numbers // 257).clip(0, 255).astype(np.uint8))
+    if image.mode in ("1", "L"):
+        return _of_numbers(np.asarray(image.convert("L")))
+    rgb = np.asarray(image.convert("RGB"))
+    if image.mode == "P" and (rgb == rgb[0, 0]).all():  # numbers whose colours nobody chose
+        return _of_numbers(np.asarray(image))
+    return _of_colours(rgb)
+
+
+def _of_numbers(gray: np.ndarray) -> np.ndarray:
+    """Return the object of gray values (H, W), which may be few label numbers, with 255 as a border."""
+    values, counts = np.unique(gray, return_counts=True)
+    inner = (values > 0) & (values < 255)
+    if len(values) <= 32 and values[0] == 0:
+        if values[-1] <= 200:
+            return gray > 0
+        if inner.any() and values[inner].max() <= 100 and counts[inner].sum() > counts[-1] / 2:
+            return (gray > 0) & (gray < 255)
+    return gray >= 128 if len(values) > 1 else gray > 0
+
+
+def _of_colours(rgb: np.ndarray) -> np.ndarray:
+    """Return the object of colours (H, W, 3), which label tools give, or of a gray mask that is stored in colour."""
+    peak, spread = rgb.max(axis=2), np.ptp(rgb, axis=2)
+    colourful = (spread > 48) & (peak >= 32)
+    few = len(np.unique(rgb[:: 1 + rgb.shape[0] // 500, :: 1 + rgb.shape[1] // 500].reshape(-1, 3), axis=0)) <= 256
+    if colourful.sum() < (0.001 * rgb[..., 0].size if few else 0.5 * (peak >= 32).sum()) or not colourful.any():
+        return _of_numbers(np.asarray(Image.fromarray(rgb).convert("L")))
+    ground = np.zeros(3, int)
+    if (peak < 32).mean() < 0.01:
+        border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
+        colours, counts = np.unique(border, axis=0, return_counts=True)
+        ground = colours[counts.argmax()].astype(int)
+    apart = np.abs(rgb - ground).max(axis=2)
+    if not few:  # JPEG blurs the borders
+        return np.asarray(apart >= max(32, apart.max() / 2))
+    kept = (apart > 0) & (rgb != IGNORED).any(axis=2)
+    return np.asarray(kept if kept.any() else apart > 0)
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
@@ -151,6 +239,7 @@ def decode_image(file: Path | BinaryIO, path: Path) -> Image.Image:
         ImageError: not an image, cut off, or more than 80 million pixels.
     """
     try:
+        _learn_heif()
         with Image.open(file, formats=FORMATS) as image:  # noqa: TID251 (the one place)
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
@@ -162,21 +251,38 @@ def decode_image(file: Path | BinaryIO, path: Path) -> Image.Image:
             return image
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(str(error), path=path, fix="make it smaller") from None
-    except Exception as error:  # Pillow's readers of damaged files raise nearly everything
-        raise ImageError(f"cannot be read as an image ({error})", path=path, fix=_FIX) from None
+    except Image.DecompressionBombError:
+        problem = f"it claims more than {MAX_PIXELS // 1_000_000} million pixels"
+        raise ImageError(problem, path=path, fix="make it smaller") from None
+    except Image.UnidentifiedImageError:
+        problem = f"cannot be read as an image: it is none of {', '.join(FORMATS)}, or its start is damaged"
+        raise ImageError(problem, path=path, fix=_FIX) from None
+    except Exception as error:  # Pillow's readers of damaged files raise nearly everything, with words about themselves
+        problem = "cannot be read as an image: it is damaged or cut off"
+        raise ImageError(problem, path=path, fix=_FIX) from error
 
 
-def _decoded(path: Path, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+@cache
+def _learn_heif() -> None:
+    """Tell Pillow how to read HEIC, as telephones take photos; the others it knows."""
+    pillow_heif.register_heif_opener(thumbnails=False)
+
+
+def _decoded(path: Path, convert: Callable[[Image.Image], T]) -> T:
     if not path.is_file():
         raise ImageError("no such file", path=path, fix="correct the path")
     check_regular(path, ImageError, MAX_BYTES)
+    try:
+        with path.open("rb") as file:
+            check_content(file.read(512), path, ImageError)
+    except OSError as error:
+        raise ImageError(f"cannot be read ({reason(error)})", path=path, fix="check the path") from None
     image = decode_image(path, path)
     try:
         return convert(image)
     except (ValueError, OSError, MemoryError) as error:  # colours that Pillow does not convert, such as Lab
-        raise ImageError(f"cannot be read as an image ({error})", path=path, fix=_FIX) from None
+        problem = f"cannot be read as an image: its colours ({image.mode}) are not converted"
+        raise ImageError(problem, path=path, fix=_FIX) from error
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
@@ -184,16 +290,6 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return np.asarray(_eight_bit(image).convert("RGB"))
-
-
-def _gray(image: Image.Image) -> np.ndarray:
-    """Return opacity if a pixel is transparent, else gray values, uint8 (H, W)."""
-    if image.has_transparency_data:
-        opacity = np.asarray(image.convert("RGBA"))[..., 3]
-        return opacity if opacity.min() < 255 else np.asarray(image.convert("RGBA").convert("L"))
-    if image.mode.startswith("I") and (labels := np.asarray(image)).max() <= 255:  # small numbers in a 16 bit file
-        return labels.clip(0).astype(np.uint8)
-    return np.asarray(_eight_bit(image).convert("L")) if image.mode != "P" else _palette_mask(image)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -207,12 +303,6 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bit files open as I;16 or I
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     return image
-
-
-def _palette_mask(image: Image.Image) -> np.ndarray:
-    """Return gray values of a palette image, or its indices where all colours are alike, as label tools write them."""
-    gray = np.asarray(image.convert("L"))
-    return gray if gray.max() > gray.min() else np.asarray(image)
 
 
 def _mask_box(mask: np.ndarray) -> tuple[float, float, float, float]:

@@ -11,8 +11,8 @@ import numpy as np
 from ..benchmark.growing import origin_of
 from ..benchmark.writer import BenchmarkWriter
 from ..errors import ImageError
-from ..io.foreground import cut_object
-from ..io.images import read_mask, read_photo
+from ..io.foreground import OPAQUE, cut_object
+from ..io.images import open_photo, read_mask
 
 
 class Cut(NamedTuple):
@@ -24,7 +24,7 @@ class Cut(NamedTuple):
 
 
 def cut_photo(photo: "PhotoFile", size: int, automatic: bool = False) -> Cut:
-    """Read a photo and cut the square around its object.
+    """Read a photo and cut the square around its object; the opaque pixels of a cut-out are its mask.
 
     Args:
         photo: the file, with its mask or box, or both.
@@ -34,13 +34,13 @@ def cut_photo(photo: "PhotoFile", size: int, automatic: bool = False) -> Cut:
     Raises:
         ImageError: photo or mask cannot be read or do not fit together, or the mask marks nothing inside the box.
     """
-    image = read_photo(photo.path)
-    mask = read_mask(photo.mask, image) if photo.mask else None
+    image, opaque, turn = open_photo(photo.path)
+    mask = read_mask(photo.mask, image, turn) if photo.mask else opaque
     try:
         cut = cut_object(image, mask, photo.box, automatic, size)
     except ImageError as error:
         raise ImageError(error.problem, path=photo.mask or photo.path, fix=error.fix) from None
-    return Cut(cut.image, cut.how)
+    return Cut(cut.image, cut.how or ("" if photo.mask or opaque is None else OPAQUE))
 
 
 @dataclass(frozen=True)

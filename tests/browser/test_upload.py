@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import Base
 
-from cmiclib.browser.upload import LONGEST, MAX_BYTES, read_mask_upload, read_upload
+from cmiclib.browser.upload import LONGEST, MAX_BYTES, read_mask_upload, read_opaque, read_upload
 from cmiclib.errors import ImageError
 
 RED, BLUE, SIZE = (230, 30, 30), (20, 40, 220), (60, 40)  # width, height
@@ -143,3 +143,13 @@ def test_a_mask_must_fit_its_photo_and_mark_something() -> None:
     mask = Image.new("L", SIZE)
     mask.paste(255, (0, 20, 60, 40))
     assert read_mask_upload(file(mask, "PNG"), photo).sum() == 60 * 20
+
+
+def test_what_is_opaque_in_a_cut_out_is_its_mask() -> None:
+    opaque = np.zeros((40, 4 * LONGEST // 3), bool)
+    opaque[10:30, 400:900] = True
+    picture = Image.fromarray(np.dstack([np.full((*opaque.shape, 3), 250, np.uint8), opaque.astype(np.uint8) * 255]))
+    mask = read_opaque(file(picture, "PNG"))
+    assert mask.shape == read_upload(file(picture, "PNG"))[0].shape[:2]
+    assert mask.mean() == pytest.approx(opaque.mean(), abs=0.01)
+    assert read_opaque(file(picture.convert("RGB"), "PNG")) is None
