@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import MeshError, SourceError
-from cmiclib.io.images import read_photo
+from cmiclib.io.images import open_photo
 from cmiclib.sources import PrepareOptions, meshes, photos
 from cmiclib.sources.own.folder import find_meshes, prepare_folder
 from cmiclib.sources.own.photo_lists import find_photos
@@ -279,7 +279,7 @@ def test_a_mask_of_another_size_is_named_and_what_was_done_is_kept(own: Path, mo
         assert error.match(said)
     again: list[str] = []
     monkeypatch.setattr(meshes, "render_views", refuse)  # no mesh is prepared again
-    monkeypatch.setattr(photos, "read_photo", lambda path: again.append(path.name) or read_photo(path))
+    monkeypatch.setattr(photos, "open_photo", lambda path: again.append(path.name) or open_photo(path))
     made = prepare(own, **options, allow_missing=True)
     assert again == ["3.jpg", "4.jpg", "5.jpg"]
     assert len(made.benchmark.queries) == 9 and len(made.left_out) == 3
