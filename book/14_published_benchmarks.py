@@ -42,9 +42,7 @@ from cmiclib.book.trained import trained_run
 from cmiclib.io.images import read_mask
 from cmiclib.index import ShapeIndex
 from cmiclib.index.query import read_query
-from cmiclib.book.tables import (
-    failure_table, ingredient_table, percent, published_table, read_results, real_photo_table,
-)  # fmt: skip
+from cmiclib.book.tables import percent, published_table, read_results
 from cmiclib.sources import PrepareOptions
 from cmiclib.sources.own.folder import prepare_folder
 
@@ -283,7 +281,10 @@ Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way
 # %%
 stored = chapter.root / "data/results/real_photos.json"
 on_photos = read_results(stored) if stored.exists() else {"rows": [], "failures": []}
-real = real_photo_table(on_photos) if on_photos["rows"] else None
+models = {"trained": "trained on renderings", "untrained_cells": "untrained, 3 × 3 cells"}
+real = pd.DataFrame(on_photos["rows"]).assign(kind="measured") if on_photos["rows"] else None
+if real is not None:
+    real["method"] = real.photos + ": " + real.model.replace(models)
 means = ["top1", "top10", "category", "macro_top1", "shape_top1"]
 titles = {"macro_top1": "Top-1, mean of categories", "shape_top1": "Top-1, mean of shapes"}
 shown = None if real is None else percent(real, means).rename(columns=titles).set_index(real.method)
@@ -311,7 +312,10 @@ if real is not None:
 # width or another number of seats, and some tables of different series look alike from most sides.
 
 # %%
-wrong = failure_table(on_photos, "CAD mask")
+names = {"photo_id": "photo", "shape_id": "own shape", "first": "found first", "rank": "rank"}
+failures = pd.DataFrame(on_photos["failures"], columns=[*names, "photos"])
+wrong = failures[failures.photos == "CAD mask"].rename(columns=names)[list(names.values())]
+wrong = wrong.sort_values("rank", kind="stable")
 Markdown("**Not run.**") if real is None else wrong.set_index("photo")
 
 # %%
@@ -329,7 +333,7 @@ Markdown("" if real is None else f"{len(wrong)} photos: {close}, for {(own == fo
 # %%
 file = chapter.root / "data/results/ingredients.json"
 stored = read_results(file) if file.exists() else None
-ingredients = ingredient_table(stored) if stored else None
+ingredients = pd.DataFrame(stored["rows"]).rename(columns={"ingredient": "name"}) if stored else None
 Markdown(
     f"{stored['about']}; seeds: {', '.join(map(str, stored['seeds']))}; {', '.join(stored['overrides'])}."
     if stored

@@ -144,10 +144,7 @@ Markdown(
 )
 
 # %%
-points = ["difference", "low", "high"]
-if len(rows):
-    effects = rows.rename(columns={"quirk": "name"}).assign(**{name: 100 * rows[name] for name in points})
-    effects["by_seed"] = [[100 * value for value in values] for values in rows.by_seed]
+effects = rows.rename(columns={"quirk": "name"})
 figures.effects(effects, "points of Top-1, with minus without") if len(rows) else None
 
 # %%

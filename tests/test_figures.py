@@ -242,8 +242,8 @@ def test_training_curves_of_a_run_that_was_best_at_once() -> None:
 
 def test_effects_are_coloured_only_where_the_interval_leaves_zero_out() -> None:
     table = pd.DataFrame({
-        "name": ["better", "worse", "unclear"], "difference": [3.0, -2.0, 0.5], "low": [1.0, -3.0, -1.0],
-        "high": [5.0, -1.0, 2.0], "by_seed": [[2.0, 4.0], [-2.0, -2.0], [0.0, 1.0]],
+        "name": ["better", "worse", "unclear"], "difference": [0.03, -0.02, 0.005], "low": [0.01, -0.03, -0.01],
+        "high": [0.05, -0.01, 0.02], "by_seed": [[0.02, 0.04], [-0.02, -0.02], [0.0, 0.01]],
     })  # fmt: skip
     (ax,) = draw(figures.effects(table, "points")).axes
     lines = {kind: [line for line in ax.lines if line.get_gid() == kind] for kind in ("point", "interval", "seed")}

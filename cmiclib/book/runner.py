@@ -36,6 +36,7 @@ KERNEL_ENVIRONMENT = {
     # Tells a chapter that no reader is at its kernel: see `cmiclib.book.OpenChapter.live`.
     "CMIC_REPORT": "1",
 }
+RECORD = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def reproduce(
                 say(f"{head} …")
                 made = made or {"commit": commit(root), "environment": environment()}
                 entry = done[chapter.name] = {"key": key, "status": "running", "parameters": own, "hashes": hashes}
-                write_record(folder, record)
+                write_json(folder / RECORD, record)
                 started = time.perf_counter()
                 error = execute(chapter, own, target, root)
                 seconds = round(time.perf_counter() - started, 1)
@@ -134,8 +135,8 @@ def reproduce(
                 entry |= {"status": "failed" if error else "ok", "seconds": seconds, "finished": finished, **made}
                 (result.failed if error else result.ran).append(chapter.name)
                 say(f"{' ' * len(head)} {'failed after' if error else 'took'} {seconds:.1f} s{error and f': {error}'}")
-            write_record(folder, record)
-        write_record(folder, record)
+            write_json(folder / RECORD, record)
+        write_json(folder / RECORD, record)
     if result.current:
         say(f"{len(result.current)} of {len(todo)} chapters are up to date")
     return result
@@ -172,7 +173,7 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return ``provenance.json`` of a profile's outputs, or an empty record; BookError if it is damaged."""
-    path, fix = folder / "provenance.json", "remove it, then run again"
+    path, fix = folder / RECORD, "remove it, then run again"
     if not path.exists():
         return {}
     record = read_json(path, BookError, fix=fix)
@@ -181,11 +182,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not all(isinstance(entry, dict) and {"key", "status"} <= entry.keys() for entry in listed):
         raise BookError("this is not the record of a run", path=path, fix=fix)
     return record
-
-
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Replace ``provenance.json`` in one step; StorageError if the disk is full."""
-    write_json(folder / "provenance.json", record)
 
 
 def commit(root: Path) -> str | None:

@@ -33,7 +33,6 @@ IN_README = ROWS | {
     "seen": "CMIC, shapes seen in training", "prior": "category prior, seen shapes", "chance": "chance, seen shapes",
 }  # fmt: skip
 COLUMNS = {"top1": "Top-1", "top10": "Top-10", "category": "Category", "map10": "mAP@10", "mrr": "MRR"}
-MODELS = {"trained": "trained on renderings", "untrained": "untrained", "untrained_cells": "untrained, 3 × 3 cells"}
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -159,29 +158,6 @@ def published_table(path: Path) -> pd.DataFrame:
     stored = read_results(path)
     table = pd.DataFrame(stored["rows"]).assign(kind="published")
     return table.assign(title=table.benchmark.map(stored["benchmarks"]))
-
-
-def real_photo_table(stored: dict[str, Any]) -> pd.DataFrame:
-    """Return the figures of ``data/results/real_photos.json``, one row a set of photos and model.
-
-    ``macro_…`` are means over categories, ``shape_…`` means over shapes.
-    """
-    table = pd.DataFrame(stored["rows"]).assign(kind="measured")
-    return table.assign(method=table.photos + ": " + table.model.map(MODELS).fillna(table.model))
-
-
-def failure_table(stored: dict[str, Any], photos: str) -> pd.DataFrame:
-    """Return the failures in ``data/results/real_photos.json`` of one set of photos, worst last."""
-    names = {"photo_id": "photo", "shape_id": "own shape", "first": "found first", "rank": "rank"}
-    table = pd.DataFrame([row for row in stored["failures"] if row["photos"] == photos], columns=[*names, "photos"])
-    return table[list(names)].rename(columns=names).sort_values("rank", kind="stable")
-
-
-def ingredient_table(stored: dict[str, Any]) -> pd.DataFrame:
-    """Return the effects of ``data/results/ingredients.json`` for :func:`cmiclib.figures.effects`, in points."""
-    table = pd.DataFrame(stored["rows"]).rename(columns={"ingredient": "name"})
-    by_seed = table.by_seed.map(lambda values: [100 * value for value in values])
-    return table.assign(**{name: 100 * table[name] for name in ("difference", "low", "high")}, by_seed=by_seed)
 
 
 def percent(table: pd.DataFrame, metrics: Sequence[str] = tuple(COLUMNS)) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from nbformat import v4
 from torch.nn import functional as F
 
 from ..benchmark import Benchmark
+from ..book.notebooks import KERNEL
 from ..errors import BenchmarkError, CheckpointError, CMICError, ConfigError
 from ..evaluation.projection import build_map
 from ..evaluation.report import check_protocols
@@ -34,8 +35,8 @@ from .widget import QueryBrowser
 
 SHIPPED = ROOT / "data" / "browser" / "sweethome.safetensors"
 OUTPUTS = ROOT / "outputs"
+# JupyterLab's extensions that Voilà loads; the others fail without JupyterLab.
 EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
-"""JupyterLab's extensions that Voilà loads; the others fail without JupyterLab."""
 TEMPLATES = Path(__file__).parent  # holds voila/templates/cmic
 PORT = 8866
 # The page may ask no other server, whatever a template or an upload contains.
@@ -51,13 +52,11 @@ def newest_run(shipped: Benchmark, outputs: Path, prepared: Path) -> tuple[Run, 
     It skips runs whose benchmark is not here, such as a variant with fewer views, and folders that cannot be read.
     """
     for path in sorted(outputs.glob("*/runs/*/environment.json"), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
+        with suppress(CMICError, KeyError, TypeError):
             run = Run.open(path.parent)
             found = benchmark_of(run, shipped, prepared)
             if found is not None and run.environment["date"]:
                 return run, found
-        except (CMICError, KeyError, TypeError):
-            continue
     return None
 
 
@@ -88,18 +87,17 @@ def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[
     if run is not None:
         chosen = Run.open(run)
         trained = (chosen.path / "data.json").is_file()  # a converted checkpoint names no benchmark
-        own_data = benchmark_of(chosen, shipped, PREPARED) if trained else None
-        if benchmark is not None:
-            return _of_run(chosen, Benchmark.open(benchmark), own_data), f"The run {chosen.path.name}"
-        if not trained:
+        own = benchmark_of(chosen, shipped, PREPARED) if trained else None
+        if benchmark is None and not trained:
             words = f"The converted checkpoint {chosen.path.name}, which names no benchmark, in the shipped gallery"
             return _of_run(chosen, shipped), words
-        if own_data is None:
+        gallery = own if benchmark is None else Benchmark.open(benchmark)
+        if gallery is None:
             fix = "pass --benchmark DIR with the gallery to search"
             raise BenchmarkError("the benchmark of this run is not here", path=chosen.path, fix=fix)
-        return _of_run(chosen, own_data), f"The run {chosen.path.name}"
-    if own := newest_run(shipped, OUTPUTS, PREPARED):
-        return _of_run(*own), f"Your newest run, {own[0].path.name} of {own[0].environment['date']}"
+        return _of_run(chosen, gallery, own), f"The run {chosen.path.name}"
+    if newest := newest_run(shipped, OUTPUTS, PREPARED):
+        return _of_run(*newest), f"Your newest run, {newest[0].path.name} of {newest[0].environment['date']}"
     retriever = shipped_retriever(SHIPPED, shipped)
     date = retriever.index.about["trained"]["date"]
     browser = QueryBrowser(retriever.index, shipped, vectors=retriever.vectors, atlas=retriever.atlas)
@@ -173,10 +171,8 @@ def serve(run: str | None = None, benchmark: str | None = None, port: int = PORT
 
 def notebook(run: str | None, benchmark: str | None) -> dict[str, Any]:
     """Return the app's notebook."""
-    code = f"from cmiclib.browser.app import show\n\nshow({run!r}, {benchmark!r})"
-    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    metadata = {"kernelspec": kernel, "title": "Find the shape in the photo"}
-    return v4.new_notebook(cells=[v4.new_code_cell(code)], metadata=metadata)
+    cell = v4.new_code_cell(f"from cmiclib.browser.app import show\n\nshow({run!r}, {benchmark!r})")
+    return v4.new_notebook(cells=[cell], metadata={"kernelspec": KERNEL, "title": "Find the shape in the photo"})
 
 
 def settings(port: int, tab: bool) -> dict[str, Any]:

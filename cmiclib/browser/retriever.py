@@ -6,7 +6,7 @@ photo as ``cmic search`` does.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,13 +23,11 @@ from ..index import ShapeIndex
 from ..index.query import Box, Query, cut_query, stored_query
 
 MaskChoice = Literal["given", "automatic", "none"]
+# Orders of the photos: words → column of `Retriever.table`, ascending. Only the first needs no scores.
 ORDERS = {
-    "by name": ("query_id", True),
-    "most doubtful first": ("doubt", True),
-    "surest first": ("margin", False),
-    "worst first": ("margin", True),
-}
-"""Orders of the photos: words → column of :attr:`Retriever.table`, ascending. Only the first needs no scores."""
+    "by name": ("query_id", True), "most doubtful first": ("doubt", True),
+    "surest first": ("margin", False), "worst first": ("margin", True),
+}  # fmt: skip
 BLOCK = 32  # photos embedded between two reports of progress
 
 
@@ -97,7 +95,7 @@ class Answer:
 
     def record(self) -> dict[str, Any]:
         """Return the answer for JSON; ``object`` and ``results`` as in ``cmic search --json``."""
-        results = [{**asdict(each), "weights": [round(float(w), 6) for w in each.weights]} for each in self.found]
+        results = [vars(each) | {"weights": [round(float(w), 6) for w in each.weights]} for each in self.found]
         for result in results:
             del result["row"]
         box = list(self.choice.box) if self.choice.box else None
@@ -121,11 +119,7 @@ class Retriever:
         index.check_gallery(gallery)
         self.index, self.gallery, self.vectors, self.known_atlas = index, gallery, vectors, atlas
         self.rows = gallery.rows("test")  # (Q,)
-
-    @property
-    def azimuths(self) -> tuple[float, ...]:
-        """Degrees of the views."""
-        return tuple(self.gallery.protocol.azimuths)
+        self.azimuths = tuple(gallery.protocol.azimuths)
 
     def embed_photos(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Tensor:
         """Embed the test photos once, (Q, d); ``progress`` gets the number done and their total."""

@@ -4,8 +4,7 @@ import json
 from collections.abc import Iterable
 from html import escape
 
-from .page import HERE, STYLE, Pictures, map_part, model_uri, photo_part, ranking, view_part, viewer_part
-from .pictures import MapPicture
+from .page import HERE, STYLE, MapPicture, Pictures, map_part, model_uri, photo_part, ranking, view_part, viewer_part
 from .retriever import Answer, Choice, Retriever, best_mask
 
 
@@ -16,7 +15,7 @@ def static_page(retriever: Retriever, rows: Iterable[int], top: int = 5) -> str:
     """
     questions = [retriever.stored(int(row)) for row in rows]
     answers = [retriever.answer(question, Choice(best_mask(question), top=top)) for question in questions]
-    pictures, card = Pictures(retriever.gallery, once=True), MapPicture.draw(retriever.atlas)
+    pictures, card = Pictures(retriever.gallery, once=True), MapPicture(retriever.atlas)
     body = "".join(_answer(answer, pictures, retriever) for answer in answers)
     places = {a.question.name: [round(p, 2) for p in card.percent(retriever.atlas.locate(a.vector))] for a in answers}
     found = {each.row: each.shape_id for answer in answers for each in answer.found}

@@ -12,8 +12,7 @@ from PIL import Image
 from ..errors import ImageError
 from ..io.images import mask_pixels, photo_of, photo_pixels
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""Formats that are decoded; each decoder is a way in."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # each decoder is a way in
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000  # as telephones take them; a small file can claim thousands of times more
 LONGEST = 3000  # pixels; larger photos are made smaller, because a query has 224
@@ -92,15 +91,15 @@ def _decode(content: bytes, what: str) -> Image.Image:
 def _looks_like(content: bytes) -> str:
     """Say what a file seems to be that Pillow does not read."""
     start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if b"<svg" in start:
-        return "an SVG drawing, not a photo"
-    if start.startswith(b"<"):
-        return "a page of HTML or XML, not a photo"
-    if content[4:8] == b"ftyp":
-        return "a HEIC, AVIF or video file, which is not read here"
-    if content[:4] in (b"II*\0", b"MM\0*"):
-        return "a TIFF file, which is not read here"
-    return "not an image, or of a format that is not read here"
+    guesses = {
+        "an SVG drawing, not a photo": b"<svg" in start,
+        "a page of HTML or XML, not a photo": start.startswith(b"<"),
+        "a HEIC, AVIF or video file, which is not read here": content[4:8] == b"ftyp",
+        "a TIFF file, which is not read here": content[:4] in (b"II*\0", b"MM\0*"),
+    }
+    return next(
+        (words for words, fits in guesses.items() if fits), "not an image, or of a format that is not read here"
+    )
 
 
 def _shrink(pixels: np.ndarray) -> np.ndarray:

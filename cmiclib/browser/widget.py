@@ -18,8 +18,8 @@ from IPython.display import Javascript
 from ..benchmark import Benchmark
 from ..errors import CMICError
 from ..index import ShapeIndex
-from .page import STYLE, Pictures, map_part, message, model_uri, photo_part, ranking, view_part, viewer_part
-from .pictures import MapPicture, answer_png
+from . import page
+from .page import STYLE, MapPicture, Pictures
 from .retriever import ORDERS, Answer, Choice, Question, Retriever, best_mask
 from .upload import FORMATS, MAX_BYTES, read_mask_upload, read_opaque, read_upload
 
@@ -48,11 +48,9 @@ class QueryBrowser(widgets.VBox):
     """
 
     def __init__(self, index: ShapeIndex, benchmark: Benchmark, *, top: int = 8, **known: Any):
-        self.retriever = Retriever(index, benchmark, **known)
-        self.top = top
+        self.retriever, self.top, self._pictures = Retriever(index, benchmark, **known), top, Pictures(benchmark)
         self.question: Question | None = None
         self.answer: Answer | None = None
-        self._pictures = Pictures(benchmark)
         self._map: MapPicture | None = None
         self._quiet = False  # True while code sets fields, whose changes then start no search
         self._make_fields()
@@ -83,9 +81,8 @@ class QueryBrowser(widgets.VBox):
         self.map_button = widgets.Button(description="Show the map", tooltip="Lays photos and shapes out, once")
         self.export = widgets.Button(description="Export this result", tooltip="As JSON and as a picture")
         self.progress = widgets.IntProgress(description="Photos", layout={"display": "none"})
-        self.status, self.problem, self.links = (widgets.HTML() for _ in range(3))
-        self.photo_html, self.ranking_html, self.views_html = (widgets.HTML() for _ in range(3))
-        self.model_html, self.map_html = (widgets.HTML() for _ in range(2))
+        self.status, self.problem, self.links, self.map_html = (widgets.HTML() for _ in range(4))
+        self.photo_html, self.ranking_html, self.views_html, self.model_html = (widgets.HTML() for _ in range(4))
         self._script = widgets.Output()
         self._script.append_display_data(Javascript(KEEP_KEYS))
         if VIEWER.is_file():
@@ -106,9 +103,7 @@ class QueryBrowser(widgets.VBox):
         note = widgets.HTML(f"{limits} optional: without one the object is cut out automatically.</p>")
         stored = widgets.VBox([self.category, self.outcome, self.order, self.photo])
         sources = widgets.Tab([stored, widgets.VBox([self.upload, self.mask_upload, note])])
-        sources.titles = ("Test photos", "Your photo")
-        if not len(self.retriever.rows):
-            sources.selected_index = 1
+        sources.titles, sources.selected_index = ("Test photos", "Your photo"), int(not len(self.retriever.rows))
         left = widgets.VBox([sources, self.mask, self.mirror, self.use_box, self.box, self.photo_html])
         left.layout = {"flex": "1 1 20rem", "min_width": "0", "max_width": "30rem"}
         shown = [self.ranking_html, self.shape, self.views_html, self.model_html]
@@ -126,10 +121,10 @@ class QueryBrowser(widgets.VBox):
         try:
             yield
         except CMICError as error:
-            self.problem.value = message(error)
+            self.problem.value = page.message(error)
         except Exception:
             log.exception("the query browser failed: %s", doing)
-            self.problem.value = message(CMICError("this failed unexpectedly", fix="try another photo"))
+            self.problem.value = page.message(CMICError("this failed unexpectedly", fix="try another photo"))
         seconds = time.perf_counter() - started
         self.status.value = "" if self.problem.value else f'<p role="status">Done in {seconds:.2f} s.</p>'
 
@@ -166,10 +161,9 @@ class QueryBrowser(widgets.VBox):
             self.progress.layout.display = "none"
 
     def _pick(self) -> None:
-        if self._quiet or self.photo.value is None:
-            return
-        with self._guarded("Opening the photo"):
-            self._take(self.retriever.stored(self.photo.value))
+        if not self._quiet and self.photo.value is not None:
+            with self._guarded("Opening the photo"):
+                self._take(self.retriever.stored(self.photo.value))
 
     def _receive(self) -> None:
         if self.upload.value:
@@ -223,8 +217,8 @@ class QueryBrowser(widgets.VBox):
             choice = Choice(self.mask.value, box, self.mirror.value, self.top)  # type: ignore[arg-type]
             self.answer = answer = self.retriever.answer(self.question, choice)
             self.links.value = ""
-            self.photo_html.value = photo_part(answer, self._pictures)
-            self.ranking_html.value = ranking(answer, self._pictures)
+            self.photo_html.value = page.photo_part(answer, self._pictures)
+            self.ranking_html.value = page.ranking(answer, self._pictures)
             with self._setting():
                 self.shape.options = [(f"{each.rank}{' ✓' if each.right else ''}", each.rank) for each in answer.found]
                 self.shape.value = 1
@@ -241,9 +235,9 @@ class QueryBrowser(widgets.VBox):
     def _show_shape(self) -> None:
         assert self.answer is not None
         found = self.answer.found[self.shape.value - 1]
-        self.views_html.value = view_part(found, self.retriever.azimuths, self._pictures)
-        uri = model_uri(self.retriever.gallery, found.shape_id)
-        self.model_html.value = viewer_part(uri, found.shape_id) if VIEWER.is_file() else NO_VIEWER
+        self.views_html.value = page.view_part(found, self.retriever.azimuths, self._pictures)
+        uri = page.model_uri(self.retriever.gallery, found.shape_id)
+        self.model_html.value = page.viewer_part(uri, found.shape_id) if VIEWER.is_file() else NO_VIEWER
 
     def _show_map(self) -> None:
         with self._guarded("Laying out the map"):
@@ -252,17 +246,17 @@ class QueryBrowser(widgets.VBox):
 
     def _place(self) -> None:
         atlas = self.retriever.atlas
-        self._map = self._map or MapPicture.draw(atlas)
+        self._map = self._map or MapPicture(atlas)
         self.map_button.layout.display = "none"
         if self.answer is not None:
-            self.map_html.value = map_part(self._map.uri, *self._map.percent(atlas.locate(self.answer.vector)))
+            self.map_html.value = page.map_part(self._map.uri, *self._map.percent(atlas.locate(self.answer.vector)))
 
     def _export(self) -> None:
         with self._guarded("Drawing"):
             if self.answer is None:
                 raise CMICError("there is no result yet", fix="choose a photo")
             record = json.dumps(self.answer.record(), indent=1, ensure_ascii=False, allow_nan=False).encode()
-            picture = answer_png(self.retriever, self.answer, self.shape.value - 1)
+            picture = page.answer_png(self.retriever, self.answer, self.shape.value - 1)
             name = escape(Path(self.answer.question.name).stem)
             self.links.value = " ".join(
                 f'<a download="{name}.{kind}" href="data:{mime};base64,{base64.b64encode(content).decode()}">'

@@ -27,7 +27,7 @@ def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: floa
             ax.axvspan(-100 * smallest, 100 * smallest, color=GRID, linewidth=0, gid="band")
             ax.axvline(0, color=FAINT, linewidth=1)
             for row in table.to_dict("records"):
-                effect_row(ax, names.index(row["name"]), row, unit=100)
+                effect_row(ax, names.index(row["name"]), row)
             ax.set(title=title, xlabel="points of Top-1 that the choice is worth")
             ax.grid(True, axis="x")
             despine(ax)

@@ -30,10 +30,13 @@ def loss_matrix(
             scores, annot=True, fmt=".2f", cmap=HEAT, vmin=min(0.0, scores.min()), vmax=1, cbar=False, ax=left,
             linewidths=1.5, linecolor="white", annot_kws={"size": 9},
         )  # fmt: skip
-        for row, column in zip(*np.nonzero(same_category), strict=True):
-            left.add_patch(_cell(row, column, PINK, 1.6, "--", 0.1, "category"))
-        for row, column in enumerate(target):
-            left.add_patch(_cell(row, column, RIGHT, 3.0, "-", 0.03, "own"))
+        for gid, cells, gap, color, width, line in (
+            ("category", np.argwhere(same_category), 0.1, PINK, 1.6, "--"),
+            ("own", enumerate(target), 0.03, RIGHT, 3.0, "-"),
+        ):
+            for row, column in cells:
+                place, side = (column + gap, row + gap), 1 - 2 * gap
+                left.add_patch(Rectangle(place, side, side, fill=False, ec=color, lw=width, ls=line, gid=gid))
         left.set_xticks(np.arange(columns) + 0.5, shapes, rotation=30, ha="right", rotation_mode="anchor")
         left.set_yticks(np.arange(queries) + 0.5, photos, rotation=0)
         left.set_title("Scores: own shape (green), same category (dashed)")
@@ -47,11 +50,6 @@ def loss_matrix(
         right.tick_params(axis="y", length=0, labelleft=False)
         figure.legend(loc="outside lower right", ncols=2)
     return figure
-
-
-def _cell(row: int, column: int, color: str, width: float, line: str, inset: float, gid: str) -> Rectangle:
-    corner, side = (column + inset, row + inset), 1 - 2 * inset
-    return Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=width, linestyle=line, gid=gid)
 
 
 def temperatures(

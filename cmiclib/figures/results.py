@@ -56,7 +56,7 @@ def _interval(ax: Axes, y: int, low: float, high: float, color: str) -> None:
 def effects(table: pd.DataFrame, label: str) -> Figure:
     """Show effects around zero, named by ``label``: a point with its interval, and a mark for each seed.
 
-    ``table`` has one row for each effect: `name`, `difference`, `low`, `high` and `by_seed`, a list, all in points.
+    ``table`` has one row for each effect: `name`, `difference`, `low`, `high` and `by_seed`, a list, all as shares.
     """
     with new_figure(1.0 + 0.34 * len(table)) as figure:
         ax = figure.subplots()
@@ -69,14 +69,13 @@ def effects(table: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
-def effect_row(ax: Axes, y: int, row: Mapping[Any, Any], unit: float = 1) -> None:
-    """Draw an effect times ``unit``: `difference`, its interval `low`, `high` (NaN: none), and `by_seed`, a list."""
-    difference, low, high = (unit * row[name] for name in ("difference", "low", "high"))
-    clear = low > 0 or high < 0
-    color = (RIGHT if difference > 0 else WRONG) if clear else BLUE
+def effect_row(ax: Axes, y: int, row: Mapping[Any, Any]) -> None:
+    """Draw an effect in points: `difference`, its interval `low`, `high` (NaN: none), and `by_seed`, a list."""
+    difference, low, high = (100 * row[name] for name in ("difference", "low", "high"))
+    color = (RIGHT if difference > 0 else WRONG) if low > 0 or high < 0 else BLUE
     if not np.isnan(low):
         _interval(ax, y, low, high, color)
-    by_seed = [unit * value for value in row["by_seed"]]
+    by_seed = [100 * value for value in row["by_seed"]]
     ax.plot(by_seed, [y] * len(by_seed), "|", color=color, markersize=9, gid="seed")
     ax.plot(difference, y, "o", color=color, markersize=6, gid="point")
 

@@ -5,15 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmiclib.book.tables import (
-    ROWS,
-    failure_table,
-    ingredient_table,
-    measured_table,
-    percent,
-    published_table,
-    real_photo_table,
-)  # fmt: skip
+from cmiclib.book.tables import ROWS, measured_table, percent, published_table
 from cmiclib.errors import BookError
 
 PUBLISHED = Path(__file__).parents[2] / "data/results/published.json"
@@ -56,34 +48,3 @@ def test_published_figures_are_shares_with_source_and_mark():
 def test_a_missing_file_is_a_clear_error(tmp_path):
     with pytest.raises(BookError, match=r"published\.json"):
         published_table(tmp_path / "published.json")
-
-
-def test_real_photos_are_named_by_mask_and_model():
-    rows = [{"photos": "CAD mask", "half": "test", "model": m, "top1": 0.5} for m in ("trained", "other")]
-    table = real_photo_table({"rows": rows})
-    assert table.method.tolist() == ["CAD mask: trained on renderings", "CAD mask: other"]
-    assert set(table.kind) == {"measured"}
-
-
-def test_failures_are_those_of_one_set_with_the_worst_last():
-    row = {
-        "photos": "CAD mask",
-        "photo_id": "sofa/1",
-        "shape_id": "sofa/A",
-        "first": "sofa/B",
-        "rank": 7,
-        "margin": -0.1,
-    }
-    stored = {"failures": [row, row | {"photo_id": "bed/2", "rank": 2}, row | {"photos": "no mask"}]}
-    table = failure_table(stored, "CAD mask")
-    assert table.to_dict("list") == {
-        "photo": ["bed/2", "sofa/1"], "own shape": ["sofa/A"] * 2, "found first": ["sofa/B"] * 2, "rank": [2, 7],
-    }  # fmt: skip
-    assert failure_table({"failures": []}, "CAD mask").empty
-
-
-def test_effects_of_ingredients_are_in_points():
-    row = {"ingredient": "a", "photos": "p", "difference": 0.02, "low": -0.01, "high": 0.05, "by_seed": [0.01, 0.03]}
-    table = ingredient_table({"rows": [row]})
-    assert table.name.tolist() == ["a"] and table.by_seed.tolist() == [[1.0, 3.0]]
-    assert table[["difference", "low", "high"]].to_numpy().tolist() == [[2.0, -1.0, 5.0]]

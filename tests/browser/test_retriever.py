@@ -11,8 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cmiclib.browser import QueryBrowser, static_page
-from cmiclib.browser.page import verdict
-from cmiclib.browser.pictures import MapPicture, answer_png, outlined
+from cmiclib.browser.page import MapPicture, answer_png, outlined, verdict
 from cmiclib.browser.retriever import Choice, Question, Retriever, best_mask
 from cmiclib.cli import app
 from cmiclib.errors import BenchmarkError, ImageError
@@ -160,7 +159,7 @@ def test_a_place_on_the_map_is_that_of_the_nearest(retriever):
     atlas = retriever.atlas
     for i in (0, len(atlas.points) - 1):
         np.testing.assert_allclose(atlas.locate(atlas.points[i]), atlas.places[i], atol=1e-2 * np.ptp(atlas.places))
-    picture = MapPicture.draw(atlas)
+    picture = MapPicture(atlas)
     percent = np.array([picture.percent(place) for place in atlas.places])
     assert (percent > 0).all() and (percent < 100).all()
     highest, leftmost = atlas.places[:, 1].argmax(), atlas.places[:, 0].argmin()

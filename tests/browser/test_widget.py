@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cmiclib.browser import QueryBrowser, widget
-from cmiclib.browser.pictures import outlined
+from cmiclib.browser.page import outlined
 from cmiclib.browser.retriever import Choice, Question
 from cmiclib.browser.upload import LONGEST
 
