@@ -3,9 +3,9 @@
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from .checks import SPLITS, check_views, usable_id
 from .growing import GrowingTable
 
 
-class BenchmarkWriter:
+class BenchmarkWriter(AbstractContextManager["BenchmarkWriter"]):
     """Grow a benchmark in the sibling folder `.<name>.partial`; `finish` checks it and gives it its name.
 
     The arrays of a row are appended to files `*.part`, then its line to a journal: only then the row is complete. A
@@ -61,9 +61,6 @@ class BenchmarkWriter:
             self._shapes = GrowingTable(self.partial, "shapes", rows)
             self._queries = GrowingTable(self.partial, "queries", queries)
             self._lock = lock.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -143,32 +143,23 @@ def parse_table(data: bytes, path: Path, columns: Sequence[str], error: Error, f
         raise error(f"this table cannot be read ({problem})", path=path, fix=fix) from None
 
 
-def array_header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype, bool]:
-    """Read the header of an ``.npy`` file: shape, type, and whether the order is Fortran's; else ValueError."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-    except Exception as problem:  # a header in Python's notation fails in many ways
-        raise ValueError(f"no header of an array ({type(problem).__name__})") from None
-    if dtype.kind not in NUMBERS or any(not isinstance(side, int) or side < 0 for side in shape):
-        raise ValueError(f"it holds {dtype} {shape}, not an array of numbers")
-    return tuple(map(int, shape)), dtype, bool(fortran)
-
-
 def map_array(path: Path, error: Error, fix: str) -> np.ndarray:
     """Map an array of numbers in an ``.npy`` file into memory, read-only; its length must be what its header says."""
     check_regular(path, error)
     try:
         with path.open("rb") as file:
-            shape, dtype, fortran = array_header(file)
-            start, order = file.tell(), "F" if fortran else "C"
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(file)
+            if dtype.kind not in NUMBERS or any(not isinstance(side, int) or side < 0 for side in shape):
+                raise ValueError(f"it holds {dtype} {shape}, not an array of numbers")
             if math.prod(shape) == 0:
                 return np.zeros(shape, dtype)
+            start, order = file.tell(), "F" if fortran else "C"
             if (size := os.fstat(file.fileno()).st_size - start) != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"{size} bytes are not {dtype} {shape}")
             return np.memmap(file, dtype, "r", start, shape, order)  # type: ignore[call-overload, no-any-return]  # noqa: TID251 (the one place)
-    except (OSError, ValueError, OverflowError) as problem:
+    except Exception as problem:  # a header in Python's notation fails in many ways
         raise error(f"is truncated or not an array ({problem})", path=path, fix=fix) from None
 
 
