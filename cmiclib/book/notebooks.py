@@ -80,23 +80,22 @@ def drift(book: Path) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Run ``clean`` (stdin to stdout), ``sync`` or ``check`` on ``book/``; return the exit status."""
+    agree = "the notebooks agree with their scripts"
     match arguments:
         case ["clean"]:
-            notebook = json.loads(sys.stdin.buffer.read())
-            sys.stdout.buffer.write(dumps(clean(notebook)).encode())
-            return 0
+            sys.stdout.buffer.write(dumps(clean(json.loads(sys.stdin.buffer.read()))).encode())
         case ["sync"]:
-            written = sync(Path("book"))
-            print("\n".join(f"wrote {path}" for path in written) or "the notebooks agree with their scripts")
-            return 0
+            print("\n".join(f"wrote {path}" for path in sync(Path("book"))) or agree)
         case ["check"]:
             problems = drift(Path("book"))
-            print("\n".join(problems) or "the notebooks agree with their scripts")
+            print("\n".join(problems) or agree)
             if problems:
                 print("  How to fix: make notebooks, then git add book", file=sys.stderr)
-            return 1 if problems else 0
-    print("usage: python cmiclib/book/notebooks.py clean|sync|check", file=sys.stderr)
-    return 2
+                return 1
+        case _:
+            print("usage: python cmiclib/book/notebooks.py clean|sync|check", file=sys.stderr)
+            return 2
+    return 0
 
 
 if __name__ == "__main__":

@@ -17,12 +17,11 @@ def ablations(
     jobs: Annotated[int, typer.Option(min=1, help="number of processes, which share the cores")] = 1,
     seed: Annotated[list[int] | None, typer.Option(help="seed to run; repeatable; default: 0 to 4")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="variant to run; repeatable; default: all")] = None,
-    profile: Profile = "demo",
-    benchmark: BenchmarkName = "sweethome",
+    profile: Profile = "demo", benchmark: BenchmarkName = "sweethome",
     table: Annotated[Path | None, file_option(TABLE)] = None,
     same_code: Annotated[bool, flag("--same-code", "also repeat runs that another version of the code made")] = False,
     replace: Annotated[bool, flag("--replace", "drop the table's rows of another benchmark or configuration")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Run all variants and seeds that are missing from the table; write the table after each run."""
     from ..book import open_benchmark
     from ..study.ablations import SEEDS, for_profile, run_grid
@@ -44,9 +43,8 @@ def ablation(
     variant: Annotated[str, typer.Argument(help="such as no-category; a wrong name lists all variants")],
     seed: Annotated[int, typer.Option(help="seed of the training")] = 0,
     output: Annotated[Path | None, file_option("write the result here")] = None,
-    profile: Profile = "demo",
-    benchmark: BenchmarkName = "sweethome",
-) -> None:
+    profile: Profile = "demo", benchmark: BenchmarkName = "sweethome",
+) -> None:  # fmt: skip
     """Train and evaluate one variant again, even if it is stored, and compare it with the stored row."""
     from ..book import open_benchmark
     from ..study.ablations import for_profile, read_stored, run_variant, variant_config

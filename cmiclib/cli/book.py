@@ -17,11 +17,9 @@ RUN = "a run folder; default: your newest run, otherwise the shipped model"
 
 def reproduce(
     parameters: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...")] = None,
-    profile: Profile = "demo",
-    benchmark: BenchmarkName = "sweethome",
-    outputs: Outputs = "outputs",
+    profile: Profile = "demo", benchmark: BenchmarkName = "sweethome", outputs: Outputs = "outputs",
     chapter: Annotated[list[str] | None, typer.Option(help="run only this and what it needs; repeatable")] = None,
-) -> None:
+) -> None:  # fmt: skip
     """Run the chapters whose inputs changed and write the report; NAME=VALUE sets a parameter of the chapters."""
     from ..book import open_benchmark
     from ..book.publish import fetch_vendor

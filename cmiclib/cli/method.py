@@ -12,8 +12,7 @@ Changed = Annotated[bool, flag("--changed", "go on even if the benchmark changed
 
 
 def train(
-    benchmark: Folder,
-    output: RunOutput,
+    benchmark: Folder, output: RunOutput,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     profile: Profile = "demo",
     preset: Annotated[str, typer.Option(help="paper, or released for the released code's peculiarities")] = "paper",
@@ -21,7 +20,7 @@ def train(
     other_code: Annotated[bool, flag("--other-code", "resume although the method's code has changed since")] = False,
     until: Annotated[int | None, typer.Option(help="stop after this many steps; --resume continues")] = None,
     fuse: Annotated[bool, flag("--compile", "use torch.compile, for long trainings on a GPU")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Train on a prepared benchmark; KEY=VALUE changes the profile, as in loss.tau=0.05."""
     from ..benchmark import Benchmark
     from ..config import profile as profile_config
@@ -39,14 +38,12 @@ def train(
 
 
 def evaluate(
-    run: RunFolder,
-    benchmark: Folder,
+    run: RunFolder, benchmark: Folder,
     gallery: Annotated[Path | None, folder_option("search these shapes, which lack the photos' own shapes")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "test",
     mode: Annotated[str | None, typer.Option(help="as the released test script does: simple, full or shapenet")] = None,
-    changed: Changed = False,
-    json_file: JsonFile = None,
-) -> None:
+    changed: Changed = False, json_file: JsonFile = None,
+) -> None:  # fmt: skip
     """Measure a run on a prepared benchmark, in its own gallery or in one that lacks the photos' shapes.
 
     Under torchrun, each process embeds its share of the gallery; write -r there, because torchrun has its own --run.
@@ -88,12 +85,10 @@ def evaluate(
 
 
 def index(
-    run: RunFolder,
-    benchmark: Folder,
-    output: Annotated[Path, file_option("the index file to write")],
+    run: RunFolder, benchmark: Folder, output: Annotated[Path, file_option("the index file to write")],
     half: Annotated[bool, flag("--half", "store bfloat16: half the size, slightly different scores")] = False,
     changed: Changed = False,
-) -> None:
+) -> None:  # fmt: skip
     """Embed a benchmark's gallery for `cmic search`; under torchrun, write -r instead of --run."""
     import torch
 

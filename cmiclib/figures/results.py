@@ -23,30 +23,24 @@ def result_points(table: pd.DataFrame, metrics: Sequence[str] = ("top1", "top10"
     with new_figure(1.1 + 0.36 * len(table)) as figure:
         axes = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True))
         for ax, metric in zip(axes, metrics, strict=True):
-            for y, (_, row) in enumerate(table.iterrows()):
-                _point(ax, y, row, metric)
+            for y, row in enumerate(table.to_dict("records")):
+                value, low, high = (row.get(metric + end, np.nan) for end in ("", "_low", "_high"))
+                if np.isnan(value):
+                    continue
+                color, fill = (FAINT, "white") if row["kind"] == "published" else (BLUE, BLUE)
+                ax.plot(value, y, "o", color=color, markersize=7, markerfacecolor=fill, gid="point")
+                # Numbers stand left of points on the right half, so that none leaves the axes.
+                anchor, shift, side = (value, -8, "right") if value > 0.5 else (value, 8, "left")
+                if not np.isnan(low):
+                    _interval(ax, y, low, high, color)
+                    anchor, shift = low if value > 0.5 else high, shift // 2
+                note(ax, f"{100 * value:.1f}", (anchor, y), (shift, 0), ha=side, va="center", fontsize=9)
             percent_axis(ax)
             ax.set(title=METRICS.get(metric, metric), xlabel="per cent", xlim=(-0.02, 1.02))
             despine(ax)
         axes[0].set_yticks(np.arange(len(table)), table.method)
         axes[0].set_ylim(len(table) - 0.5, -0.5)
     return figure
-
-
-def _point(ax: Axes, y: int, row: pd.Series, metric: str) -> None:
-    value = row.get(metric, np.nan)
-    if np.isnan(value):
-        return
-    published = row["kind"] == "published"
-    color = FAINT if published else BLUE
-    low, high = row.get(f"{metric}_low", np.nan), row.get(f"{metric}_high", np.nan)
-    ax.plot(value, y, "o", color=color, markersize=7, markerfacecolor="white" if published else color, gid="point")
-    # Numbers stand left of points on the right half, so that none leaves the axes.
-    anchor, shift, side = (value, -8, "right") if value > 0.5 else (value, 8, "left")
-    if not np.isnan(low):
-        _interval(ax, y, low, high, color)
-        anchor, shift = low if value > 0.5 else high, shift // 2
-    note(ax, f"{100 * value:.1f}", (anchor, y), (shift, 0), ha=side, va="center", fontsize=9)
 
 
 def _interval(ax: Axes, y: int, low: float, high: float, color: str) -> None:
@@ -118,8 +112,12 @@ def rank_curves(ranks: Mapping[str, np.ndarray], gallery: int) -> Figure:
             for at in {1, 10} & set(k):
                 ax.plot(at, share[at - 1], "o", color=color, markersize=6)
                 marks[at].append((share[at - 1], color))
-        for at, points in marks.items():
-            _stacked_labels(ax, at, points)
+        bold: dict[str, Any] = {"va": "center", "fontsize": 9, "fontweight": "bold", "path_effects": HALO}
+        for at, points in marks.items():  # each share below and right of its point, lower if the one above needs room
+            free = 1.1
+            for height, color in sorted(points, reverse=True):
+                free = min(height - 0.03, free - 0.065)
+                note(ax, f"{100 * height:.0f}", (at, max(free, 0)), (7, 0), color=color, **bold)
         ax.plot(k, k / gallery, color=FAINT, linestyle=":", linewidth=1.2, label="chance")
         ax.set_xscale("log")
         ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if t <= gallery]
@@ -130,15 +128,6 @@ def rank_curves(ranks: Mapping[str, np.ndarray], gallery: int) -> Figure:
         ax.set(ylabel="per cent of the photos", title="How far down the own shape is")
         ax.legend(loc="lower right", frameon=True, edgecolor="white", framealpha=0.9)
     return figure
-
-
-def _stacked_labels(ax: Axes, x: float, points: list[tuple[float, str]]) -> None:
-    """Write each share below and right of its point, lower still if the label above needs the room."""
-    free = 1.1
-    for share, color in sorted(points, reverse=True):
-        free = min(share - 0.03, free - 0.065)
-        look: dict[str, Any] = {"va": "center", "fontsize": 9, "fontweight": "bold", "path_effects": HALO}
-        note(ax, f"{100 * share:.0f}", (x, max(free, 0)), (7, 0), color=color, **look)
 
 
 def confusion(true: Sequence[str], found: Sequence[str]) -> Figure:
