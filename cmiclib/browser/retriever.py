@@ -190,20 +190,18 @@ class Retriever:
         row_of = {shape_id: row for row, shape_id in enumerate(self.index.shape_ids)}
         found: list[Found] = []
         for shape_id, score, weights in zip(result.ids[0], result.scores[0].tolist(), result.weights[0], strict=True):
-            row, right = row_of[shape_id], shape_id in question.own
+            row, good = row_of[shape_id], shape_id in question.own
             category = self.gallery.shapes.category.iloc[row]
-            found.append(Found(len(found) + 1, row, shape_id, category, score, right, weights.numpy()))
-        mine = np.isin(self.index.shape_ids, sorted(question.own))  # (N,)
-        own_rank, margin, own = None, None, None
-        if mine.any():
-            first = int(np.where(mine, scores, -np.inf).argmax())
-            own = self.index.shape_ids[first]
-            ahead = (scores > scores[first]) | ((scores == scores[first]) & (np.arange(len(scores)) < first))
-            own_rank = int(ahead.sum()) + 1
-            margin = None if mine.all() else float(scores[first] - scores[~mine].max())
-        best = np.sort(scores)[::-1]
+            found.append(Found(len(found) + 1, row, shape_id, category, score, good, weights.numpy()))
+        order = np.argsort(-scores, kind="stable")
+        best, right = scores[order], np.isin(self.index.shape_ids, sorted(question.own))[order]  # (N,)
         lead = float(best[0] - best[1]) if len(best) > 1 else None
-        return Answer(question, choice, query, vector[0], found, lead, own_rank, margin, own)
+        if not right.any():
+            return Answer(question, choice, query, vector[0], found, lead, None, None)
+        first = int(right.argmax())
+        margin = None if right.all() else float(best[first] - best[right.argmin()])
+        own = self.index.shape_ids[order[first]]
+        return Answer(question, choice, query, vector[0], found, lead, first + 1, margin, own)
 
     @property
     def atlas(self) -> Atlas:

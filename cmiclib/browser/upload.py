@@ -5,12 +5,13 @@ Only the pixels of an upload are kept, and the browser encodes them anew. Name a
 
 import io
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ..errors import ImageError
-from ..io.images import mask_pixels, photo_of, photo_pixels
+from ..io.images import mask_pixels, photo_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # each decoder is a way in
 MAX_BYTES = 20_000_000
@@ -20,25 +21,22 @@ SMALLEST = 16  # pixels a side
 LARGER = "make it smaller, or cut the object out with some surroundings"
 
 
-def read_upload(content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decode a photo: upright, uint8 RGB (H, W, 3), at most `LONGEST` pixels a side; and its height and width as sent.
+class Upload(NamedTuple):
+    """A photo as a visitor sent it, made smaller where it was large."""
 
-    It converts as :func:`cmiclib.io.images.read_photo` does. ImageError: empty, too large, of another format, damaged,
-    or with too many or too few pixels.
+    photo: np.ndarray  # uint8 RGB (H, W, 3), upright
+    sent: tuple[int, int]  # its height and width before
+    mask: np.ndarray | None  # bool (H, W), the opaque pixels of a cut-out; None: none are transparent
+
+
+def read_upload(content: bytes) -> Upload:
+    """Decode a photo as :func:`cmiclib.io.images.open_photo` does, to at most `LONGEST` pixels a side.
+
+    ImageError: empty, too large, of another format, damaged, or with too many or too few pixels.
     """
-    image = _decode(content, "photo")
-    pixels = photo_pixels(image)
-    return _shrink(pixels), (pixels.shape[0], pixels.shape[1])
-
-
-def read_opaque(content: bytes) -> np.ndarray | None:
-    """Return the mask of an uploaded cut-out, its opaque pixels, bool (H, W), as small as its photo; None: it is none.
-
-    Raises:
-        ImageError: as :func:`read_upload`.
-    """
-    opaque = photo_of(_decode(content, "photo")).opaque
-    return None if opaque is None else _shrink(opaque.astype(np.uint8) * 255) >= 128
+    pixels, opaque, _ = photo_of(_decode(content, "photo"))
+    mask = None if opaque is None else _shrink(opaque.astype(np.uint8) * 255) >= 128
+    return Upload(_shrink(pixels), (pixels.shape[0], pixels.shape[1]), mask)
 
 
 def read_mask_upload(content: bytes, photo: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..index import ShapeIndex
 from . import page
 from .page import STYLE, MapPicture, Pictures
 from .retriever import ORDERS, Answer, Choice, Question, Retriever, best_mask
-from .upload import FORMATS, MAX_BYTES, read_mask_upload, read_opaque, read_upload
+from .upload import FORMATS, MAX_BYTES, read_mask_upload, read_upload
 
 VIEWER = Path(__file__).resolve().parents[2] / "vendor" / "model-viewer" / "model-viewer-umd.min.js"
 NO_VIEWER = "<p>The 3D viewer's script is not here; run <code>make vendor</code> once, then open this again.</p>"
@@ -169,9 +169,8 @@ class QueryBrowser(widgets.VBox):
         if self.upload.value:
             file = self.upload.value[0]
             with self._guarded("Reading the photo"):
-                content = bytes(file["content"])
-                pixels, sent = read_upload(content)
-                self._take(Question(str(file["name"])[:100], pixels, mask=read_opaque(content), sent=sent))
+                photo, sent, mask = read_upload(bytes(file["content"]))
+                self._take(Question(str(file["name"])[:100], photo, mask, sent))
 
     def _receive_mask(self) -> None:
         if self.mask_upload.value:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import Base
 
-from cmiclib.browser.upload import LONGEST, MAX_BYTES, read_mask_upload, read_opaque, read_upload
+from cmiclib.browser.upload import LONGEST, MAX_BYTES, read_mask_upload, read_upload
 from cmiclib.errors import ImageError
 
 RED, BLUE, SIZE = (230, 30, 30), (20, 40, 220), (60, 40)  # width, height
@@ -107,7 +107,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", READ)
 def test_unusual_photos_are_read_right(name: str) -> None:
     content, (above, below) = READ[name]
-    pixels, sent = read_upload(content)
+    pixels, sent, _ = read_upload(content)
     assert sent == (40, 60) and pixels.shape == (40, 60, 3) and pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels[10, 30], above, atol=30 if "CMYK" in name else 12)
     np.testing.assert_allclose(pixels[30, 30], below, atol=30 if "CMYK" in name else 12)
@@ -126,7 +126,7 @@ def test_what_is_no_photo_is_refused_in_words(name: str) -> None:
 
 
 def test_large_photos_and_their_masks_are_made_smaller_alike() -> None:
-    photo, sent = read_upload(file(Image.new("RGB", (2 * LONGEST, 100), RED), "PNG"))
+    photo, sent, _ = read_upload(file(Image.new("RGB", (2 * LONGEST, 100), RED), "PNG"))
     assert photo.shape == (50, LONGEST, 3) and sent == (100, 2 * LONGEST)
     mask = Image.new("L", (2 * LONGEST, 100))
     mask.paste(255, (0, 0, LONGEST, 100))
@@ -135,7 +135,7 @@ def test_large_photos_and_their_masks_are_made_smaller_alike() -> None:
 
 
 def test_a_mask_must_fit_its_photo_and_mark_something() -> None:
-    photo, _ = read_upload(file(picture(), "PNG"))
+    photo, *_ = read_upload(file(picture(), "PNG"))
     with pytest.raises(ImageError, match="40×60 pixels, its photo 60×40"):
         read_mask_upload(file(Image.new("L", (40, 60), 255), "PNG"), photo)
     with pytest.raises(ImageError, match="empty"):
@@ -149,7 +149,7 @@ def test_what_is_opaque_in_a_cut_out_is_its_mask() -> None:
     opaque = np.zeros((40, 4 * LONGEST // 3), bool)
     opaque[10:30, 400:900] = True
     picture = Image.fromarray(np.dstack([np.full((*opaque.shape, 3), 250, np.uint8), opaque.astype(np.uint8) * 255]))
-    mask = read_opaque(file(picture, "PNG"))
-    assert mask.shape == read_upload(file(picture, "PNG"))[0].shape[:2]
+    photo, _, mask = read_upload(file(picture, "PNG"))
+    assert mask.shape == photo.shape[:2]
     assert mask.mean() == pytest.approx(opaque.mean(), abs=0.01)
-    assert read_opaque(file(picture.convert("RGB"), "PNG")) is None
+    assert read_upload(file(picture.convert("RGB"), "PNG")).mask is None
