@@ -42,6 +42,9 @@ def _report(prepared: "Prepared") -> None:
     benchmark, left_out = prepared
     if left_out:
         typer.echo(listed(left_out, "item", " left out, see left_out.txt"), err=True)
+    if len(benchmark.queries):
+        without = sum(bool(image[3].min() == 255) for image in benchmark.images)
+        typer.echo(f"{len(benchmark.queries) - without} photos with a mask, {without} without", err=True)
     typer.echo(f"{len(benchmark.shapes)} shapes and {len(benchmark.queries)} photos: {benchmark.path}")
 
 

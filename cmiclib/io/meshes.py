@@ -22,6 +22,14 @@ from .formats.text import mend_obj, read_off, read_stl
 from .images import decode_image
 
 FORMATS = (".obj", ".glb", ".ply", ".stl", ".off")
+REFUSED = {
+    ".fbx": "FBX", ".usd": "USD", ".usda": "USD", ".usdc": "USD", ".usdz": "USD", ".blend": "Blender's own format",
+    ".3ds": "3D Studio", ".max": "3ds Max's own format", ".skp": "SketchUp's own format", ".3dm": "Rhino's own format",
+    ".c4d": "Cinema 4D's own format", ".lwo": "LightWave's own format", ".sldprt": "SolidWorks's own format",
+    ".wrl": "VRML", ".x3d": "X3D", ".3dxml": "3DXML", ".ifc": "IFC", ".abc": "Alembic", ".vrm": "VRM", ".jt": "JT",
+}  # fmt: skip
+"""Endings of meshes that are not read, and what they are."""
+WAY_OUT = "open it in Blender or the program that wrote it, and export it as GLB"
 MESH_LIMIT = 1 << 30
 """Bytes of a mesh, and of a texture."""
 MOST_FACES = 5_000_000
@@ -46,6 +54,8 @@ def read_scene(path: Path, process: bool = False) -> trimesh.Scene:
     """
     if not path.is_file():
         raise MeshError("no such file", path=path, fix="correct the path")
+    if name := REFUSED.get(path.suffix.lower()):
+        raise MeshError(f"this is {name}, which is not read", path=path, fix=WAY_OUT)
     if path.suffix.lower() not in FORMATS:
         raise MeshError(f"'{path.suffix}' is not the ending of a mesh that is read here", path=path, fix=_FIX)
     return parse_scene(read_limited(path, MESH_LIMIT, MeshError), path, process, _Beside(str(path)))

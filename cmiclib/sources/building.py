@@ -1,8 +1,10 @@
 """From lists of files to a finished benchmark: what every source does at the end."""
 
-from collections.abc import Collection, Iterable, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..benchmark.writer import BenchmarkWriter
@@ -11,7 +13,7 @@ from ..geometry.render import ViewProtocol
 from . import Prepared, PrepareOptions, listed
 from .meshes import MeshFile
 from .photos import PhotoFile
-from .workers import results
+from .workers import Defect, results
 
 T = TypeVar("T", MeshFile, PhotoFile)
 
@@ -34,7 +36,7 @@ def build(
     photos that cannot be used; what was made of the others stays for the next call.
     """
     lines = list(left_out)
-    with writer:
+    with writer, _naming(lines):
         broken = add_shapes(writer, meshes, options, threads)
         if meshes and len(broken) == len(meshes):
             raise SourceError(f"no shape can be used; {listed(list(broken.values()), 'problem')}", fix="repair them")
@@ -49,6 +51,16 @@ def build(
         return Prepared(writer.finish(lines, trained), lines)
 
 
+@contextlib.contextmanager
+def _naming(left_out: list[str]) -> Iterator[None]:
+    """Add what was left out to the message of an error that ends a preparation, where no `left_out.txt` tells it."""
+    try:
+        yield
+    except SourceError as error:
+        also = f"; {listed(left_out, 'other file')}" if left_out else ""
+        raise SourceError(error.problem + also, path=error.path, fix=error.fix) from None
+
+
 def add_shapes(
     writer: BenchmarkWriter, meshes: Iterable[MeshFile], options: PrepareOptions, threads: bool = False
 ) -> dict[str, str]:
@@ -60,12 +72,16 @@ def _add(
     writer: BenchmarkWriter, items: Iterable[T], what: str, options: PrepareOptions, threads: bool
 ) -> list[tuple[T, str]]:
     """Make something of each item that is needed and add it; return those of which nothing can be made, and why."""
-    todo, problems = [item for item in items if item.needed(writer)], []
+    todo, problems, log = [item for item in items if item.needed(writer)], [], Path(f"{writer.path}.errors.log")
     make = partial(_make, size=writer.size, protocol=writer.protocol)
     with results(make, todo, f"{what}s", options, threads=threads, together=_files_shared) as made:
         for item, result in made:
             if isinstance(result, CMICError):
-                problems.append((item, f"{result.path or item.path}: {result.problem}"))
+                also = f"; {log} holds the traceback" if isinstance(result, Defect) else ""
+                problems.append((item, f"{result.path or item.path}: {result.problem}{also}"))
+                if isinstance(result, Defect):
+                    with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                        file.write(f"{item.path}\n{result.trace}\n")
             else:
                 item.add(writer, result)
     if problems and not options.allow_missing:

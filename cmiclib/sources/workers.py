@@ -9,6 +9,7 @@ They read the files by the same paths, so a cluster needs a shared disk; this pr
 
 import contextlib
 import os
+import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import groupby
@@ -26,6 +27,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class Defect(SourceError):
+    """An exception that no reader expects; ``trace`` is its traceback, for a log file."""
+
+    def __init__(self, trace: str):
+        super().__init__("working on it failed unexpectedly", fix="leave the file out, and report the traceback")
+        self.trace = trace
+
+
 @contextlib.contextmanager
 def results(
     function: Callable[[T], R],
@@ -38,8 +47,8 @@ def results(
 ) -> Iterator[Iterator[tuple[T, R | CMICError]]]:
     """Call ``function`` with each item; give pairs of item and result, in the items' order, as they come.
 
-    Where the call raises an error of this library, the error is the result; any other error is a defect and ends
-    everything. Leaving the block, also by an error of the caller's, stops the workers. ``function`` must be picklable
+    Where the call raises an error of this library, the error is the result; of any other exception it is a `Defect`.
+    Leaving the block, also by an error of the caller's, stops the workers. ``function`` must be picklable
     unless ``threads``; ``what`` names the items on the bar; a cluster ignores the number of jobs. Neighbours for which
     ``together`` returns the same go to one worker, one after the other.
     """
@@ -86,4 +95,6 @@ def attempt_all(function: Callable[[T], R], items: Iterable[T]) -> list[R | CMIC
             made.append(function(item))
         except CMICError as error:
             made.append(error)
+        except Exception:  # whatever one file does, the others are worked on; a person finds the traceback in a log
+            made.append(Defect(traceback.format_exc()))
     return made

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from own_folder import save, write_meshes, write_photos
+from PIL import Image
 from typer.testing import CliRunner
 
 from cmiclib.benchmark import Benchmark
@@ -119,7 +120,9 @@ def test_an_unreadable_table_is_named(own: Path, content: bytes | None) -> None:
 
 def test_folders_without_meshes_are_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no mesh")
-    with pytest.raises(SourceError, match=r"there are no meshes\n.*\.obj, \.glb") as error:
+    with pytest.raises(
+        SourceError, match=r"there are no meshes; 1 other file: .*notes\.txt.*\n.*\.obj, \.glb"
+    ) as error:
         prepare_folder(tmp_path, tmp_path / "out")
     assert str(tmp_path) in str(error.value)
     with pytest.raises(SourceError, match="not a folder"):
@@ -192,6 +195,7 @@ def test_shares_decide_the_split_by_names_alone(original: Path) -> None:
 
 
 def test_photos_without_masks_are_full_or_cut_automatically(own: Path) -> None:
+    shutil.rmtree(own / "masks")
     plain = prepare(own, photos=own / "photos").benchmark
     assert (plain.images[:, 3] == 255).all() and set(plain.queries["source"]) == {""}
     shutil.rmtree(own / "out")
@@ -311,14 +315,74 @@ def test_a_mask_that_lacks_is_listed_where_it_may(own: Path) -> None:
 
 
 def test_files_of_other_kinds_and_linked_folders_are_listed(own: Path) -> None:
-    (own / "photos/box/cube/6.heic").write_bytes(b"")
+    (own / "photos/box/cube/6.cr2").write_bytes(b"")
     (own / "photos/more").symlink_to(own / "photos/box")
     (own / "meshes/box/chair.blend").write_bytes(b"")
     (own / "meshes/box/flat.mtl").write_bytes(b"")  # belongs to a mesh
     _, left_out = prepare(own, photos=own / "photos")
     assert [line.partition(": ")[0] for line in left_out] == [
-        str(own / name) for name in ("meshes/box/chair.blend", "photos/box/cube/6.heic", "photos/more")
+        str(own / name) for name in ("meshes/box/chair.blend", "photos/box/cube/6.cr2", "photos/more")
     ]
+
+
+@pytest.mark.parametrize("name", ["0_mask.png", "0-mask.PNG", "0.mask.png", "0_masks.jpg", "0.jpg.png", "0.webp"])
+def test_masks_of_other_names_are_found(own: Path, name: str) -> None:
+    folder = own / "masks/box/cube"
+    pixels = np.asarray(Image.open(folder / "0.png"))
+    (folder / "0.png").unlink()
+    save(folder / name, pixels)
+    made = prepare(own, photos=own / "photos", masks=own / "masks").benchmark
+    assert (made.images[:, 3].min(axis=(1, 2)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "place", ["photos/box/cube/{}_mask.png", "photos/box/cube/masks/{}.png", "masks/box/cube/{}.png"]
+)
+def test_masks_beside_the_photos_are_found_and_are_no_photos(own: Path, place: str) -> None:
+    (own / "masks").rename(own / "kept")
+    for k in range(6):
+        save(own / place.format(k), np.asarray(Image.open(own / f"kept/box/cube/{k}.png")))
+    made = prepare(own, photos=own / "photos").benchmark
+    of_cube = made.queries["shape_id"].to_numpy() == "box/cube"
+    assert of_cube.sum() == 6 and (made.images[of_cube, 3].min(axis=(1, 2)) == 0).all()
+
+
+def test_a_photo_that_is_called_a_mask_stays_a_photo(own: Path) -> None:
+    save(own / "photos/box/cube/welders_mask.png", np.zeros((64, 64, 3), np.uint8))
+    assert "box/cube/welders_mask" in set(prepare(own, photos=own / "photos").benchmark.queries["query_id"])
+
+
+def test_what_is_not_read_is_named_with_the_error_of_others(own: Path) -> None:
+    for name in ("a.fbx", "b.USDZ", "c.blend"):
+        (own / "meshes" / name).write_bytes(b"?")
+    (own / "meshes/box/cube.glb").write_bytes(b"?")
+    with pytest.raises(
+        SourceError, match=r"(?s)cube.glb.*3 other files: .*a.fbx: FBX .*GLB.*b.USDZ: USD .*c.blend: Bl"
+    ):
+        prepare(own)
+    for folder in ("photos", "meshes"):
+        (own / "none" / folder).mkdir(parents=True)
+        (own / "none" / folder / "x.dng").write_bytes(b"?")
+    with pytest.raises(SourceError, match=r"there are no photos; 1 other file: .*x\.dng"):
+        prepare(own, photos=own / "none/photos")
+    with pytest.raises(SourceError, match=r"there are no meshes; 1 other file: .*x\.dng"):
+        prepare_folder(own / "none/meshes", own / "out")
+
+
+def test_a_defect_is_named_with_its_traceback_in_a_log(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(mesh):
+        if len(mesh.vertices) == 8 and mesh.extents[1] > mesh.extents[0]:
+            raise RecursionError("nobody thought of this")
+        return b""
+
+    monkeypatch.setattr(meshes, "export_glb", broken)
+    with pytest.raises(SourceError, match=r"working on it failed unexpectedly; .*out\.errors\.log") as error:
+        prepare(own)
+    assert "nobody" not in str(error.value)
+    made = prepare(own, allow_missing=True)
+    assert [line.partition(": ")[0] for line in made.left_out] == [str(own / "meshes/box/tall.PLY")]
+    assert len(made.benchmark.shapes) == 3
+    assert "nobody thought of this" in (own / "out.errors.log").read_text()
 
 
 def test_a_repaired_photo_makes_its_shape_seen_and_loses_nothing(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

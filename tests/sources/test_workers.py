@@ -6,7 +6,7 @@ import pytest
 
 from cmiclib.errors import MeshError, SourceError, StorageError
 from cmiclib.sources import PrepareOptions, workers
-from cmiclib.sources.workers import attempt_all, results
+from cmiclib.sources.workers import Defect, attempt_all, results
 
 
 def halve(number):
@@ -28,14 +28,22 @@ def test_results_come_in_order_with_errors_in_their_places(threads):
     assert isinstance(pairs[1][1], MeshError) and "3 is odd" in str(pairs[1][1])
 
 
-def test_a_defect_is_not_taken_for_a_bad_file():
-    with (
-        pytest.raises(ZeroDivisionError),
-        results(divide, [1, 0], "numbers", PrepareOptions(jobs=1, progress=False)) as made,
-    ):
-        list(made)
-    with pytest.raises(ZeroDivisionError):
-        attempt_all(divide, [0])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_defect_costs_one_file_and_leaves_its_traceback(jobs):
+    with results(divide, [1, 0, 2], "numbers", PrepareOptions(jobs=jobs, progress=False)) as made:
+        pairs = list(made)
+    assert [pairs[0][1], pairs[2][1]] == [6, 3]
+    defect = pairs[1][1]
+    assert isinstance(defect, Defect) and "ZeroDivisionError" in defect.trace and "Zero" not in str(defect)
+
+
+def interrupt(number):
+    raise KeyboardInterrupt
+
+
+def test_a_person_may_end_it():
+    with pytest.raises(KeyboardInterrupt):
+        attempt_all(interrupt, [0])
 
 
 def test_an_error_of_the_caller_ends_the_work(recwarn):

@@ -17,13 +17,14 @@ from pathlib import Path, PurePosixPath
 from ...benchmark.writer import BenchmarkWriter
 from ...errors import SourceError
 from ...geometry import frame_rotation
+from ...io.images import ENDINGS
 from ...io.meshes import FORMATS
 from .. import DEFAULT, Prepared, PrepareOptions, listed
 from ..building import build
 from ..meshes import MeshFile
 from ..photos import PhotoFile, cut_photo
 from .listings import read_listing
-from .photo_lists import IMAGES, find_photos, visible_files
+from .photo_lists import OF_MESHES, find_photos, visible_files
 
 FACTS = ("name", "creator", "licence", "source", "group")
 OTHER = "misc"
@@ -54,7 +55,7 @@ def prepare_folder(
         up: the axis that points up in all meshes.
         front: the axis that the objects' fronts look along.
         photos: see :func:`cmiclib.sources.own.photo_lists.find_photos`.
-        masks: a folder of masks; photos without any mask get 255 everywhere.
+        masks: a folder of masks, see there; photos without any mask get 255 everywhere.
         val: share of the photos for validation.
         test: share of the photos for the test.
         automatic: find masks for photos without one; the query's source then says so.
@@ -94,11 +95,12 @@ def find_meshes(
     """
     if not root.is_dir():
         raise SourceError("this is not a folder", path=root, fix="correct the path")
-    files, (paths, others) = defaultdict(list), visible_files(root, FORMATS, (*IMAGES, ".mtl"))
+    files, (paths, others) = defaultdict(list), visible_files(root, FORMATS, (*ENDINGS, *OF_MESHES))
     for path in paths:
         files[str(path.with_suffix(""))].append(path)
     if not files:
-        raise SourceError("there are no meshes", path=root, fix=f"put {', '.join(FORMATS)} files into it")
+        rest = f"; {listed(others, 'other file')}" if others else ""
+        raise SourceError(f"there are no meshes{rest}", path=root, fix=f"put {', '.join(FORMATS)} files into it")
     if same := [" and ".join(map(str, paths)) for paths in files.values() if len(paths) > 1]:
         raise SourceError(listed(same, "shape", " with two files"), path=root, fix="rename or remove one file of each")
     if odd := [shape_id for shape_id in files if set("|\\\n\0") & set(shape_id)]:

@@ -9,18 +9,24 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from ...benchmark.checks import SPLITS
 from ...errors import SourceError
 from ...io.files import check_inside
-from ...io.meshes import FORMATS
+from ...io.images import ENDINGS
+from ...io.meshes import FORMATS, REFUSED, WAY_OUT
 from .. import listed
 from ..photos import PhotoFile, torn_apart
 from .listings import hash_share, inside, numbered, read_listing
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TABLE = "photos.csv"
+OF_MESHES = (".mtl", ".bin")
+"""Endings of files that belong to a mesh."""
+MASK_NAMES = tuple(f"{sign}{word}" for word in ("mask", "masks", "matte", "alpha", "seg", "label") for sign in "_-.")
+"""How the name of a mask may go on after its photo's."""
+MASK_FOLDERS = ("masks", "mask")
 BOX = ("x0", "y0", "x1", "y1")
 
 
@@ -37,8 +43,9 @@ def find_photos(
 
     Args:
         photos: a folder with a folder of photos for each shape, a folder with a ``photos.csv``, or such a table.
-        masks: a folder with a mask for each photo, of the same relative path, ending in ``.png``; for a table, the
-            folder that its masks are in.
+        masks: a folder with a mask for each photo, of the same relative path but for its ending, and `MASK_NAMES`; for
+            a table, the folder that its masks are in. Without it, masks of such names count that lie beside their
+            photo, in a folder ``masks`` there, or in one beside ``photos``.
         categories: shape id → category, of all shapes.
         val: share of the photos for validation, chosen by the hash of their names where no split is given.
         test: share for the test.
@@ -58,10 +65,11 @@ def find_photos(
     root, left_out = table.parent, list[str]()
     if table != photos:
         check_inside(table, photos, SourceError)
+    _names.cache_clear()  # a folder may have changed since another call
     if table.is_dir():
         root = table
-        paths, left_out = visible_files(root, IMAGES, (*FORMATS, ".mtl"))
-        rows = [{"photo": str(path), "shape_id": str(path.parent)} for path in paths]
+        paths, left_out = visible_files(root, ENDINGS, (*FORMATS, *OF_MESHES))
+        rows = [{"photo": str(path), "shape_id": str(path.parent)} for path in _without_masks(paths)]
     else:
         rows = read_listing(table, ("photo", "shape_id"), ("mask", "split", *BOX))
     found, problems = list[PhotoFile](), list[str]()
@@ -85,7 +93,9 @@ def find_photos(
             f"'{next(iter(categories))}', and masks may be missing with --auto-mask or --allow-missing",
         )
     if not found:
-        raise SourceError("there are no photos", path=photos, fix="put them into a folder for each shape, <shape id>/")
+        also = f"; {listed(left_out, 'other file')}" if left_out else ""
+        fix = "put them into a folder for each shape, <shape id>/; save others as JPEG"
+        raise SourceError(f"there are no photos{also}", path=photos, fix=fix)
     return numbered(found), left_out
 
 
@@ -112,7 +122,8 @@ def visible_files(
                 check_inside(path, root, SourceError)
                 found.append(PurePosixPath(path.relative_to(root).as_posix()))
             elif path.suffix.lower() not in passed_over:
-                others.append(f"{path}: not a file of the kind {', '.join(endings)}")
+                kind = REFUSED.get(path.suffix.lower())
+                others.append(f"{path}: {f'{kind} is not read; {WAY_OUT}' if kind else 'this ending is not read'}")
     return sorted(found), sorted(others)
 
 
@@ -129,12 +140,55 @@ def _photo(
     split = row.get("split", "")
     if split not in ("", *SPLITS):
         raise SourceError(f"{name}: unknown split '{split}'")
-    mask = row.get("mask") or (str(PurePosixPath(name).with_suffix(".png")) if masks else "")
+    mask = None
+    if row.get("mask"):
+        mask = inside(masks or root, row["mask"], table)
+    elif masks or table == root:
+        mask = find_mask(root, PurePosixPath(name), masks)
     return PhotoFile(
         query_id=str(PurePosixPath(name).with_suffix("")), path=path, shape_ids=shape_ids,
         category=categories[shape_ids[0]], split=split, photo=name,
-        mask=inside(masks or root, mask, table) if mask else None, box=_box(name, [row.get(side, "") for side in BOX]),
+        mask=mask, box=_box(name, [row.get(side, "") for side in BOX]),
     )  # fmt: skip
+
+
+def find_mask(root: Path, photo: PurePosixPath, masks: Path | None) -> Path | None:
+    """Return the mask of a photo below ``root``; where ``masks`` has none, the name that it should have there."""
+    plain, marked = (photo.stem,), tuple(photo.stem + name for name in MASK_NAMES)
+    if masks:
+        places = [(masks / photo.parent, (*plain, *marked, photo.name))]
+    else:
+        here = root / photo.parent
+        places = [(here, marked), *((here / name, (*plain, *marked)) for name in MASK_FOLDERS)]
+        places += [(root.parent / name / photo.parent, (*plain, *marked)) for name in MASK_FOLDERS]
+    for folder, stems in places:
+        names = _names(folder)
+        for name in (stem + ending for stem in stems for ending in (".png", *ENDINGS)):
+            if name.lower() in names:
+                found = folder / names[name.lower()]
+                check_inside(found, masks or root.parent, SourceError)
+                return found
+    return masks / photo.with_suffix(".png") if masks else None
+
+
+@lru_cache(maxsize=64)
+def _names(folder: Path) -> dict[str, str]:
+    """Return the files of a folder, by their names in small letters."""
+    return {path.name.lower(): path.name for path in folder.iterdir()} if folder.is_dir() else {}
+
+
+def _without_masks(paths: list[PurePosixPath]) -> list[PurePosixPath]:
+    """Leave out what lies in a folder of masks, and what has another's name and one of `MASK_NAMES`."""
+    plain = {str(path.with_suffix("")) for path in paths}
+    ends = tuple(MASK_NAMES)
+    return [
+        path
+        for path in paths
+        if not set(path.parts[:-1]) & set(MASK_FOLDERS)
+        and not any(
+            path.stem.endswith(end) and str(path.with_name(path.stem.removesuffix(end))) in plain for end in ends
+        )
+    ]
 
 
 def _box(name: str, sides: list[str]) -> tuple[float, float, float, float] | None:
