@@ -129,7 +129,7 @@ Markdown(
 )
 
 # %%
-from cmiclib.io.provenance import code_digest
+from cmiclib.io.code import code_digest
 from cmiclib.training.loop import METHOD
 
 others = (grid.rows.code != code_digest(METHOD)).sum()

@@ -75,14 +75,13 @@ def _scan_piece(views, query, turned, scores, fusion, first, last):  # type: ign
             ahead = (n * count + v + AHEAD) * length
             for k in range(ahead, ahead + length, line):
                 _prefetch(flat, k)  # type: ignore[call-arg]
-            for k in range(length):
-                block[v, k] = _widen(views[n, v, k])
+        shape = _in_float32(views[n], block)  # type: ignore[func-returns-value]
         for q in range(len(query)):
             for v in range(count):
                 logit, cosine = np.float32(0), np.float32(0)
                 for k in range(length):
-                    logit += turned[q, k] * block[v, k]
-                    cosine += query[q, k] * block[v, k]
+                    logit += turned[q, k] * shape[v, k]
+                    cosine += query[q, k] * shape[v, k]
                 logits[v], cosines[v] = logit, cosine
             if fusion == 0:
                 scores[q, n] = _mixture(logits, cosines)
@@ -128,15 +127,22 @@ def _exp(x):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
     return series * np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-def _widen(number):  # type: ignore[no-untyped-def]
-    """Return float32 as it is, and bfloat16, which comes as uint16, as the float32 whose upper half it is."""
+def _in_float32(views, block):  # type: ignore[no-untyped-def]
+    """Return views (V, d) in float32 as they are; bfloat16, which comes as uint16, is written into ``block`` first."""
 
 
-@overload(_widen, inline="always")
-def _widen_of(number):  # type: ignore[no-untyped-def]
-    if number == numba.uint16:
-        return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
-    return lambda number: number
+@overload(_in_float32, inline="always")
+def _in_float32_of(views, block):  # type: ignore[no-untyped-def]
+    if views.dtype != numba.uint16:
+        return lambda views, block: views
+
+    def widen(views, block):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
+        for v in range(block.shape[0]):
+            for k in range(block.shape[1]):  # bfloat16 is the upper half of a float32
+                block[v, k] = np.uint32(np.uint32(views[v, k]) << np.uint32(16)).view(np.float32)
+        return block
+
+    return widen
 
 
 @intrinsic

@@ -5,6 +5,7 @@ What is heavy is imported where it is used: xdist's coordinator reads this file 
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cmiclib.benchmark import Benchmark
     from cmiclib.browser.retriever import Retriever
     from cmiclib.index import ShapeIndex
+    from cmiclib.training.run import Run
 
 keep_memory()  # as the commands do
 
@@ -56,6 +58,18 @@ def index(tiny_benchmark: Benchmark) -> ShapeIndex:
     torch.manual_seed(0)
     config = Config.model_validate(UNTRAINED)
     return ShapeIndex.build(CMIC(config.model), tiny_benchmark, config)
+
+
+@pytest.fixture
+def untrained_run(index: ShapeIndex, tmp_path: Path) -> Run:
+    """A run folder with the weights of the untrained model."""
+    from cmiclib.training.run import Run, save_weights
+
+    folder = tmp_path / "untrained"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(UNTRAINED))
+    save_weights(folder / "model.safetensors", index.model)
+    return Run.open(folder)
 
 
 @pytest.fixture(scope="session")

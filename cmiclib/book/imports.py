@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
-from ..io.provenance import PACKAGE, code_text
+from ..io.code import PACKAGE, code_text
 
 Name = tuple[str, str | None]  # a module and a name in it; None stands for the whole module
 

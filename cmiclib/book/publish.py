@@ -21,9 +21,9 @@ import yaml
 from ..config import profile as profile_config
 from ..errors import BookError
 from ..io.atomic import write_json
+from ..io.code import PACKAGE
 from ..io.files import read_limited
 from ..io.lock import alone, in_turn
-from ..io.provenance import PACKAGE
 from .chapters import pages
 from .runner import RECORD, digest, file_hash, read_record
 

@@ -21,9 +21,10 @@ from typing import Any
 from ..config import profile as profile_config
 from ..errors import BookError, StorageError
 from ..io.atomic import write_json
+from ..io.code import PACKAGE
 from ..io.files import read_json
 from ..io.lock import alone
-from ..io.provenance import PACKAGE, environment, package_versions
+from ..io.provenance import environment, package_versions
 from .chapters import Chapter, check_parameters, read_book, selected
 from .imports import Library
 from .notebooks import derive

@@ -6,17 +6,32 @@ from .ablations import ablation, ablations
 from .book import app as browser_app
 from .book import book, readme, reproduce, vendor, verify
 from .common import Commands
+from .find import find
 from .method import convert, evaluate, index, search, train
 from .prepare import prepare
 
 app = typer.Typer(
     cls=Commands,
-    help="Single-image 3D shape retrieval: prepare, train, evaluate, index, search; and the book around them.",
+    help="Single-image 3D shape retrieval: find, prepare, train, evaluate, index, search; and the book around them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(prepare, name="prepare")
-for command in (train, evaluate, index, convert, search, reproduce, ablations, ablation, book, vendor, verify, readme):
+for command in (
+    find,
+    train,
+    evaluate,
+    index,
+    convert,
+    search,
+    reproduce,
+    ablations,
+    ablation,
+    book,
+    vendor,
+    verify,
+    readme,
+):
     app.command()(command)
 app.command("app")(browser_app)

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from ..benchmark import Benchmark
 from ..io.atomic import write_atomically
-from ..io.provenance import code_digest
+from ..io.code import code_digest
 from ..weights import load_efficientnet
 
 _MAP_DEPTH = 10

@@ -10,7 +10,7 @@ import torch
 
 from ..benchmark import Benchmark, file_sha256
 from ..embed import default_device, precision_on
-from ..io.provenance import code_digest
+from ..io.code import code_digest
 from ..training.features import FOLDER, FrozenFeatures
 from ..training.run import Run
 from . import ShapeIndex

@@ -32,6 +32,7 @@ def prepare_mesh(
     size: int,
     protocol: ViewProtocol,
     load: Callable[[Path, str, str], trimesh.Trimesh] | None = None,
+    measured: bool = True,
 ) -> Shape:
     """Return what a gallery needs of a mesh file.
 
@@ -41,6 +42,7 @@ def prepare_mesh(
         protocol: how views are made.
         load: turns path, up and front into a mesh, whose ``metadata["note"]`` becomes the shape's note; default:
             `cmiclib.geometry.load_mesh`.
+        measured: points and voxels are wanted, to compare shapes; a search needs neither.
 
     Raises:
         MeshError: the file cannot be used.
@@ -50,7 +52,8 @@ def prepare_mesh(
     views = render_views(shape, size, protocol)
     check_views(views, mesh.shape_id)  # here, so that it is listed with the other problems
     glb = export_glb(simplify(shape, VIEWER_FACES))
-    return Shape(views, sample_points(shape), pack_voxels(voxelise(shape)), glb, str(shape.metadata.get("note", "")))
+    points, voxels = (sample_points(shape), pack_voxels(voxelise(shape))) if measured else (None, None)
+    return Shape(views, points, voxels, glb, str(shape.metadata.get("note", "")))
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from ..errors import BookError, CheckpointError, ConfigError
 from ..evaluation.report import Scored, score_run
 from ..index import ShapeIndex
 from ..io.atomic import write_json
+from ..io.code import code_digest
 from ..io.files import read_json
 from ..io.lock import alone
-from ..io.provenance import code_digest, environment
+from ..io.provenance import environment
 from ..training.features import FrozenFeatures
 from ..training.loop import METHOD, train
 from ..training.run import Run

@@ -29,8 +29,8 @@ from ..embed import autocast, query_maps, view_maps
 from ..encoders import Encoder
 from ..engine.device import to_device
 from ..io.atomic import write_atomically
+from ..io.code import code_digest
 from ..io.lock import in_turn
-from ..io.provenance import code_digest
 from ..model import CMIC
 
 FOLDER = "features"

@@ -23,8 +23,9 @@ from ..engine.device import prefetch
 from ..engine.distributed import ALONE, Processes, share_statistics
 from ..errors import ConfigError, TrainingError
 from ..io.atomic import write_json
+from ..io.code import code_digest
 from ..io.lock import alone
-from ..io.provenance import code_digest, environment
+from ..io.provenance import environment
 from ..metrics import retrieval_metrics
 from ..model import CMIC, build_model
 from .features import FOLDER, FrozenFeatures, ValidationFeatures

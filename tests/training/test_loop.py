@@ -12,7 +12,7 @@ from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.embed import autocast
 from cmiclib.engine.device import prefetch
 from cmiclib.errors import CheckpointError, CMICError, ConfigError, TrainingError
-from cmiclib.io import provenance
+from cmiclib.io import code, provenance
 from cmiclib.io.lock import alone
 from cmiclib.model import build_model
 from cmiclib.study.ablations import config_hash
@@ -460,8 +460,8 @@ def test_a_run_is_named_by_configuration_data_and_code(tiny_benchmark, tmp_path,
         run_name(CONFIG, dataclasses.replace(tiny_benchmark, meta=meta)),
     ]
     package = tmp_path / "cmiclib"
-    shutil.copytree(provenance.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(provenance, "PACKAGE", package)
+    shutil.copytree(code.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "PACKAGE", package)
     assert run_name(CONFIG, tiny_benchmark) == names[0]
     for edited in ("losses.py", "training/guard.py"):
         with (package / edited).open("a") as file:

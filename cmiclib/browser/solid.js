@@ -1,0 +1,65 @@
+// Draw each canvas[data-solid], a mesh as base64 of quantised corners and colours; mouse, touch and arrow keys turn it.
+// No WebGL: 4,000 faces are sorted by depth and filled, far ones first, in a few milliseconds.
+for (const canvas of document.querySelectorAll("canvas[data-solid]")) {
+  const { corners, colors } = JSON.parse(document.getElementById(canvas.dataset.solid).textContent);
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const places = new Int16Array(bytes(corners).buffer); // 9 numbers a face, the unit is 1 / 16,384
+  const shades = bytes(colors); // 3 numbers a face
+  const count = shades.length / 3;
+  const pen = canvas.getContext("2d");
+  let turn = 0.52, tilt = 0.35;
+
+  function draw() {
+    const scale = canvas.clientWidth * (window.devicePixelRatio || 1);
+    canvas.width = canvas.height = Math.max(1, Math.round(scale));
+    const side = canvas.width, unit = (0.85 * side) / 16384;
+    const [s, c, S, C] = [Math.sin(turn), Math.cos(turn), Math.sin(tilt), Math.cos(tilt)];
+    const at = new Float32Array(9), faces = [];
+    for (let f = 0; f < count; f++) {
+      for (let i = 0; i < 9; i += 3) {
+        const [x, y, z] = places.subarray(9 * f + i, 9 * f + i + 3);
+        const across = c * x - s * z, ahead = s * x + c * z; // the camera is at +z after turning
+        at[i] = side / 2 + unit * across;
+        at[i + 1] = side / 2 - unit * (C * y - S * ahead);
+        at[i + 2] = S * y + C * ahead;
+      }
+      const a = [at[3] - at[0], at[1] - at[4], (at[5] - at[2]) * unit];
+      const b = [at[6] - at[0], at[1] - at[7], (at[8] - at[2]) * unit];
+      const normal = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+      const length = Math.hypot(...normal) || 1;
+      const facing = normal[2] < 0 ? -1 : 1; // both sides of a face are seen
+      const light = 0.45 + 0.55 * Math.max(0, (facing * (-0.4 * normal[0] + 0.6 * normal[1] + 0.7 * normal[2])) / length);
+      faces.push([at[2] + at[5] + at[8], Array.from(at), f, light]);
+    }
+    faces.sort((one, other) => one[0] - other[0]);
+    pen.clearRect(0, 0, side, side);
+    for (const [, p, f, light] of faces) {
+      const rgb = Array.from(shades.subarray(3 * f, 3 * f + 3), (value) => Math.round((80 + 0.68 * value) * light));
+      pen.fillStyle = pen.strokeStyle = `rgb(${rgb})`;
+      pen.beginPath();
+      pen.moveTo(p[0], p[1]);
+      pen.lineTo(p[3], p[4]);
+      pen.lineTo(p[6], p[7]);
+      pen.closePath();
+      pen.fill();
+      pen.stroke(); // closes the hairlines between neighbours
+    }
+  }
+
+  canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
+  canvas.addEventListener("pointermove", (event) => {
+    if (!event.buttons) return;
+    turn += event.movementX / 120;
+    tilt = Math.min(1.5, Math.max(-1.5, tilt + event.movementY / 120));
+    draw();
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-0.2, 0], ArrowRight: [0.2, 0], ArrowUp: [0, -0.15], ArrowDown: [0, 0.15] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    turn += step[0];
+    tilt = Math.min(1.5, Math.max(-1.5, tilt + step[1]));
+    draw();
+  });
+  new ResizeObserver(draw).observe(canvas); // also when its answer is opened
+}

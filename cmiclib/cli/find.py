@@ -1,0 +1,92 @@
+"""The command `cmic find`: photos, a folder of meshes, an answer to look at."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ImageError, StorageError
+from .common import JsonFile, show, write_json
+
+SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "pix3d-synthetic"
+
+
+def find(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photo files")],
+    shapes: Annotated[Path, typer.Option(metavar="DIR", help="a folder of mesh files, searched to any depth")],
+    box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
+    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="mask image, white on the object")] = None,
+    category: Annotated[
+        str | None, typer.Option(help="search only the shapes of this category, the first folder of their path")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="number of shapes to list")] = 10,
+    run: Annotated[Path, typer.Option("--run", "-r", metavar="RUN", help="the weights, a run folder")] = SHIPPED,
+    up: Annotated[str, typer.Option(help="the axis of the meshes that points up: +x, -x, … -z")] = "+y",
+    front: Annotated[str, typer.Option(help="the axis that the objects' fronts look along")] = "+z",
+    html: Annotated[Path, typer.Option(metavar="FILE", help="the page to write")] = Path("cmic-answer.html"),
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="also draw the answer; one photo only")] = None,
+    json_file: JsonFile = None,
+    open_page: Annotated[bool, typer.Option("--open", help="show the page in a web browser")] = False,
+    cache: Annotated[Path | None, typer.Option(metavar="DIR", help="where made views and vectors are kept")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="processes that render")] = 2,
+) -> None:
+    """Find the shape that a photo shows in a folder of meshes; what was made of the folder is kept."""
+    from ..browser.answers import answers_page
+    from ..browser.retriever import Answer, Choice, Question, Retriever, best_mask, cut
+    from ..index.folder import kept_index
+    from ..index.query import parse_box
+    from ..io.atomic import write_atomically
+    from ..io.images import read_mask, read_photo
+    from ..sources import PrepareOptions
+    from ..sources.own.kept import cache_folder, keep_gallery
+    from ..training.run import Run
+
+    if len(photos) > 1 and (mask or box or png):
+        raise ImageError("--mask, --box and --png belong to one photo", fix="search for one photo at a time")
+    corners = parse_box(box) if box else None
+    questions = []
+    for photo in photos:
+        pixels = read_photo(photo)
+        question = Question(photo.name, pixels, read_mask(mask, size_of=pixels) if mask else None)
+        choice = Choice(best_mask(question), corners, top=top)
+        cut(question, choice)  # raises before the gallery is made
+        questions.append((question, choice))
+    weights, cache = Run.open(run), cache or cache_folder()
+    typer.echo(f"weights: {run}", err=True)
+    options = PrepareOptions(size=weights.config.model.image_size, jobs=jobs)
+    gallery = keep_gallery(shapes, cache, options, category=category, up=up, front=front)
+    for line in gallery.left_out:
+        typer.echo(f"not taken: {line}", err=True)
+    index = kept_index(weights, gallery.benchmark, gallery.digests, cache)
+    retriever, answers = Retriever(index, gallery.benchmark), list[Answer]()
+    for photo, (question, choice) in zip(photos, questions, strict=True):
+        answer = retriever.answer(question, choice)
+        answers.append(answer)
+        typer.echo(f"{photo} ({answer.query.how})")
+        show(
+            ["rank", "score", "file", "category", "best view"],
+            [
+                [str(each.rank), f"{each.score:.3f}", str(gallery.files[each.shape_id]), each.category,
+                 f"{retriever.azimuths[int(each.weights.argmax())]:.0f}°"]
+                for each in answer.found
+            ],
+        )  # fmt: skip
+    page = answers_page(answers, gallery.benchmark, gallery.files, gallery.left_out)
+    write_atomically(html, lambda temporary: temporary.write_text(page, "utf-8"))
+    typer.echo(f"answer: {html}", err=True)
+    if png:
+        from ..browser.page import answer_png
+
+        drawn = answer_png(retriever, answers[0])
+        write_atomically(png, lambda temporary: temporary.write_bytes(drawn))
+    records = [answer.record() for answer in answers]
+    for record, photo in zip(records, photos, strict=True):
+        record["photo"] = str(photo)
+        for result in record["results"]:
+            result["file"] = str(gallery.files[result["shape_id"]])
+    write_json(json_file, records)
+    if open_page:
+        import webbrowser
+
+        if not webbrowser.open(html.resolve().as_uri()):
+            raise StorageError("no web browser could be started", path=html, fix="open this file yourself")

@@ -1,0 +1,39 @@
+"""Hash the code that a result depends on, without its prose."""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def code_digest(names: Iterable[str]) -> str:
+    """Hash the code of rooms and modules of this package, such as ``["training", "losses"]``, without their prose.
+
+    The hash covers the syntax tree without comments and docstrings, so that a better explanation retrains nothing.
+    """
+    files = {file for name in names for file in (*(PACKAGE / name).rglob("*.py"), PACKAGE / f"{name}.py")}
+    texts = [f"{file.relative_to(PACKAGE).as_posix()} {code_text(file)}" for file in sorted(files) if file.is_file()]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
+
+
+def code_text(file: Path) -> str:
+    """Return the code of a Python file without comments and docstrings, written the same on every Python."""
+    return _text(ast.parse(file.read_text("utf-8")))
+
+
+def _text(node: Any) -> str:
+    """Write a syntax tree as text; ``ast.dump`` names fields that not all versions of Python have."""
+    if isinstance(node, list):
+        return f"[{' '.join(_text(part) for part in node if not _is_prose(part))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
+    return f"({type(node).__name__} {' '.join(f'{name}={_text(value)}' for name, value in fields)})"
+
+
+def _is_prose(part: Any) -> bool:
+    """Tell docstrings, and the strings that explain a constant, from code."""
+    return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)

@@ -1,0 +1,144 @@
+"""A folder of meshes as a gallery without photos: what was made of a file is kept, by the file's content.
+
+The cache holds, beside a finished benchmark for each state of a folder (``galleries/``),
+
+    files.json   path → size, time and digest: an unchanged file is not read again
+    shapes/…     views and a small mesh of one content, or why nothing can be made of it
+
+so a new file costs its own rendering only. Removing the cache loses time and nothing else.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from ...benchmark import Benchmark, file_sha256
+from ...benchmark.writer import BenchmarkWriter
+from ...errors import CMICError, MeshError, SourceError
+from ...geometry import frame_rotation
+from ...geometry.render import ViewProtocol
+from ...io.atomic import write_atomically, write_json
+from ...io.code import code_digest
+from ...io.files import read_json
+from ...io.lock import in_turn
+from .. import PrepareOptions
+from ..building import build
+from ..meshes import MeshFile, Shape, prepare_mesh
+from .folder import find_meshes
+
+CODE = ("geometry", "io/meshes", "sources/meshes")
+"""The modules and rooms that decide what is made of a mesh file."""
+
+
+class KeptGallery(NamedTuple):
+    """A folder's meshes as a benchmark, and what they were made of."""
+
+    benchmark: Benchmark
+    files: dict[str, Path]  # shape id → its mesh file
+    digests: dict[str, str]  # shape id → what its views depend on
+    left_out: list[str]  # what cannot be used, each with its reason
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for what can be made again."""
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "cmic"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cmic"
+
+
+def keep_gallery(
+    folder: Path,
+    cache: Path,
+    options: PrepareOptions,
+    *,
+    category: str | None = None,
+    up: str = "+y",
+    front: str = "+z",
+) -> KeptGallery:
+    """Return the gallery of a folder of meshes, searched to any depth; what cannot be used is left out.
+
+    Args:
+        folder: OBJ, GLB and the other formats of :mod:`cmiclib.io.meshes`; the first folder of a path is the category.
+        cache: a folder that this function may fill, shared by all folders of meshes.
+        options: the size of the views in pixels, the number of processes, and whether to show bars.
+        category: take only the shapes of this category.
+        up: the axis that points up in all meshes.
+        front: the axis that the objects' fronts look along.
+
+    Raises:
+        SourceError: no meshes, none that can be used, or none of the category.
+        MeshError: up and front are not two different axes.
+        StorageError: the disk is full.
+    """
+    frame_rotation(up, front)
+    meshes, left_out = find_meshes(folder, None, up, front)
+    if category is not None:
+        known, meshes = {mesh.category for mesh in meshes}, [mesh for mesh in meshes if mesh.category == category]
+        if not meshes:
+            problem, fix = f"there are no shapes of the category '{category}'", f"use one of {', '.join(sorted(known))}"
+            raise SourceError(problem, path=folder, fix=fix)
+    with in_turn(cache / "lock"):
+        digests = _digests(meshes, cache / "files.json", options.size)
+        path = cache / "galleries" / digest_of([folder.resolve().name, list(digests.items())])
+        if not path.is_dir():
+            made = [replace(m, make=partial(_kept_shape, file=cache / "shapes" / digests[m.shape_id])) for m in meshes]
+            name, size = folder.resolve().name, options.size
+            writer = BenchmarkWriter(path, name=name, source="a folder of meshes", licence="see the files", size=size)
+            build(writer, made, [], replace(options, allow_missing=True))
+    gone = path / "left_out.txt"
+    left_out = left_out + (gone.read_text("utf-8").splitlines() if gone.is_file() else [])
+    files = {mesh.shape_id: mesh.path for mesh in meshes}
+    return KeptGallery(Benchmark.open(path, verify=False), files, digests, left_out)
+
+
+def digest_of(facts: Any) -> str:
+    """Return a digest of facts that JSON can hold."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+
+
+def _digests(meshes: Sequence[MeshFile], table: Path, size: int) -> dict[str, str]:
+    """Return shape id → a digest of content and frame; only files that are new or were changed are read."""
+    known: dict[str, Any] = {}
+    with suppress(SourceError):  # a damaged table costs reading the files again
+        known = dict(read_json(table, SourceError, "remove it")) if table.is_file() else {}
+    digests, code = {}, code_digest(CODE)
+    for mesh in meshes:
+        contents = [_content(file, known) for file in (mesh.path, *mesh.also) if file.is_file()]
+        digests[mesh.shape_id] = digest_of([contents, mesh.path.suffix.lower(), mesh.up, mesh.front, size, code])
+    write_json(table, known)
+    return digests
+
+
+def _content(file: Path, known: dict[str, Any]) -> str:
+    found, key = file.stat(), str(file.resolve())
+    stamp = [found.st_size, found.st_mtime_ns]
+    if not isinstance(known.get(key), list) or known[key][:2] != stamp:
+        known[key] = [*stamp, file_sha256(file)]
+    return str(known[key][2])
+
+
+def _kept_shape(mesh: MeshFile, size: int, protocol: ViewProtocol, *, file: Path) -> Shape:
+    """Return views and small mesh of a file, made once; so is the finding that nothing can be made of it."""
+    if not file.is_file():
+        facts, arrays = {"problem": "", "fix": "", "note": ""}, {"none": np.zeros(1)}
+        try:
+            made = prepare_mesh(mesh, size, protocol, measured=False)
+            arrays, facts["note"] = {"views": made.views, "mesh": np.frombuffer(made.mesh or b"", np.uint8)}, made.note
+        except CMICError as error:
+            facts |= {"problem": error.problem, "fix": error.fix or ""}
+        write_atomically(file, lambda temporary: save_file(arrays, temporary, facts))
+    with safe_open(file, framework="np") as stored:
+        facts = stored.metadata()
+        if facts["problem"]:
+            raise MeshError(facts["problem"], path=mesh.path, fix=facts["fix"])
+        return Shape(stored.get_tensor("views"), mesh=stored.get_tensor("mesh").tobytes(), note=facts["note"])

@@ -1,0 +1,34 @@
+import pytest
+
+from cmiclib.io import code
+from cmiclib.io.code import code_digest
+
+
+@pytest.fixture
+def package(monkeypatch, tmp_path):
+    (tmp_path / "sources").mkdir()
+    for name, text in (("a", "x = 1\n"), ("b", "x = 1\n"), ("sources/c", "y = 2\n")):
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(code, "PACKAGE", tmp_path)
+    return tmp_path
+
+
+def test_digest_follows_the_text_of_the_named_modules_and_no_other(package):
+    before, other = code_digest(["a", "sources/c"]), code_digest(["b"])
+    assert code_digest(["sources/c", "a"]) == before
+    (package / "a.py").write_text("x = 2\n")
+    assert code_digest(["a", "sources/c"]) != before
+    assert code_digest(["b"]) == other
+
+
+def test_digest_tells_equal_texts_of_different_modules_apart(package):
+    assert code_digest(["a"]) != code_digest(["b"])
+
+
+def test_comments_and_docstrings_do_not_count(package):
+    (package / "a.py").write_text("def f():\n    return 1\n")
+    before = code_digest(["a"])
+    (package / "a.py").write_text('"""Prose."""\n\n\ndef f():\n    """More prose."""\n    return 1  # why\n')
+    assert code_digest(["a"]) == before
+    (package / "a.py").write_text('def f():\n    return "1"\n')
+    assert code_digest(["a"]) != before

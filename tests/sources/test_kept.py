@@ -1,0 +1,117 @@
+"""A folder of meshes as a kept gallery: only what is new is read and rendered."""
+
+import os
+from pathlib import Path
+
+import pytest
+import trimesh
+
+from cmiclib.errors import SourceError
+from cmiclib.sources import PrepareOptions
+from cmiclib.sources.own import kept
+from cmiclib.sources.own.kept import cache_folder, keep_gallery
+
+OPTIONS = PrepareOptions(size=32, jobs=1, progress=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, mesh in (
+        ("chair/box.obj", trimesh.creation.box((1, 2, 1))),
+        ("chair/tall.ply", trimesh.creation.box((1, 4, 1))),
+        ("lamp/cone.stl", trimesh.creation.cone(1, 2, sections=6)),
+    ):
+        path = tmp_path / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mesh.export(path)
+    return tmp_path / "models"
+
+
+def made(cache: Path) -> set[str]:
+    return {path.name for path in (cache / "shapes").iterdir()}
+
+
+def test_an_unchanged_folder_is_opened_without_reading_a_mesh(folder, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    first = keep_gallery(folder, cache, OPTIONS)
+    assert first.benchmark.shapes.shape_id.tolist() == ["chair/box", "chair/tall", "lamp/cone"]
+    assert first.files["lamp/cone"] == folder / "lamp/cone.stl"
+    assert first.benchmark.views.shape == (3, 12, 32, 32)
+
+    def fail(*_):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(kept, "file_sha256", fail)
+    monkeypatch.setattr(kept, "prepare_mesh", fail)
+    again = keep_gallery(folder, cache, OPTIONS)
+    assert again.benchmark.path == first.benchmark.path
+    assert again.digests == first.digests
+
+
+def test_a_new_a_changed_and_a_renamed_file(folder, tmp_path):
+    cache = tmp_path / "cache"
+    first = keep_gallery(folder, cache, OPTIONS)
+    before = made(cache)
+    trimesh.creation.icosphere(1).export(folder / "lamp/ball.off")
+    trimesh.creation.box((3, 1, 1)).export(folder / "chair/box.obj")
+    (folder / "lamp/cone.stl").rename(folder / "lamp/hat.stl")
+    second = keep_gallery(folder, cache, OPTIONS)
+    assert second.benchmark.shapes.shape_id.tolist() == ["chair/box", "chair/tall", "lamp/ball", "lamp/hat"]
+    assert len(made(cache) - before) == 2  # the ball and the wider box; the cone has its old content
+    assert (second.benchmark.views[3] == first.benchmark.views[2]).all()
+    assert (second.benchmark.views[0] != first.benchmark.views[0]).any()
+
+
+def test_a_file_that_cannot_be_used_is_named_in_every_call_and_costs_itself_only(folder, tmp_path, monkeypatch):
+    (folder / "chair/page.obj").write_text("<!doctype html><html></html>")
+    first = keep_gallery(folder, tmp_path / "cache", OPTIONS)
+    assert len(first.benchmark.shapes) == 3
+    (line,) = first.left_out
+    assert "chair/page.obj" in line.replace(os.sep, "/")
+    monkeypatch.setattr(kept, "prepare_mesh", None)
+    assert keep_gallery(folder, tmp_path / "cache", OPTIONS).left_out == first.left_out
+
+
+def test_an_interrupted_call_goes_on(folder, tmp_path, monkeypatch):
+    cache, whole, calls = tmp_path / "cache", kept.prepare_mesh, []
+
+    def stop(mesh, *rest, **more):
+        calls.append(mesh.shape_id)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(mesh, *rest, **more)
+
+    monkeypatch.setattr(kept, "prepare_mesh", stop)
+    with pytest.raises(KeyboardInterrupt):
+        keep_gallery(folder, cache, OPTIONS)
+    assert len(keep_gallery(folder, cache, OPTIONS).benchmark.shapes) == 3
+    assert calls == ["chair/box", "chair/tall", "chair/tall", "lamp/cone"]
+
+
+def test_one_category_shares_what_was_made(folder, tmp_path):
+    cache = tmp_path / "cache"
+    keep_gallery(folder, cache, OPTIONS)
+    before = made(cache)
+    some = keep_gallery(folder, cache, OPTIONS, category="chair")
+    assert some.benchmark.shapes.shape_id.tolist() == ["chair/box", "chair/tall"]
+    assert made(cache) == before
+    with pytest.raises(SourceError, match="no shapes of the category 'sofa'"):
+        keep_gallery(folder, cache, OPTIONS, category="sofa")
+
+
+def test_other_axes_are_other_shapes(folder, tmp_path):
+    up = keep_gallery(folder, tmp_path / "cache", OPTIONS)
+    side = keep_gallery(folder, tmp_path / "cache", OPTIONS, up="+z", front="-y")
+    assert (up.benchmark.views[1] != side.benchmark.views[1]).any()
+
+
+def test_a_damaged_table_of_digests_costs_reading_again(folder, tmp_path):
+    cache = tmp_path / "cache"
+    first = keep_gallery(folder, cache, OPTIONS)
+    (cache / "files.json").write_text("{")
+    assert keep_gallery(folder, cache, OPTIONS).digests == first.digests
+
+
+def test_the_cache_lies_where_the_system_keeps_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert os.name == "nt" or cache_folder() == tmp_path / "cmic"

@@ -1,0 +1,116 @@
+"""`cmic find`: photos, a folder of meshes, a table, a page and JSON."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+from typer.testing import CliRunner
+
+from cmiclib.cli import app
+
+
+def find(*arguments: object):
+    return CliRunner().invoke(app, ["find", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("find") / "models"
+    for name, mesh in (
+        ("chair/box.obj", trimesh.creation.box((1, 2, 1))),
+        ("chair/tall.glb", trimesh.creation.box((1, 4, 1))),
+        ("lamp/cone.stl", trimesh.creation.cone(1, 2, sections=6)),
+        ("lamp/ball.ply", trimesh.creation.icosphere(1)),
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        mesh.export(root / name)
+    (root / "lamp" / "page.obj").write_text("<!doctype html><html></html>")
+    return root
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.full((60, 80, 3), 230, np.uint8)
+    pixels[20:50, 30:50] = (180, 40, 30)
+    Image.fromarray(pixels).save(tmp_path / "kitchen <1>.png")
+    return tmp_path / "kitchen <1>.png"
+
+
+@pytest.fixture
+def common(untrained_run, models: Path, tmp_path: Path) -> list[object]:
+    return [
+        "--shapes", models, "--run", untrained_run.path, "--cache", tmp_path / "cache", "--jobs", "1",
+        "--html", tmp_path / "answer.html",
+    ]  # fmt: skip
+
+
+def test_the_answer_names_files_and_shows_them_on_one_page(common, models, photo, tmp_path):
+    told, drawn = tmp_path / "answer.json", tmp_path / "answer.png"
+    result = find(photo, *common, "--box", "28,18,52,52", "--json", told, "--png", drawn)
+    assert result.exit_code == 0, result.output
+    assert "page.obj" in result.output and "HTML" in result.output
+    (answer,) = json.loads(told.read_text())
+    assert answer["photo"] == str(photo)
+    assert sorted(each["file"] for each in answer["results"]) == sorted(
+        str(models / name) for name in ("chair/box.obj", "chair/tall.glb", "lamp/ball.ply", "lamp/cone.stl")
+    )
+    scores = [each["score"] for each in answer["results"]]
+    assert scores == sorted(scores, reverse=True)
+    page = (tmp_path / "answer.html").read_text("utf-8")
+    assert "kitchen &lt;1&gt;.png" in page and "kitchen <1>" not in page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|file:)""", page)  # nothing from elsewhere
+    assert page.count("<canvas") == 4
+    assert (models / "chair/box.obj").resolve().as_uri() in page
+    assert Image.open(drawn).width > 300
+
+
+def test_the_model_on_the_page_is_the_mesh(common, photo, tmp_path):
+    assert find(photo, *common, "--category", "lamp").exit_code == 0
+    page = (tmp_path / "answer.html").read_text("utf-8")
+    solids = [json.loads(text) for text in re.findall(r'json" id="solid-\d+">(.*?)</script>', page)]
+    counts = {len(base64.b64decode(solid["colors"])) // 3 for solid in solids}
+    assert counts == {12, 80}  # a cone of six sides with its base, a ball
+    ball = next(solid for solid in solids if len(base64.b64decode(solid["colors"])) == 240)
+    corners = np.frombuffer(base64.b64decode(ball["corners"]), "<i2").reshape(-1, 3)
+    assert np.linalg.norm(corners, axis=1) == pytest.approx(8192, abs=3)
+
+
+def test_several_photos_share_one_gallery(common, photo, tmp_path):
+    other = tmp_path / "other.png"
+    Image.open(photo).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(other)
+    result = find(photo, other, *common, "--top", "2", "--json", tmp_path / "answer.json")
+    assert result.exit_code == 0, result.output
+    answers = json.loads((tmp_path / "answer.json").read_text())
+    assert [len(answer["results"]) for answer in answers] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "extra, message",
+    [
+        (["--category", "sofa"], "no shapes of the category 'sofa'"),
+        (["--box", "1,2,3"], "not a box"),
+        (["--box", "500,500,600,600"], "box"),
+        (["--up", "+y", "--front", "-y"], "parallel"),
+    ],
+)
+def test_mistakes_have_one_message_and_write_no_page(common, photo, tmp_path, extra, message):
+    result = find(photo, *common, *extra)
+    assert result.exit_code == 2 and message in result.output, result.output
+    assert not (tmp_path / "answer.html").exists()
+    assert "shapes:" not in result.output  # nothing was rendered
+
+
+def test_a_box_belongs_to_one_photo(common, photo):
+    result = find(photo, photo, *common, "--box", "0,0,9,9")
+    assert result.exit_code == 2 and "one photo" in result.output
+
+
+def test_a_photo_that_is_missing_is_said_before_anything_is_rendered(common, tmp_path):
+    result = find(tmp_path / "nowhere.jpg", *common)
+    assert result.exit_code == 2 and "nowhere.jpg" in result.output
+    assert not (tmp_path / "cache").exists()
