@@ -32,9 +32,7 @@ class ModelConfig(_Frozen):
         "channel", description="'channel': the photo's fourth channel; 'cutout': white outside the mask; 'none': none"
     )
     fusion: Fusion = Field("attention", description="how the views of a shape become its score")
-    attention_start: float = Field(
-        0.0, description="W starts as this multiple of the identity; 0: at random, as in the released code"
-    )
+    attention_start: float = Field(0.0, description="W starts as this times the identity; 0: at random, as released")
     init: str = Field(
         "imagenet",
         description="initial weights: 'imagenet' (torchvision's, or the installed ones of tf_efficientnet_lite0), "
@@ -42,9 +40,7 @@ class ModelConfig(_Frozen):
     )
     frozen: int = Field(0, ge=0, description="number of first stages of both backbones that keep their initial weights")
     view_frozen: int | None = Field(None, ge=0, description="the same for the view encoder; None: as model.frozen")
-    fixed_filters: bool = Field(
-        False, description="depthwise filters keep their initial weights; their gradient takes a CPU most of a step"
-    )
+    fixed_filters: bool = Field(False, description="depthwise filters, whose gradient is slow on a CPU, do not learn")
     grid: int = Field(1, ge=1, le=7, description="pool the last feature map in a grid × grid of cells as well")
     shared_head: bool = Field(False, description="one linear layer for photos and views; needs one backbone")
     mirror: bool = Field(False, description="evaluate a photo with its mirror image, by their mean; not in the paper")
@@ -98,14 +94,10 @@ class LossConfig(_Frozen):
         "contrastive", description="'triplet': the metric learning that the paper argues against"
     )
     margin: float = Field(0.2, gt=0, description="margin of the triplet loss")
-    hard_negatives: float = Field(
-        0.0, ge=0, description="β: how much more wrong shapes with high scores count in the instance loss; 0: all alike"
-    )
+    hard_negatives: float = Field(0.0, ge=0, description="β: how much more wrong shapes with high scores count")
     tau: float = Field(0.1, gt=0, description="temperature of both losses")
     category_weight: float = Field(0.2, ge=0, description="weight of the category loss")
-    include_instance: bool = Field(
-        True, description="a photo's own shape is a positive of the category loss, as in the released code"
-    )
+    include_instance: bool = Field(True, description="the own shape is a positive of the category loss, as released")
     zero_losses: Literal["kept", "dropped"] = Field(
         "kept", description="'dropped': photos whose category loss rounds to 0 do not count in the mean"
     )
@@ -139,9 +131,7 @@ class TrainConfig(_Frozen):
     weight_decay: float = Field(0.0, ge=0, description="of every weight; with adamw, of matrices and filters only")
     schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="'bf16': autocast the encoders on a GPU; a CPU always computes in fp32"
-    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="'bf16': autocast on a GPU; a CPU computes in fp32")
     channels_last: bool = Field(True, description="memory layout of the encoders")
     seed: int = Field(3104, description="seed of all random numbers")
     log_every: int = Field(10, ge=1, description="steps from one line of log.jsonl to the next")

@@ -48,9 +48,9 @@ def draw_share(count: int, share: float, generator: torch.Generator) -> Tensor:
 def occlude(rgb: Tensor, mask: Tensor, boxes: Tensor, other: Tensor, chosen: Tensor) -> Tensor:
     """Put another photo's object, smaller, in front; the mask stays, because Pix3D's masks ignore occluders.
 
-    Photos (B, 3, H, W), masks (B, 1, H, W), 1 on the object. ``boxes`` (B, 4) are left, top, width and height, in
-    sides of the photo, of the part of the ``other`` photo (B,) that fills this one where ``chosen``, bool (B,). A
-    photo without a known mask (1 everywhere) gives no occluder.
+    Photos (B, 3, H, W), masks (B, 1, H, W), 1 on the object. ``boxes`` (B, 4) are left, top, width and height, in sides
+    of the photo, of the part of the ``other`` photo (B,) that fills this one where ``chosen``, bool (B,). A photo
+    without a known mask (1 everywhere) gives no occluder.
     """
     moved = shift(torch.cat((rgb, mask), dim=1)[other], boxes)
     known = mask[other].flatten(1).amin(dim=1) == 0

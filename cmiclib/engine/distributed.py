@@ -63,8 +63,7 @@ ALONE = Processes()
 def joined(device: torch.device) -> Iterator[Processes]:
     """Join the processes that torchrun started, through NCCL on CUDA and Gloo elsewhere; without torchrun, be alone.
 
-    Raises:
-        TrainingError: the processes do not find each other.
+    TrainingError where the processes do not find each other.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
@@ -99,9 +98,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        total = gradient.contiguous()
-        distributed.all_reduce(total)
-        return total[ctx.own], None, None
+        return _total(gradient.contiguous())[ctx.own], None, None
 
 
 class _Sum(torch.autograd.Function):
@@ -109,15 +106,16 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone()
-        distributed.all_reduce(total)
-        return total
+        return _total(value.clone())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        total = gradient.contiguous()
-        distributed.all_reduce(total)
-        return total
+        return _total(gradient.contiguous())
+
+
+def _total(tensor: Tensor) -> Tensor:
+    distributed.all_reduce(tensor)
+    return tensor
 
 
 def share_statistics(model: nn.Module, device: torch.device) -> nn.Module:

@@ -34,13 +34,8 @@ _MAP_DEPTH = 10
 def chance(query_category: np.ndarray, shape_category: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
     """Return the expected figures of a gallery in random order.
 
-    Args:
-        query_category: int (Q,).
-        shape_category: int (N,), in the same codes.
-        relevant: bool (Q, N), at least one right shape per query.
-
-    Returns:
-        ``top1``, ``top10``, ``category``, ``map10``, ``mrr`` as means over queries, in [0, 1], and ``queries``.
+    Categories are int (Q,) and (N,), in the same codes; ``relevant``, bool (Q, N), has a right shape per query. Returns
+    ``top1``, ``top10``, ``category``, ``map10``, ``mrr`` as means over queries, in [0, 1], and ``queries``.
     """
     return _expected(np.zeros(len(shape_category), dtype=np.int64), query_category, shape_category, relevant)
 
@@ -94,49 +89,33 @@ def untrained_scores(images: np.ndarray, views: np.ndarray, *, size: int = 160, 
     The photo is cut out by its mask and put on white, so that it resembles a view. A shape's score is the cosine of its
     nearest view. There are two kinds of features:
 
-    ``untrained``: the 1,280 after the last convolution, averaged over the picture, as is common.
-    ``untrained_cells``: the 320 maps of the last block, averaged in the cells of a 3 × 3 grid. For 118 real Pix3D
-    photos and 393 shapes they had a Top-1 of 35 % and a Top-10 of 75 %, the others 25 % and 66 %.
+    ``untrained``: the 1,280 after the last convolution, averaged over the picture, as is common. ``untrained_cells``:
+    the 320 maps of the last block, averaged in the cells of a 3 × 3 grid. For 118 real Pix3D photos and 393 shapes they
+    had a Top-1 of 35 % and a Top-10 of 75 %, the others 25 % and 66 %.
 
-    Args:
-        images: uint8 (Q, 4, S, S), RGB and mask.
-        views: uint8 (N, V, S, S).
-        size: side in pixels of the network's input.
-        batch: pictures at a time.
-
-    Returns:
-        float32 (Q, N) in [-1, 1] for each kind.
-
-    Raises:
-        CheckpointError: the package with the weights is missing, or its file differs.
+    Photos are uint8 (Q, 4, S, S), RGB and mask, views uint8 (N, V, S, S); ``batch`` of them at a time pass the network,
+    which sees ``size`` × ``size`` pixels. Returns float32 (Q, N) in [-1, 1] for each kind. CheckpointError where the
+    package with the weights is missing, or its file differs.
     """
     network = load_efficientnet()
-    flat = views.reshape(-1, 1, *views.shape[2:])  # (N·V, 1, S, S)
     query = _features(network, images, size, batch)  # of each kind (Q, F)
-    shape = _features(network, flat, size, batch)  # of each kind (N·V, F)
-    names = ("untrained", "untrained_cells")
-    return {
-        name: (q @ s.T).unflatten(1, views.shape[:2]).amax(dim=2)  # (Q, N)
-        for name, q, s in zip(names, query, shape, strict=True)
-    }
-
-
-def cut_out(photos: Tensor) -> Tensor:
-    """Put photos on white: uint8 (B, 4, S, S) with mask → float (B, 3, S, S) in [0, 255]."""
-    alpha = photos[:, 3:].float() / 255
-    return photos[:, :3].float() * alpha + 255 * (1 - alpha)
+    shape = _features(network, views.reshape(-1, 1, *views.shape[2:]), size, batch)  # of each kind (N·V, F)
+    scores = [(q @ s.T).unflatten(1, views.shape[:2]).amax(dim=2) for q, s in zip(query, shape, strict=True)]  # (Q, N)
+    return dict(zip(("untrained", "untrained_cells"), scores, strict=True))
 
 
 @torch.inference_mode()
 def _features(network: nn.Module, pictures: np.ndarray, size: int, batch: int) -> list[Tensor]:
     whole, cells = [], []
     for start in range(0, len(pictures), batch):
-        block = torch.from_numpy(np.array(pictures[start : start + batch]))
-        rgb = cut_out(block) if block.shape[1] == 4 else block.float().expand(-1, 3, -1, -1)  # (B, 3, S, S)
+        block = torch.from_numpy(np.array(pictures[start : start + batch])).float()
+        rgb, mask = block[:, :3].expand(-1, 3, -1, -1), block[:, 3:] / 255  # (B, 3, S, S) in [0, 255]
+        if mask.shape[1]:  # a photo, put on white
+            rgb = rgb * mask + 255 * (1 - mask)
         rgb = F.interpolate(rgb, (size, size), mode="bilinear", antialias=True)
-        maps = feature_maps(network, normalise_pixels(rgb))  # (B, 320, size / 32, size / 32)
-        wide = network.bn2(network.conv_head(maps))  # type: ignore[operator]  # (B, 1280, size / 32, size / 32)
-        whole.append(F.normalize(wide.mean(dim=(2, 3)), dim=1))
+        maps = network.blocks(network.bn1(network.conv_stem(normalise_pixels(rgb))))  # type: ignore[operator]
+        wide = network.bn2(network.conv_head(maps))  # type: ignore[operator]
+        whole.append(F.normalize(wide.mean(dim=(2, 3)), dim=1))  # (B, 1280)
         cells.append(F.normalize(F.adaptive_avg_pool2d(maps, 3).flatten(1), dim=1))  # (B, 320 · 9)
     return [torch.cat(whole), torch.cat(cells)]
 
@@ -146,18 +125,8 @@ def normalise_pixels(rgb: Tensor) -> Tensor:
     return ((rgb - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
-def feature_maps(network: nn.Module, pixels: Tensor) -> Tensor:
-    """Run the network (B, 3, H, W) up to its last block: (B, 320, H/32, W/32)."""
-    return network.blocks(network.bn1(network.conv_stem(pixels)))  # type: ignore[operator]
-
-
 def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dict[str, Tensor]:
-    """Return :func:`untrained_scores` of a split's photos over the gallery; a file in ``folder`` keeps them.
-
-    Raises:
-        CheckpointError: the weights of the untrained network are missing.
-        StorageError: the disk is full.
-    """
+    """Return :func:`untrained_scores` of a split's photos over the gallery; a file in ``folder`` keeps them."""
     key = f"{benchmark.hash} {code_digest(['evaluation/baselines', 'weights'])}"
     path = folder / f"untrained-{split}-{hashlib.sha256(key.encode()).hexdigest()[:10]}.safetensors"
     if path.is_file():

@@ -35,16 +35,9 @@ class Examples:
 
 
 def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int = 5) -> Examples:
-    """Search with the photos in ``rows`` and collect the pictures that a figure needs.
+    """Search the benchmark's gallery with its photos ``rows`` (R,) and collect the pictures that a figure needs.
 
-    Args:
-        index: of the benchmark's gallery.
-        benchmark: photos and gallery.
-        rows: (R,) rows of the benchmark's queries.
-        k: how many shapes to show.
-
-    Raises:
-        BenchmarkError: an index of another gallery.
+    ``k`` shapes of each photo are shown. BenchmarkError for an index of another gallery.
     """
     index.check_gallery(benchmark)
     rows = np.asarray(rows)
@@ -56,14 +49,10 @@ def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int =
     weights = index.view_weights(query, shapes).numpy()  # (R, 1 + k, V)
     pictures = benchmark.views[shapes.numpy(), weights.argmax(axis=2)]  # (R, 1 + k, S, S)
     return Examples(
-        photos=benchmark.images[rows],
-        own=pictures[:, 0],
-        found=pictures[:, 1:],
-        scores=scores.numpy(),
-        right=np.take_along_axis(relevant, columns.numpy(), axis=1),
-        own_views=benchmark.views[own.numpy()],
+        photos=benchmark.images[rows], own=pictures[:, 0], found=pictures[:, 1:], scores=scores.numpy(),
+        right=np.take_along_axis(relevant, columns.numpy(), axis=1), own_views=benchmark.views[own.numpy()],
         own_weights=weights[:, 0],
-    )
+    )  # fmt: skip
 
 
 def typical(table: pd.DataFrame, count: int) -> pd.DataFrame:

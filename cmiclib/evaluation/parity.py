@@ -24,6 +24,8 @@ from ..model import attention_scores, attention_weights
 LIMIT = 64 << 20
 """Bytes of a file, compressed and uncompressed."""
 DARK = ("edge_source", "edge_target", "edge_both")
+INPUTS = ("query", "views", "linear_in_weight")
+NAMES = {"total": "total", "inst": "instance", "cats": "category"}
 ONE_COLOUR = "edge_target"  # its first target has one colour, so the result is only rounding
 
 
@@ -37,33 +39,19 @@ class Difference(NamedTuple):
 
 
 def parity_table(folder: str | Path) -> pd.DataFrame:
-    """Compare every quantity with the released code's.
+    """Compare every quantity with the released code's, whose arrays are in the repository's ``tests/data/parity``.
 
-    Args:
-        folder: with the arrays, ``tests/data/parity`` of the repository.
-
-    Returns:
-        One row per quantity: ``arrays``, ``absolute`` (the largest difference), ``relative`` (its share of the largest
-        value), ``tolerance`` (of the absolute difference), ``agrees``.
-
-    Raises:
-        SourceError: the arrays are missing.
+    Returns one row per quantity: ``arrays``, ``absolute`` (the largest difference), ``relative`` (its share of the
+    largest value), ``tolerance`` (of the absolute difference), ``agrees``. SourceError where the arrays are missing.
     """
-    folder = Path(folder)
-    table = pd.DataFrame(
-        {
-            "quantity": d.quantity,
-            "absolute": (d.ours - d.theirs).abs().max().item(),
-            "scale": d.theirs.abs().max().item(),
-            "tolerance": d.tolerance,
-        }
-        for compare in (_colours, _attention, _losses)
-        for d in compare(folder)
-    )
-    rows = table.groupby("quantity", sort=False)
+    pairs = [pair for compare in (_colours, _attention, _losses) for pair in compare(Path(folder))]
+    absolute = [(pair.ours - pair.theirs).abs().max().item() for pair in pairs]
+    scale = [pair.theirs.abs().max().item() for pair in pairs]
+    table = pd.DataFrame({"absolute": absolute, "scale": scale, "tolerance": [pair.tolerance for pair in pairs]})
+    rows = table.groupby([pair.quantity for pair in pairs], sort=False)
     result = rows.max().assign(arrays=rows.size())
     result = result.assign(relative=result.absolute / result.scale, agrees=result.absolute <= result.tolerance)
-    return result[["arrays", "absolute", "relative", "tolerance", "agrees"]]
+    return result[["arrays", "absolute", "relative", "tolerance", "agrees"]].rename_axis("quantity")
 
 
 def _colours(folder: Path) -> Iterator[Difference]:
@@ -78,10 +66,10 @@ def _colours(folder: Path) -> Iterator[Difference]:
 def _attention(folder: Path) -> Iterator[Difference]:
     arrays = read_arrays(folder / "parity_attention.npz")
     for case in ("init", "ties", "equal_views"):
-        inputs = [arrays[f"{case}/{name}"] for name in ("query", "views", "linear_in_weight")]
+        inputs = [arrays[f"{case}/{name}"] for name in INPUTS]
         yield Difference("weights of the views", 5e-7, arrays[f"{case}/weights"], attention_weights(*inputs))
         yield Difference("scores", 5e-7, arrays[f"{case}/scores"], attention_scores(*inputs))
-    inputs = [arrays[f"train_form/{name}"] for name in ("query", "views", "linear_in_weight")]
+    inputs = [arrays[f"train_form/{name}"] for name in INPUTS]
     yield Difference("scores", 5e-7, arrays["train_form/prod_mat"].T, attention_scores(*inputs))
 
 
@@ -94,22 +82,17 @@ def _losses(folder: Path) -> Iterator[Difference]:
         losses = cmic_loss(scores, arrays[f"{case}/inst_index"].long(), same, config)
         for loss, part in zip(losses, ("total", "inst", "cats"), strict=True):
             if f"{case}/loss_{part}" in arrays:  # with a single category there is no category loss
-                theirs = arrays[f"{case}/loss_{part}"].reshape(())
-                yield Difference(f"{NAMES[part]} loss", 4e-6, theirs, loss.detach())
+                yield Difference(f"{NAMES[part]} loss", 4e-6, arrays[f"{case}/loss_{part}"].reshape(()), loss.detach())
             wanted = arrays.get(f"{case}/grad_{'total' if part == 'total' else f'loss_{part}'}")
             if wanted is not None and loss.requires_grad:
                 (gradient,) = torch.autograd.grad(loss, scores, retain_graph=True)
                 yield Difference(f"gradient of the {NAMES[part]} loss", 2e-7, wanted.T, gradient)
 
-    inputs = [arrays[f"chain/{name}"].requires_grad_() for name in ("query", "views", "linear_in_weight")]
+    inputs = [arrays[f"chain/{name}"].requires_grad_() for name in INPUTS]
     own, same = arrays["chain/InstsMat"].T, arrays["chain/CatsMat"].T > 0  # (photo, shape)
     total = cmic_loss(attention_scores(*inputs), own.argmax(dim=1), same, config)[0]
-    names = ("query", "views", "linear_in_weight")
-    for gradient, name in zip(torch.autograd.grad(total, inputs), names, strict=True):
+    for gradient, name in zip(torch.autograd.grad(total, inputs), INPUTS, strict=True):
         yield Difference("gradient through the attention", 2e-7, arrays[f"chain/grad_{name}"], gradient)
-
-
-NAMES = {"total": "total", "inst": "instance", "cats": "category"}
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:

@@ -50,27 +50,14 @@ class Atlas:
 
 
 def build_map(
-    photos: Tensor,
-    photo_category: np.ndarray,
-    views: Tensor,
-    shape_category: np.ndarray,
-    most: int = 600,
-    seed: int = 0,
-    places: np.ndarray | None = None,
-) -> Atlas:
+    photos: Tensor, photo_category: np.ndarray, views: Tensor, shape_category: np.ndarray, most: int = 600,
+    seed: int = 0, places: np.ndarray | None = None,
+) -> Atlas:  # fmt: skip
     """Lay out photos and the shapes of their categories on one map; without photos, all shapes.
 
-    Args:
-        photos: (Q, d), rows of length 1; where there are more than ``most``, some are drawn.
-        photo_category: (Q,) names.
-        views: (N, V, d) the gallery; see :func:`shape_points`.
-        shape_category: (N,) names.
-        most: photos on the map.
-        seed: of the draw and of t-SNE.
-        places: (n, 2), where the same points were laid out before.
-
-    Raises:
-        ValueError: as many places as points are needed.
+    Photos are (Q, d), rows of length 1; of more than ``most``, some are drawn by ``seed``, which is that of t-SNE too.
+    ``views`` (N, V, d) are the gallery, see :func:`shape_points`; categories are names. ``places`` (n, 2) is where the
+    same points were laid out before; ValueError if it does not fit.
     """
     some = np.random.default_rng(seed).permutation(len(photos))[:most]
     known = np.flatnonzero(np.isin(shape_category, photo_category) | (len(photos) == 0))
@@ -96,16 +83,9 @@ def neighbour_purity(
 ) -> np.ndarray:
     """Return for each point the share of its k nearest neighbours that have its label, measured in the space itself.
 
-    Args:
-        points: (n, d), rows of length 1.
-        labels: (n,).
-        among: (m, d), where neighbours are looked for.
-        among_labels: (m,).
-        k: neighbours; all of them where there are fewer, which gives the share by chance.
-        own: (n,) the row of each point in ``among``, which is not its neighbour; None: the points are not there.
-
-    Returns:
-        (n,) in [0, 1].
+    Neighbours of ``points`` (n, d), rows of length 1, are looked for ``among`` (m, d); if these are fewer than ``k``,
+    all count, which gives the share by chance. ``own`` (n,) is the row of each point in ``among``, which is not its
+    neighbour; None: the points are not there. Returns (n,) in [0, 1].
     """
     cosine, count = points @ among.T, len(among)  # (n, m)
     if own is not None:

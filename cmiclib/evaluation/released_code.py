@@ -16,18 +16,10 @@ Crop = tuple[int, int, int, int]
 def released_photo(
     image: Image.Image, mask: Image.Image, shift: tuple[float, float], crop: Crop, flip: bool, size: int
 ) -> Tensor:
-    """Shift, crop, resize and mirror a photo and its mask alike, before the colour transfer.
+    """Shift, crop, resize and mirror a photo (RGB) and its mask (gray) alike, before the colour transfer.
 
-    Args:
-        image: RGB.
-        mask: gray, of the same size.
-        shift: pixels to the right and down; black fills the gap.
-        crop: taken after the shift.
-        flip: mirror left and right.
-        size: side of the result in pixels.
-
-    Returns:
-        float32 (4, size, size): RGB and mask, all in [0, 1].
+    The shift is in pixels to the right and down, black fills the gap; the crop is taken after it, and ``flip`` mirrors
+    left and right. Returns float32 (4, size, size): RGB and mask, all in [0, 1].
     """
     right, down = shift
     parts = []
@@ -45,15 +37,9 @@ def released_view(view: Image.Image, crop: Crop, flip: bool, size: int) -> Tenso
 def released_scores(query: Tensor, views: Tensor, weight: Tensor, unused: Tensor | None = None) -> Tensor:
     """Score as the released code does: photo by photo, repeating the vector for every shape, building each descriptor.
 
-    Args:
-        query: (Q, d).
-        views: (N, V, d).
-        weight: (d, d), as in :func:`cmiclib.model.attention_weights`.
-        unused: (d, 2·d), the attention's second layer. The released code computes it for every photo and shape and
-            discards the result. Given the layer, so does this function, which costs most of its time.
-
-    Returns:
-        (Q, N).
+    Queries (Q, d), views (N, V, d) and weight (d, d) are as in :func:`cmiclib.model.attention_weights`; returns (Q, N).
+    ``unused`` (d, 2·d) is the attention's second layer. The released code computes it for every photo and shape and
+    discards the result. Given the layer, so does this function, which costs most of its time.
     """
     rows = []
     for vector in query:

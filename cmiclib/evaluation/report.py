@@ -27,6 +27,7 @@ from .baselines import category_prior, chance
 
 SCORES_AT_ONCE = 1 << 24
 """Scores that are judged together: 64 MB, and a few times as much for intermediate results."""
+DISTANCES = ("d_hau", "d_iou")
 POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 
@@ -41,28 +42,24 @@ class Scored:
     def metrics(self, group: bool = False, category_given: bool = False) -> dict[str, Tensor]:
         """Metrics of each query: top1, top10, category, map10, mrr, each (Q,).
 
-        Args:
-            group: count variants of the own shape (same ``group``) as right as well.
-            category_given: search only the query's category.
+        With ``group``, variants of the own shape (same ``group``) are right as well; with ``category_given``, only the
+        query's category is searched.
         """
-        parts = [block._metrics(group, category_given) for block in self.blocks()]
+        parts, benchmark = [], self.benchmark
+        shape_category = torch.from_numpy(benchmark.shape_category())
+        for scores, rows in self.blocks():
+            relevant = benchmark.group_relevant(rows) if group else benchmark.relevant(rows)
+            query_category = torch.from_numpy(benchmark.query_category(rows))
+            if category_given:
+                scores = restrict_to_category(scores, query_category, shape_category)
+            parts.append(per_query_metrics(scores, torch.from_numpy(relevant), query_category, shape_category))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def blocks(self) -> Iterator["Scored"]:
-        """Yield the queries in blocks, so that intermediate results need little memory."""
+    def blocks(self) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Yield scores and rows of some queries at a time, so that intermediate results need little memory."""
         size = max(1, SCORES_AT_ONCE // max(1, self.scores.shape[1]))
         for start in range(0, max(1, len(self.rows)), size):
-            yield Scored(self.scores[start : start + size], self.rows[start : start + size], self.benchmark)
-
-    def _metrics(self, group: bool, category_given: bool) -> dict[str, Tensor]:
-        benchmark = self.benchmark
-        relevant = benchmark.group_relevant(self.rows) if group else benchmark.relevant(self.rows)
-        query_category = torch.from_numpy(benchmark.query_category(self.rows))
-        shape_category = torch.from_numpy(benchmark.shape_category())
-        scores = self.scores
-        if category_given:
-            scores = restrict_to_category(scores, query_category, shape_category)
-        return per_query_metrics(scores, torch.from_numpy(relevant), query_category, shape_category)
+            yield self.scores[start : start + size], self.rows[start : start + size]
 
     def part(self, mask: np.ndarray) -> "Scored":
         """Keep some of the queries: ``mask`` is bool (Q,)."""
@@ -79,27 +76,25 @@ class Scored:
         for name in ("top1", "top10", "map10", "mrr"):
             table[name] = values[name].numpy()
         best = self.scores.max(dim=1)
+        margins = []
+        for scores, rows in self.blocks():
+            right = torch.from_numpy(self.benchmark.relevant(rows))
+            own, other = (scores.masked_fill(hidden, -torch.inf).amax(dim=1) for hidden in (~right, right))
+            margins.append(own - other)
         table["first"] = self.benchmark.shapes.shape_id.to_numpy()[best.indices.numpy()]
         table["found"] = self.benchmark.shapes.category.to_numpy()[best.indices.numpy()]
         table["score"] = best.values.numpy()
-        table["margin"] = torch.cat([block._margin() for block in self.blocks()]).numpy()
+        table["margin"] = torch.cat(margins).numpy()
         table["rank"] = (1 / table.mrr).round().astype(int)
         table["variant"] = (self.metrics(group=True)["top1"].numpy() == 1) & (table.top1 == 0)
         return table.assign(row=self.rows)
-
-    def _margin(self) -> Tensor:
-        relevant = torch.from_numpy(self.benchmark.relevant(self.rows))
-        own = self.scores.masked_fill(~relevant, -torch.inf).amax(dim=1)
-        return own - self.scores.masked_fill(relevant, -torch.inf).amax(dim=1)
 
 
 def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch.device | str | None = None) -> Scored:
     """Score all photos of a split over the benchmark's whole gallery with a run's best weights.
 
-    Pictures are embedded on ``device``; the default is the first GPU, else the CPU.
-
-    Raises:
-        BenchmarkError: no photos in this split, or the benchmark has changed since the run was trained on it.
+    Pictures are embedded on ``device``; the default is the first GPU, else the CPU. BenchmarkError where the split has
+    no photos, or the benchmark has changed since the run was trained on it.
     """
     check_unchanged(run, benchmark)
     model = run.model(device or default_device())
@@ -117,8 +112,12 @@ def photo_rows(benchmark: Benchmark, split: str) -> np.ndarray:
     """Return the rows of a split's photos, int64 (Q,); raises BenchmarkError for an empty or unknown split."""
     rows = benchmark.rows(split)  # type: ignore[arg-type]
     if len(rows) == 0:
-        raise BenchmarkError(f"no photos in split '{split}'", path=benchmark.path, fix="choose another split")
+        raise _no_photos(benchmark, split)
     return rows
+
+
+def _no_photos(benchmark: Benchmark, split: str) -> BenchmarkError:
+    return BenchmarkError(f"no photos in split '{split}'", path=benchmark.path, fix="choose another split")
 
 
 def check_protocols(benchmark: Benchmark, gallery: Benchmark) -> None:
@@ -126,11 +125,8 @@ def check_protocols(benchmark: Benchmark, gallery: Benchmark) -> None:
     own, other = benchmark.meta["protocol"], gallery.meta["protocol"]
     if benchmark.protocol != gallery.protocol:
         differing = ", ".join(sorted(key for key in {*own, *other} if own.get(key) != other.get(key)))
-        raise BenchmarkError(
-            f"its views were made in another way than those of '{benchmark.name}': {differing}",
-            path=gallery.path,
-            fix="prepare both with one version of this library",
-        )
+        problem = f"its views were made in another way than those of '{benchmark.name}': {differing}"
+        raise BenchmarkError(problem, path=gallery.path, fix="prepare both with one version of this library")
 
 
 def report(scored: Scored, distances: bool = True) -> dict[str, float]:
@@ -181,37 +177,26 @@ def shape_distances(scored: Scored) -> dict[str, float]:
 
 
 def pair_distances(
-    found: np.ndarray,
-    gallery: Benchmark,
-    benchmark: Benchmark,
-    rows: np.ndarray,
-    which: Collection[str] = ("d_hau", "d_iou"),
+    found: np.ndarray, gallery: Benchmark, benchmark: Benchmark, rows: np.ndarray, which: Collection[str] = DISTANCES
 ) -> dict[str, np.ndarray]:
     """d_HAU and d_IoU between the shape found for each photo and the photo's own (released protocol, mode full).
 
-    d_HAU: modified Hausdorff distance of 10,000 surface points with halved coordinates; d_IoU: intersection over
-    union of solid 128³ grids. Where several shapes are right, the nearest one counts.
-
-    Args:
-        found: (Q,) rows of the gallery.
-        gallery: where the shapes were found.
-        benchmark: the photos and their own shapes; it can be the same.
-        rows: (Q,) the photos.
-        which: compute only these; d_HAU takes some 50 times as long as d_IoU.
-
-    Returns:
-        ``d_hau`` and ``d_iou``, each float64 (Q,); without the arrays for one on both sides it is left out.
+    d_HAU: modified Hausdorff distance of 10,000 surface points with halved coordinates; d_IoU: intersection over union
+    of solid 128³ grids. Where several shapes are right, the nearest one counts. ``found`` (Q,) are rows of the gallery,
+    ``rows`` (Q,) those of the photos; gallery and benchmark can be the same. ``which`` chooses, because d_HAU takes
+    some 50 times as long as d_IoU. Returns ``d_hau`` and ``d_iou``, each float64 (Q,); without the arrays for one on
+    both sides it is left out.
     """
     query, own = np.nonzero(benchmark.relevant(rows))  # (R,) each, by query; R ≥ Q
     first = np.searchsorted(query, np.arange(len(rows)))  # (Q,) where a query's own shapes begin
     pairs, inverse = np.unique(np.stack([found[query], own], axis=1), axis=0, return_inverse=True)  # (P, 2), (R,)
     figures = {}
     if "d_hau" in which and "points.npy" in gallery.arrays and "points.npy" in benchmark.arrays:
-        same = gallery is benchmark
-        distance = [
-            0.0 if same and a == b else modified_hausdorff(_halved(gallery, a), _halved(benchmark, b)) for a, b in pairs
-        ]
-        figures["d_hau"] = np.minimum.reduceat(np.array(distance)[inverse.ravel()], first)
+        distance = np.zeros(len(pairs))
+        for i, (a, b) in enumerate(pairs):
+            if gallery is not benchmark or a != b:
+                distance[i] = modified_hausdorff(_halved(gallery, a), _halved(benchmark, b))
+        figures["d_hau"] = np.minimum.reduceat(distance[inverse.ravel()], first)
     if "d_iou" in which and "voxels.npy" in gallery.arrays and "voxels.npy" in benchmark.arrays:
         overlap = [packed_iou(gallery.voxels[a], benchmark.voxels[b]) for a, b in pairs]
         figures["d_iou"] = np.maximum.reduceat(np.array(overlap)[inverse.ravel()], first)
@@ -231,45 +216,27 @@ def packed_iou(a: np.ndarray, b: np.ndarray) -> float:
 def evaluate_scored(
     scored: Scored, config: Config, split: str = "test", untrained: Mapping[str, Tensor] | None = None
 ) -> dict[str, Any]:
-    """Judge scores: seen and unseen shapes, and the baselines in the same terms.
+    """Judge the scores of one split's photos over a whole gallery, and the baselines in the same terms.
 
-    Args:
-        scored: the photos of one split over a whole gallery.
-        config: of the run that the scores come from.
-        split: the name of the split.
-        untrained: :func:`cmiclib.evaluation.baselines.untrained_scores` of the same photos.
-
-    Returns:
-        Nested figures: ``seen``, ``unseen``, each kind of untrained scores by its name and with ``_unseen``,
-        ``chance``, ``prior``, and what they belong to. Equal runs give equal figures, so there is no date.
+    ``config`` is of the run that the scores come from, ``untrained`` what
+    :func:`cmiclib.evaluation.baselines.untrained_scores` returns for the same photos. Returns nested figures: ``seen``,
+    ``unseen``, each kind of untrained scores by its name and with ``_unseen``, ``chance``, ``prior``, and what they
+    belong to. Equal runs give equal figures, so there is no date. BenchmarkError for a split without photos.
     """
     benchmark = scored.benchmark
     if len(scored.rows) == 0:
-        raise BenchmarkError(f"no photos in split '{split}'", path=benchmark.path, fix="choose another split")
+        raise _no_photos(benchmark, split)
     seen = benchmark.queries.seen.to_numpy()[scored.rows].astype(bool)
     figures: dict[str, Any] = {
-        "benchmark": benchmark.name,
-        "benchmark_hash": benchmark.hash,
-        "profile": config.profile,
-        "config": config.digest(),
-        "split": split,
-        "gallery_size": len(benchmark.shapes),
-    }
-    for name, mask in (("seen", seen), ("unseen", ~seen)):
-        if mask.any():
-            figures[name] = report(scored.part(mask))
+        "benchmark": benchmark.name, "benchmark_hash": benchmark.hash, "profile": config.profile,
+        "config": config.digest(), "split": split, "gallery_size": len(benchmark.shapes),
+    }  # fmt: skip
+    parts = {"seen": (scored, seen), "unseen": (scored, ~seen)}
     for kind, scores in (untrained or {}).items():
         other = Scored(scores, scored.rows, benchmark)
-        for name, mask in ((kind, seen), (f"{kind}_unseen", ~seen)):
-            if mask.any():
-                figures[name] = report(other.part(mask))
+        parts |= {kind: (other, seen), f"{kind}_unseen": (other, ~seen)}
+    figures |= {name: report(whole.part(mask)) for name, (whole, mask) in parts.items() if mask.any()}
     rows = scored.rows[seen] if seen.any() else scored.rows
-    training = benchmark.rows("train")
-    figures["chance"] = chance(benchmark.query_category(rows), benchmark.shape_category(), benchmark.relevant(rows))
-    figures["prior"] = category_prior(
-        benchmark.query_category(rows),
-        benchmark.shape_category(),
-        benchmark.relevant(rows),
-        benchmark.query_category(training),
-    )
-    return figures
+    labels = benchmark.query_category(rows), benchmark.shape_category(), benchmark.relevant(rows)
+    prior = category_prior(*labels, benchmark.query_category(benchmark.rows("train")))
+    return figures | {"chance": chance(*labels), "prior": prior}

@@ -16,7 +16,7 @@ from ..benchmark import Benchmark
 from ..errors import BenchmarkError
 from ..index import ShapeIndex
 from ..metrics import summarise
-from .report import POPCOUNT, Scored, check_protocols, pair_distances, photo_rows
+from .report import DISTANCES, POPCOUNT, Scored, check_protocols, pair_distances, photo_rows
 
 BYTES_AT_ONCE = 4096  # of each packed grid: 68 MB of floats for 519 shapes
 
@@ -26,49 +26,36 @@ def evaluate_unseen(
 ) -> dict[str, float]:
     """Search a repository with the photos of a split, over all its categories and with the category given.
 
-    Photos of a category that the repository lacks are left out of every figure and counted.
-
-    Args:
-        index: of the repository.
-        benchmark: the photos and their own shapes.
-        gallery: the repository.
-        split: train, val, test or all.
-
-    Returns:
-        Flat figures, each with its 95 % interval over own shapes as ``_low`` and ``_high``: ``category``, ``d_hau`` and
-        ``d_iou`` of the first of all shapes; ``given_d_hau`` and ``given_d_iou`` of the first one of the photo's
-        category; and ``queries``, ``left_out``, ``gallery_size``. d_HAU needs points on both sides, d_IoU voxels.
-
-    Raises:
-        BenchmarkError: no photos, none of the repository's categories, views of another protocol, or an index of
-            another gallery.
+    ``index`` is of the repository ``gallery``. Photos of a category that it lacks are left out of every figure and
+    counted. Returns flat figures, each with its 95 % interval over own shapes as ``_low`` and ``_high``: ``category``,
+    ``d_hau`` and ``d_iou`` of the first of all shapes; ``given_d_hau`` and ``given_d_iou`` of the first one of the
+    photo's category; and ``queries``, ``left_out``, ``gallery_size``. d_HAU needs points on both sides, d_IoU voxels.
+    BenchmarkError if there are no photos, none of the repository's categories, views of another protocol, or an index
+    of another gallery.
     """
     check_protocols(benchmark, gallery)
     index.check_gallery(gallery)
     rows = photo_rows(benchmark, split)
     known = same_category(benchmark, rows, gallery).any(axis=1)  # (Q,)
     if not known.any():
-        lacking = sorted(set(benchmark.queries.category.to_numpy()[rows]))
-        raise BenchmarkError(
-            f"the gallery has no shapes of: {', '.join(lacking)}", path=gallery.path, fix="give one that has them"
-        )
+        raise without_shapes(gallery, set(benchmark.queries.category.to_numpy()[rows]))
     kept = rows[known]
     values = judge_scores(index.scores(index.embed(benchmark.images[kept])), benchmark, kept, gallery)
     figures = summarise(values, benchmark.queries.shape_id.to_numpy()[kept])
     return figures | {"left_out": int((~known).sum()), "gallery_size": len(gallery.shapes)}
 
 
+def without_shapes(gallery: Benchmark, categories: set[str]) -> BenchmarkError:
+    """Return the error of a repository that has no shapes of these categories."""
+    problem = f"the gallery has no shapes of: {', '.join(sorted(categories))}"
+    return BenchmarkError(problem, path=gallery.path, fix="give one that has them")
+
+
 def judge_scores(scores: Tensor, benchmark: Benchmark, rows: np.ndarray, gallery: Benchmark) -> dict[str, Tensor]:
     """Judge the first shape of all and the first one of the photo's category.
 
-    Args:
-        scores: float (Q, N) over the repository; -inf hides a shape.
-        benchmark: the photos and their own shapes.
-        rows: (Q,) the photos, all of the repository's categories.
-        gallery: the repository.
-
-    Returns:
-        ``category``, ``d_hau``, ``d_iou``, ``given_d_hau`` and ``given_d_iou``, float64 (Q,) each.
+    ``scores`` is float (Q, N) over the repository, -inf hides a shape; the photos ``rows`` (Q,) are all of its
+    categories. Returns ``category``, ``d_hau``, ``d_iou``, ``given_d_hau`` and ``given_d_iou``, float64 (Q,) each.
     """
     first, given = first_shapes(scores, same_category(benchmark, rows, gallery))
     twice = judge(np.concatenate([first, given]), benchmark, np.tile(rows, 2), gallery)  # equal pairs cost nothing
@@ -82,7 +69,7 @@ def judge(
     benchmark: Benchmark,
     rows: np.ndarray,
     gallery: Benchmark,
-    distances: Collection[str] = ("d_hau", "d_iou"),
+    distances: Collection[str] = DISTANCES,
 ) -> dict[str, Tensor]:
     """Compare one shape for each photo with the photo's own: ``category``, whether it is the photo's, and distances.
 
@@ -96,8 +83,8 @@ def judge(
 def first_shapes(scores: Tensor, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the best row of the repository for each photo, of all and of its category; int64 (Q,) each.
 
-    ``scores`` is float (Q, N), -inf hides a shape; ``same`` is :func:`same_category`. Of equal scores the lower
-    row wins.
+    ``scores`` is float (Q, N), -inf hides a shape; ``same`` is :func:`same_category`. Of equal scores the lower row
+    wins.
     """
     given = scores.masked_fill(torch.from_numpy(~same), -torch.inf)
     return scores.argmax(dim=1).numpy(), given.argmax(dim=1).numpy()
@@ -111,10 +98,8 @@ def same_category(benchmark: Benchmark, rows: np.ndarray, gallery: Benchmark) ->
 def without_own(scored: Scored) -> tuple[Scored, np.ndarray]:
     """Make a benchmark's own gallery a repository without the photo's shape and the variants of its group.
 
-    Photos whose category holds nothing else are left out.
-
-    Returns:
-        The scores, -inf for what is hidden, and bool (Q, N): the shape is there for this photo.
+    Photos whose category holds nothing else are left out. Returns the scores, -inf for what is hidden, and bool (Q, N):
+    the shape is there for this photo.
     """
     there = ~scored.benchmark.group_relevant(scored.rows)
     known = (there & same_category(scored.benchmark, scored.rows, scored.benchmark)).any(axis=1)
@@ -124,20 +109,10 @@ def without_own(scored: Scored) -> tuple[Scored, np.ndarray]:
 
 
 def overlaps(benchmark: Benchmark, rows: np.ndarray, gallery: Benchmark) -> np.ndarray:
-    """Return d_IoU of each photo's own shape with every shape of a repository; two empty grids are equal.
+    """Return d_IoU of each photo's own shape with every shape of a repository, float32 (Q, N); empty grids are equal.
 
-    One matrix product of bits, a part of the grid at a time: sums below 2²⁴ are exact in float32.
-
-    Args:
-        benchmark: the photos and their own shapes.
-        rows: (Q,) the photos.
-        gallery: the repository; it can be the same.
-
-    Returns:
-        float32 (Q, N); where several shapes are right, of the nearest one.
-
-    Raises:
-        MissingArrayError: one of the two has no voxels.
+    Where several shapes are right, the nearest one counts. It is one matrix product of bits, a part of the grid at a
+    time: sums below 2²⁴ are exact in float32. MissingArrayError where one of the two benchmarks has no voxels.
     """
     query, own = np.nonzero(benchmark.relevant(rows))  # (R,) each, by query
     shapes, which = np.unique(own, return_inverse=True)  # (S,), (R,)

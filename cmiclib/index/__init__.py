@@ -6,7 +6,7 @@ An index file is self-contained: the gallery's view embeddings, the attention ma
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..benchmark import Benchmark
 from ..config import Config, Fusion
-from ..embed import Precision, embed_gallery, embed_in_shares, embed_queries, head_vectors, precision_on
+from ..embed import embed_gallery, embed_in_shares, embed_queries, head_vectors
 from ..engine.distributed import ALONE, Processes
 from ..errors import BenchmarkError, CheckpointError
 from ..metrics import top_k
@@ -33,76 +33,33 @@ class SearchResult(NamedTuple):
     weights: Tensor  # (Q, k, V) how much each view of the shape counted
 
 
-class ShapeIndex:
-    """A gallery ready to be searched.
-
-    Args:
-        views: (N, V, d) float32, or bfloat16 for half the memory; last axis of length 1. They may be memory-mapped.
-        attention: (d, d) float32, the matrix W of :func:`cmiclib.model.attention_scores`.
-        shape_ids: N names.
-        model: the encoder of photos, on any device; without one, :meth:`search` takes vectors only.
-        config: the model's configuration.
-        precision: in what the encoders compute; default: as configured on the model's device.
-        gallery: sha256 of the pictures that the views were made from, where known.
-        extra: arrays that are kept in the same file.
-        about: facts that are kept in the same file, ready for JSON.
-    """
-
-    def __init__(
-        self,
-        views: Tensor,
-        attention: Tensor,
-        shape_ids: list[str],
-        model: CMIC | None = None,
-        config: Config | None = None,
-        precision: Precision | None = None,
-        gallery: str = "",
-        extra: dict[str, Tensor] | None = None,
-        about: dict[str, Any] | None = None,
-    ):
-        if views.ndim != 3 or len(views) != len(shape_ids) or attention.shape != (views.shape[2],) * 2:
-            raise ValueError(
-                f"expected views (N, V, d), attention (d, d) and N ids, got {tuple(views.shape)}, "
-                f"{tuple(attention.shape)} and {len(shape_ids)}"
-            )
-        self.views, self.attention, self.shape_ids = views, attention, list(shape_ids)
-        self.model, self.config = model, config
-        self.precision = precision or (precision_on(self.device, config) if config else "fp32")
-        self.gallery, self.extra, self.about = gallery, extra or {}, about or {}
+class ShapeIndex(Contents):
+    """A gallery ready to be searched; its fields are those of :class:`cmiclib.index.file.Contents`."""
 
     @classmethod
     def build(
-        cls,
-        model: CMIC,
-        benchmark: Benchmark,
-        config: Config | None = None,
-        dtype: torch.dtype = torch.float32,
-        processes: Processes = ALONE,
-        precision: Precision | None = None,
-        maps: Iterable[Tensor] | None = None,
-    ) -> "ShapeIndex":
-        """Embed every shape of a benchmark's gallery; puts the model into evaluation mode.
+        cls, model: CMIC, benchmark: Benchmark, config: Config | None = None, dtype: torch.dtype = torch.float32,
+        processes: Processes = ALONE, maps: Iterable[Tensor] | None = None,
+    ) -> "ShapeIndex":  # fmt: skip
+        """Embed every shape of a benchmark's gallery; puts the model, on any device, into evaluation mode.
 
         Args:
-            model: on any device; the vectors stay on the CPU.
+            model: the vectors stay on the CPU.
             benchmark: its views are the gallery.
             config: the run's configuration; default: fp32 and the augmentation's defaults.
             dtype: float32, or bfloat16: half the size, and scores that differ in the third digit.
             processes: each embeds its share, and all get the whole index.
-            precision: in what the encoders compute; default: as configured on the model's device.
             maps: what the frozen stages return for the views, where it is known.
         """
         config = config or Config(model=model.config)
         ids, attention = benchmark.shapes.shape_id.tolist(), model.attention_weight.detach().cpu()
-        precision = precision or precision_on(model.attention_weight.device, config)
         if maps is not None:
-            vectors = head_vectors(model.eval().view_encoder, maps, config, precision)
-            views = vectors.unflatten(0, benchmark.views.shape[:2])
+            views = head_vectors(model.eval().view_encoder, maps, config).unflatten(0, benchmark.views.shape[:2])
         elif processes.count == 1:
-            views = embed_gallery(model.eval(), benchmark.views, config, precision=precision)
+            views = embed_gallery(model.eval(), benchmark.views, config)
         else:
-            views = embed_in_shares(model.eval(), benchmark.views, config, processes, precision)
-        return cls(views.to(dtype), attention, ids, model, config, precision, _sha256(benchmark))
+            views = embed_in_shares(model.eval(), benchmark.views, config, processes)
+        return cls(views.to(dtype), attention, ids, model, config, gallery=_sha256(benchmark))
 
     @classmethod
     def from_arrays(
@@ -119,17 +76,8 @@ class ShapeIndex:
         """How views become a score."""
         return self.config.model.fusion if self.config else "attention"
 
-    @property
-    def device(self) -> torch.device:
-        """Where photos are embedded; the gallery is searched on the CPU."""
-        return self.model.attention_weight.device if self.model else torch.device("cpu")
-
     def check_gallery(self, benchmark: Benchmark) -> None:
-        """Refuse a benchmark whose gallery this is not.
-
-        Raises:
-            BenchmarkError: other shapes, another order, another number of views, or other pictures.
-        """
+        """Raise BenchmarkError for other shapes, another order, another number of views, or other pictures."""
         ids, views, sha256 = benchmark.shapes.shape_id.tolist(), benchmark.views.shape[1], _sha256(benchmark)
         if self.shape_ids != ids:
             if len(ids) != len(self):
@@ -151,11 +99,7 @@ class ShapeIndex:
         )
 
     def embed(self, photos: np.ndarray) -> Tensor:
-        """Photos (Q, 4, S, S) uint8 → query vectors (Q, d).
-
-        Raises:
-            CheckpointError: the index was made from arrays and holds no photo encoder.
-        """
+        """Photos (Q, 4, S, S) uint8 → query vectors (Q, d); CheckpointError if the index holds no photo encoder."""
         if self.model is None or self.config is None:
             raise CheckpointError("this index holds no photo encoder", fix="build it with `cmic index --run …`")
         return embed_queries(self.model, photos, self.config, precision=self.precision)
@@ -173,10 +117,8 @@ class ShapeIndex:
     def rank(self, query: Tensor | np.ndarray, k: int = 10) -> tuple[Tensor, Tensor]:
         """Return gallery rows and scores, both (Q, k), exactly; of equal scores the lower row comes first.
 
-        The gallery is read once, block by block, so the memory needed does not grow with the gallery.
-
-        Raises:
-            ValueError: k below 1, or vectors with NaN.
+        The gallery is read once, block by block, so the memory needed does not grow with the gallery. ValueError for k
+        below 1, or vectors with NaN.
         """
         vectors = self._vectors(query)
         best = vectors.new_empty(len(vectors), 0)
@@ -206,11 +148,7 @@ class ShapeIndex:
 
     @torch.no_grad()
     def search(self, query: Tensor | np.ndarray, k: int = 10) -> SearchResult:
-        """Return ids, scores and view weights of the k best shapes of each query (Q, d); all N where k is larger.
-
-        Raises:
-            ValueError: as :meth:`rank`.
-        """
+        """Return ids, scores and view weights of the k best shapes of each query (Q, d), by :meth:`rank`; N at most."""
         rows, scores = self.rank(query, k)
         ids = [[self.shape_ids[i] for i in line] for line in rows.tolist()]
         return SearchResult(ids, scores, self.view_weights(query, rows))
@@ -224,35 +162,23 @@ class ShapeIndex:
         return weights
 
     def save(self, path: str | Path, without_backbone: bool = False) -> None:
-        """Write one safetensors file, atomically.
+        """Write one safetensors file, atomically; StorageError if the disk is full or read-only.
 
-        Args:
-            path: the file to write.
-            without_backbone: for a small file. The photo encoder's backbone is left out; reading the file takes it from
-                where the training took it, such as an installed package. The views are written in float16.
-
-        Raises:
-            CheckpointError: the training changed the backbone, so that it cannot be left out.
-            StorageError: the disk is full or read-only.
+        ``without_backbone`` makes a small file. The photo encoder's backbone is left out; reading the file takes it
+        from where the training took it, such as an installed package; CheckpointError if the training changed it. The
+        views are written in float16.
         """
-        contents = {name: getattr(self, name) for name in Contents._fields}
-        write_index(Path(path), Contents(**contents), without_backbone)
+        write_index(Path(path), self, without_backbone)
 
     @classmethod
-    def load(
-        cls, path: str | Path, device: torch.device | str | None = None, precision: Precision | None = None
-    ) -> "ShapeIndex":
+    def load(cls, path: str | Path, device: torch.device | str | None = None) -> "ShapeIndex":
         """Open an index file; its views stay on the disk, memory-mapped, until a search reads them.
 
-        Args:
-            path: the file.
-            device: where photos are embedded; default: a device of the kind that embedded the gallery, else the CPU.
-            precision: in what photos are embedded; default: that of the gallery, or fp32 on another kind of device.
-
-        Raises:
-            CheckpointError: missing, damaged or not an index.
+        Photos are embedded on ``device``, by default one of the kind that embedded the gallery, else the CPU; in the
+        gallery's precision, or in fp32 on another kind of device. CheckpointError for a file that is missing, damaged
+        or not an index.
         """
-        return cls(*read_index(Path(path), device, precision))
+        return cls(**vars(read_index(Path(path), device)))
 
 
 def _sha256(benchmark: Benchmark) -> str:

@@ -20,17 +20,11 @@ ENCODING = ("augment", "crops", "embed", "encoders", "engine", "index", "model",
 
 
 def gallery_index(run: Run, benchmark: Benchmark, device: torch.device | None = None) -> ShapeIndex:
-    """Return a run's index of a benchmark's whole gallery, kept in the run's folder.
+    """Return a finished run's index of its own benchmark's whole gallery, or of another one, kept in the run's folder.
 
-    Args:
-        run: a finished run.
-        benchmark: its own benchmark, or another gallery.
-        device: where pictures are embedded; default: the first GPU, else the CPU.
-
-    Raises:
-        BenchmarkError: the kept index does not belong to the gallery.
-        CheckpointError: weights or index cannot be read.
-        StorageError: the disk is full.
+    Pictures are embedded on ``device``, by default the first GPU, else the CPU. It raises BenchmarkError where the kept
+    index does not belong to the gallery, CheckpointError where weights or index cannot be read, StorageError where the
+    disk is full.
     """
     device = device or default_device()
     parts = (

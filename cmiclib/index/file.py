@@ -1,8 +1,9 @@
 """The file of an index: safetensors, with vectors, photo encoder and whatever else is kept with them."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import Config, ModelConfig, parse_config
-from ..embed import Precision
+from ..embed import Precision, precision_on
 from ..errors import CheckpointError
 from ..io.atomic import write_atomically
 from ..io.files import check_regular, reason
@@ -22,26 +23,42 @@ FORMAT = "cmic-index-1"
 ENCODER, BACKBONE, EXTRA = "query_encoder.", "backbone.", "extra."
 
 
-class Contents(NamedTuple):
-    """What :class:`cmiclib.index.ShapeIndex` takes."""
+@dataclass(eq=False, repr=False)
+class Contents:
+    """What a gallery's search needs: the fields of :class:`cmiclib.index.ShapeIndex`."""
 
-    views: Tensor
-    attention: Tensor
-    shape_ids: list[str]
-    model: CMIC | None
-    config: Config | None
-    precision: Precision
-    gallery: str
-    extra: dict[str, Tensor]
-    about: dict[str, Any]
+    views: Tensor  # (N, V, d) float32, or bfloat16 for half the memory; last axis of length 1; may be memory-mapped
+    attention: Tensor  # (d, d) float32, the matrix W of `cmiclib.model.attention_scores`
+    shape_ids: list[str]  # N names
+    model: CMIC | None = None  # the encoder of photos, on any device; without one, only vectors can be searched with
+    config: Config | None = None  # the model's
+    precision: Precision | None = None  # in what the encoder computes; default: as configured on the model's device
+    gallery: str = ""  # sha256 of the pictures that the views were made from, where known
+    extra: dict[str, Tensor] = field(default_factory=dict)  # arrays that are kept in the same file
+    about: dict[str, Any] = field(default_factory=dict)  # facts that are kept in the same file, ready for JSON
+
+    def __post_init__(self) -> None:
+        views, attention, ids = self.views, self.attention, self.shape_ids
+        if views.ndim != 3 or len(views) != len(ids) or attention.shape != (views.shape[2],) * 2:
+            raise ValueError(
+                f"expected views (N, V, d), attention (d, d) and N ids, got {tuple(views.shape)}, "
+                f"{tuple(attention.shape)} and {len(ids)}"
+            )
+        if self.precision is None:
+            self.precision = precision_on(self.device, self.config) if self.config else "fp32"
+
+    @property
+    def device(self) -> torch.device:
+        """Where photos are embedded; the gallery is searched on the CPU."""
+        return self.model.attention_weight.device if self.model else torch.device("cpu")
 
 
 def write_index(path: Path, index: Contents, without_backbone: bool) -> None:
     """See :meth:`cmiclib.index.ShapeIndex.save`."""
     tensors = {"views": index.views.half() if without_backbone else index.views, "attention": index.attention}
-    state, device = {}, "cpu"
+    state = {}
     if index.model:
-        state, device = index.model.query_encoder.state_dict(), index.model.attention_weight.device.type
+        state = index.model.query_encoder.state_dict()
         if without_backbone:
             state = _without_backbone(state, index.model.config, path)
     tensors |= {ENCODER + name: value for name, value in state.items()}
@@ -49,7 +66,7 @@ def write_index(path: Path, index: Contents, without_backbone: bool) -> None:
     config = json.dumps(index.config.model_dump(mode="json", exclude_defaults=True)) if index.config else ""
     metadata = {
         "format": FORMAT, "shape_ids": json.dumps(index.shape_ids), "config": config, "gallery": index.gallery,
-        "device": device, "precision": index.precision, "about": json.dumps(index.about),
+        "device": index.device.type, "precision": index.precision or "fp32", "about": json.dumps(index.about),
     }  # fmt: skip
     # safetensors writes from where the numbers lie, so a memory-mapped gallery costs no memory.
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -65,42 +82,32 @@ def _without_backbone(state: dict[str, Tensor], config: ModelConfig, path: Path)
     return {name: value for name, value in state.items() if not name.startswith(BACKBONE)}
 
 
-def read_index(path: Path, device: torch.device | str | None, precision: Precision | None) -> Contents:
+def read_index(path: Path, device: torch.device | str | None) -> Contents:
     """See :meth:`cmiclib.index.ShapeIndex.load`."""
-    check_regular(path, CheckpointError, fix="make one with `cmic index`")
+    fix = "make it, or make it again, with `cmic index`"
+    check_regular(path, CheckpointError, fix=fix)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise CheckpointError("this is not an index file", path=path, fix="make one with `cmic index`")
+                raise CheckpointError("this is not an index file", path=path, fix=fix)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the index cannot be read ({reason(error)})", path=path, fix="make it again with `cmic index`"
-        ) from None
+        raise CheckpointError(f"the index cannot be read ({reason(error)})", path=path, fix=fix) from None
     try:
-        return _contents(tensors, metadata, path, device, precision)
+        return _contents(tensors, metadata, path, device)
     except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
-        raise CheckpointError(
-            f"this is not a complete index ({type(error).__name__}: {error!s:.300})",
-            path=path,
-            fix="make it again with `cmic index`",
-        ) from None
+        problem = f"this is not a complete index ({type(error).__name__}: {error!s:.300})"
+        raise CheckpointError(problem, path=path, fix=fix) from None
 
 
 def _contents(
-    tensors: dict[str, Tensor],
-    metadata: dict[str, str],
-    path: Path,
-    device: torch.device | str | None,
-    precision: Precision | None,
+    tensors: dict[str, Tensor], metadata: dict[str, str], path: Path, device: torch.device | str | None
 ) -> Contents:
     ids, about = json.loads(metadata["shape_ids"]), json.loads(metadata.get("about", "{}"))
     if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids) or not isinstance(about, dict):
         raise ValueError("shape_ids must be a list of strings, about a dictionary")
     views, attention = tensors.pop("views"), tensors.pop("attention")
-    if views.ndim != 3 or views.shape[0] != len(ids) or attention.shape != (views.shape[2],) * 2:
-        raise ValueError(f"views {tuple(views.shape)} and attention {tuple(attention.shape)} of {len(ids)} shapes")
     if views.dtype not in (torch.float32, torch.bfloat16, torch.float16) or attention.dtype != torch.float32:
         raise ValueError(f"views are {views.dtype}, attention is {attention.dtype}")
     if views.dtype == torch.float16:
@@ -108,7 +115,7 @@ def _contents(
     extra = {name.removeprefix(EXTRA): value for name, value in tensors.items() if name.startswith(EXTRA)}
     gallery = metadata.get("gallery", "")
     if not metadata["config"]:
-        return Contents(views, attention, ids, None, None, "fp32", gallery, extra, about)
+        return Contents(views, attention, ids, gallery=gallery, extra=extra, about=about)
     config = parse_config(json.loads(metadata["config"]), path=str(path))
     if config.model.dim != len(attention):
         raise ValueError(f"its vectors have {len(attention)} numbers, its encoder's {config.model.dim}")
@@ -126,8 +133,8 @@ def _contents(
         raise ValueError(f"precision is '{stored}'")
     target = torch.device(device or (kind if kind == "cuda" and torch.cuda.is_available() else "cpu"))
     model.to(target)
-    known: Precision = stored if target.type == kind else "fp32"  # type: ignore[assignment]
-    return Contents(views, attention, ids, model.eval(), config, precision or known, gallery, extra, about)
+    precision: Precision = stored if target.type == kind else "fp32"  # type: ignore[assignment]
+    return Contents(views, attention, ids, model.eval(), config, precision, gallery, extra, about)
 
 
 def _photo_encoder(config: ModelConfig, with_weights: bool) -> CMIC:

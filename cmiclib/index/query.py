@@ -32,15 +32,8 @@ def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, au
     with neither, in the whole photo.
     Without ``automatic`` the mask channel is 255 everywhere, as in training photos without a mask.
 
-    Args:
-        photo: an image file.
-        mask: an image of the same size, white where the object is.
-        box: x0, y0, x1, y1 of the object in pixels.
-        automatic: look for a mask if none is given.
-
-    Raises:
-        ImageError: an unreadable file, a mask that is empty or of another size, a box outside the photo, or both mask
-            and box.
+    The mask is an image of the photo's size, white where the object is; the box is x0, y0, x1, y1 in pixels. ImageError
+    for an unreadable file, a mask that is empty or of another size, a box outside the photo, or both mask and box.
     """
     if mask is not None and box is not None:
         raise ImageError("mask and box are both given", path=photo, fix="give one of the two")
@@ -57,17 +50,10 @@ def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, au
 def cut_query(
     image: np.ndarray, mask: np.ndarray | None, box: Box | None, automatic: bool, name: str = "mask"
 ) -> Query:
-    """Do what :func:`read_query` does, for a photo in memory.
+    """Do what :func:`read_query` does for a photo in memory, (H, W, 3) uint8.
 
-    Args:
-        image: (H, W, 3) uint8.
-        mask: (H, W) bool, or None if unknown. If a box is given as well, the box says what to cut.
-        box: x0, y0, x1, y1 in pixels.
-        automatic: look for a mask if none is given.
-        name: of a given mask, in words.
-
-    Raises:
-        ImageError: an empty mask, a mask of another size, or a box outside the photo.
+    The mask is (H, W) bool, or None if unknown, and ``name`` is the mask in words; if a box is given as well, the box
+    says what to cut.
     """
     cut = cut_object(image, mask, box, automatic, QUERY_SIZE)
     plain = name if mask is not None else "box, no mask" if box is not None else "whole photo, no mask"
@@ -86,9 +72,8 @@ def stored_row(benchmark: Benchmark, query_id: str) -> int:
     """Return the row of a benchmark's photo; raises ImageError for an unknown id."""
     rows = np.flatnonzero(benchmark.queries.query_id == query_id)
     if not len(rows):
-        raise ImageError(
-            f"the benchmark '{benchmark.name}' has no photo '{query_id}'", fix="use a query_id from its queries.csv"
-        )
+        problem = f"the benchmark '{benchmark.name}' has no photo '{query_id}'"
+        raise ImageError(problem, fix="use a query_id from its queries.csv")
     return int(rows[0])
 
 

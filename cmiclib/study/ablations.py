@@ -1,9 +1,9 @@
 """Every design choice, taken away or replaced, one at a time: variants as data, runs that are kept, the stored table.
 
-A run's result is one small JSON file, named after variant, seed and a hash of what it depends on. The table
-``data/results/ablations.json`` is put together from these files and from its own rows; beside it,
-``ablation_answers.json`` holds the first shape found for every validation photo, from which
-:mod:`cmiclib.study.effects` makes differences with their intervals.
+Each run's result is one small JSON file, named after variant, seed and a hash of what it depends on. The table
+``data/results/ablations.json`` is put together from these files and from its own rows. Beside it,
+``ablation_answers.json`` holds the first shape found for every validation photo; from these answers
+:mod:`cmiclib.study.effects` computes differences with their intervals.
 """
 
 import hashlib
@@ -39,6 +39,7 @@ from .variants import UNCHANGED, Change, apply_variant
 SEEDS = (0, 1, 2, 3, 4)
 FULL = "full"
 Row = dict[str, Any]
+Known = dict[tuple[str, int], Row]  # by variant and seed
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,7 @@ REFERENCE = Config(
 )  # fmt: skip
 """The full method at the scale of the ablations. It stands here whole, so that a change of the demo leaves it alone.
 
-Validation is looked at once, at the end: the weights are the last ones, and no choice is made on the photos that the
-variants are compared on.
+It validates once, at the end: the weights are the last ones, so none are chosen by the photos that compare variants.
 """
 
 SMALL = (
@@ -122,20 +122,16 @@ def for_profile(profile: str) -> tuple[Config, dict[str, Variant]]:
 def variant_config(
     name: str, seed: int, reference: Config = REFERENCE, variants: Mapping[str, Variant] = VARIANTS
 ) -> Config:
-    """Return a variant's whole configuration.
-
-    Raises:
-        ConfigError: no such variant, or overrides that do not fit.
-    """
+    """Return a variant's whole configuration; ConfigError for an unknown variant, or overrides that do not fit."""
     if name not in variants:
         raise ConfigError(f"unknown variant '{name}'", fix=f"use one of: {', '.join(variants)}")
     return reference.override([*variants[name].overrides, f"train.seed={seed}"])
 
 
 def config_hash(config: Config, data: Change = UNCHANGED) -> str:
-    """Hash what a run sets otherwise than by default, except its seed and its profile's name; of files, the content.
+    """Hash the options that differ from their defaults, without seed and profile's name; of files, the content.
 
-    An option that comes later, with a default that changes nothing, leaves the hash as it is.
+    A new option whose default changes nothing leaves the hash as it is.
     """
     values = config.model_dump(mode="json", exclude_defaults=True, exclude={"profile": True, "train": {"seed"}})
     values |= {"data": data.values()} if data.values() else {}
@@ -149,46 +145,30 @@ def config_hashes(reference: Config = REFERENCE, variants: Mapping[str, Variant]
 
 
 def run_variant(
-    name: str,
-    seed: int,
-    benchmark: Benchmark,
-    folder: Path,
-    *,
-    reference: Config = REFERENCE,
-    variants: Mapping[str, Variant] = VARIANTS,
-    again: bool = False,
-) -> Row:
-    """Return the result of a variant with a seed: loaded where its file is there, else trained and kept.
+    name: str, seed: int, benchmark: Benchmark, folder: Path, *,
+    reference: Config = REFERENCE, variants: Mapping[str, Variant] = VARIANTS, again: bool = False,
+) -> Row:  # fmt: skip
+    """Return the result of a variant with a seed: loaded where its file is there, unless ``again``, else trained.
 
-    Args:
-        name: of ``variants``.
-        seed: of the training.
-        benchmark: as opened; its validation photos are answered from its whole gallery.
-        folder: for results, and in ``maps`` what runs share.
-        reference: the full method.
-        variants: changes of it.
-        again: train even where the result is there.
+    The benchmark's validation photos search its whole gallery. ``folder`` keeps the results and, in ``maps``, what runs
+    share. Errors are those of :func:`cmiclib.training.loop.train`.
 
     Returns:
         ``variant``, ``seed``, ``overrides``, ``metrics`` (``top1``, ``top10``, ``category`` of photos of seen shapes,
         ``unseen_top1``; None without such photos), ``seconds``, ``config_hash``, ``machine``, ``date``, ``benchmark``
         and ``code`` (hashes), and ``first``: the gallery row of the first shape found for each validation photo.
-
-    Raises:
-        ConfigError, TrainingError, StorageError: as :func:`cmiclib.training.loop.train`.
     """
     config = variant_config(name, seed, reference, variants)
     data = variants[name].data
-    path = folder / f"{name}-{seed}-{_key(config, data, benchmark)}.json"
+    key = f"{config_hash(config, data)} {benchmark.hash} {code_digest(METHOD)}"
+    path = folder / f"{name}-{seed}-{hashlib.sha256(key.encode()).hexdigest()[:10]}.json"
     if path.is_file() and not again:
         return read_stored(path)
     started, made = time.perf_counter(), environment()
-    seen = apply_variant(benchmark, data)
-    features = folder / "maps"
-    running = folder / "running"
+    seen, features, running = apply_variant(benchmark, data), folder / "maps", folder / "running"
     running.mkdir(parents=True, exist_ok=True)
-    # A folder of its own: workers of a grid that was killed may still be at the same run. It goes with its weights,
-    # which nobody reads and which would fill a disk after a hundred runs.
+    # Each run has its own folder, because workers of a killed grid may still train the same variant. The folder is
+    # removed with its weights, which nobody reads and which would fill a disk after a hundred runs.
     with tempfile.TemporaryDirectory(prefix=f"{path.stem}-", dir=running) as work:
         run = train(config, seen, Path(work) / "run", progress=False, features=features)
         scored = _score(run, seen, features) if config.train.copies else score_run(run, seen, "val")
@@ -204,7 +184,7 @@ def run_variant(
 
 
 def _score(run: Run, benchmark: Benchmark, features: Path) -> Scored:
-    """Do what `score_run` does with the validation photos, without running the frozen stages once more."""
+    """Score the validation photos as `score_run` does, without running the frozen stages once more."""
     model, rows = run.model(default_device()), benchmark.rows("val")
     still = FrozenFeatures(model, benchmark, run.config, features).validation()
     index = ShapeIndex.build(model, benchmark, run.config, maps=still.views)
@@ -220,20 +200,12 @@ def figures(scored: Scored) -> dict[str, float | None]:
 
 
 def run_grid(
-    benchmark: Benchmark,
-    folder: Path,
-    table: Path,
-    *,
-    names: Sequence[str] | None = None,
-    seeds: Sequence[int] = SEEDS,
-    jobs: int = 1,
-    reference: Config = REFERENCE,
-    variants: Mapping[str, Variant] = VARIANTS,
-    same_code: bool = False,
-    replace: bool = False,
+    benchmark: Benchmark, folder: Path, table: Path, *, names: Sequence[str] | None = None,
+    seeds: Sequence[int] = SEEDS, jobs: int = 1, reference: Config = REFERENCE,
+    variants: Mapping[str, Variant] = VARIANTS, same_code: bool = False, replace: bool = False,
     say: Callable[[str], None] = print,
-) -> list[Row]:
-    """Run what is missing of variants × seeds, seed by seed, and write the table after each run.
+) -> list[Row]:  # fmt: skip
+    """Run what is missing of variants × seeds, seed by seed; write the table after each run and return its rows.
 
     A run is finished if the table, or a file in ``folder``, holds its variant, seed, configuration and benchmark.
     Nothing is written before the first result.
@@ -247,15 +219,12 @@ def run_grid(
         jobs: number of processes; they share the cores.
         reference: the full method.
         variants: changes of it.
-        same_code: run again what another state of the method's code computed.
+        same_code: repeat runs that another state of the method's code computed.
         replace: drop rows of the table that are of another benchmark or configuration, or of none of the variants.
         say: receives a line for each run.
 
-    Returns:
-        The table's rows.
-
     Raises:
-        BookError: another grid is at work in this folder, or rows would be dropped without ``replace``.
+        BookError: another grid uses this folder, or rows would be dropped without ``replace``.
         ConfigError, TrainingError, StorageError: as :func:`run_variant`.
     """
     wanted, hashes, code = list(names or variants), config_hashes(reference, variants), code_digest(METHOD)
@@ -264,17 +233,10 @@ def run_grid(
     with alone(folder, BookError):
         rows = read_stored(table) if table.is_file() else []
         known = _finished(rows, table, folder, hashes, benchmark.hash)
-        lost = [
-            row
-            for row in rows
-            if (row["config_hash"], row["benchmark"]) != (hashes.get(row["variant"]), benchmark.hash)
-        ]
+        lost = sum(not _belongs(row, hashes, benchmark.hash) for row in rows)
         if lost and not replace:
-            raise BookError(
-                f"{len(lost)} of {len(rows)} rows are of another benchmark or configuration and would be dropped",
-                path=table,
-                fix="give another file with --table, or drop them with --replace",
-            )
+            problem = f"{lost} of {len(rows)} rows are of another benchmark or configuration and would be dropped"
+            raise BookError(problem, path=table, fix="give another file with --table, or drop them with --replace")
         done = {at for at, row in known.items() if not same_code or row["code"] == code}
         todo = [(name, seed) for seed in seeds for name in wanted if (name, seed) not in done]
         say(f"{len(wanted) * len(seeds) - len(todo)} of {len(wanted) * len(seeds)} runs are there, {len(todo)} to do")
@@ -293,7 +255,7 @@ def run_grid(
             top1 = row["metrics"]["top1"]
             shown = "of seen shapes –" if top1 is None else f"{top1:.1%}"
             say(f"{row['variant']}, seed {row['seed']}: Top-1 {shown} in {row['seconds']:.0f} s")
-        return [row for _, row in _ordered(known, variants)]
+        return _ordered(known, variants)
 
 
 def _job(name: str, seed: int, path: Path, folder: Path, threads: int, options: dict[str, Any]) -> Row:
@@ -301,17 +263,8 @@ def _job(name: str, seed: int, path: Path, folder: Path, threads: int, options: 
     return run_variant(name, seed, Benchmark.open(path, verify=False), folder, **options)
 
 
-def _key(config: Config, data: Change, benchmark: Benchmark) -> str:
-    text = f"{config_hash(config, data)} {benchmark.hash} {code_digest(METHOD)}"
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
 def read_stored(path: Path) -> Any:
-    """Read a file of results.
-
-    Raises:
-        CheckpointError: missing or damaged.
-    """
+    """Read a file of results; CheckpointError if it is missing or damaged."""
     return read_json(path, CheckpointError, fix="take it from the repository again, or run `make ablations`")
 
 
@@ -320,33 +273,26 @@ def answers_path(table: Path) -> Path:
     return table.with_name("ablation_answers.json")
 
 
-def _finished(
-    stored: list[Row], table: Path, folder: Path, hashes: Mapping[str, str], benchmark: str
-) -> dict[tuple[str, int], Row]:
-    """Return the known results by variant and seed; of several those of the present code, then the table's."""
+def _belongs(row: Row, hashes: Mapping[str, str], benchmark: str) -> bool:
+    return bool((row["config_hash"], row["benchmark"]) == (hashes.get(row["variant"]), benchmark))
+
+
+def _finished(stored: list[Row], table: Path, folder: Path, hashes: Mapping[str, str], benchmark: str) -> Known:
+    """Return the known results by variant and seed; of several, those of the present code first, then the table's."""
     first = read_stored(answers_path(table))["first"] if answers_path(table).is_file() else {}
     rows = [row | {"first": first.get(f"{row['variant']} {row['seed']}")} for row in stored]
     rows = [read_stored(path) for path in sorted(folder.glob("*.json"))] + rows
-    code, known = code_digest(METHOD), dict[tuple[str, int], Row]()
-    for row in sorted(rows, key=lambda row: row["code"] == code):
-        if row["first"] and (row["config_hash"], row["benchmark"]) == (hashes.get(row["variant"]), benchmark):
-            known[row["variant"], row["seed"]] = row
-    return known
+    code, rows = code_digest(METHOD), [row for row in rows if row["first"] and _belongs(row, hashes, benchmark)]
+    return {(row["variant"], row["seed"]): row for row in sorted(rows, key=lambda row: row["code"] == code)}
 
 
-def _ordered(
-    known: Mapping[tuple[str, int], Row], variants: Mapping[str, Variant]
-) -> list[tuple[tuple[str, int], Row]]:
-    place = {name: i for i, name in enumerate(variants)}
-    return sorted(known.items(), key=lambda item: (place[item[0][0]], item[0][1]))
+def _ordered(known: Known, variants: Mapping[str, Variant]) -> list[Row]:
+    return sorted(known.values(), key=lambda row: (list(variants).index(row["variant"]), row["seed"]))
 
 
-def _write(
-    table: Path, known: Mapping[tuple[str, int], Row], benchmark: Benchmark, variants: Mapping[str, Variant]
-) -> None:
+def _write(table: Path, known: Known, benchmark: Benchmark, variants: Mapping[str, Variant]) -> None:
     """Write the answers, then the rows, so that no row is ever without its answers."""
-    rows = benchmark.rows("val")
-    photos = benchmark.queries.iloc[rows]
+    photos = benchmark.queries.iloc[benchmark.rows("val")]
     answers = {
         "benchmark": benchmark.hash,
         "photos": {name: photos[name].tolist() for name in ("query_id", "shape_id", "category", "seen")},
@@ -354,4 +300,4 @@ def _write(
         "first": {f"{name} {seed}": row["first"] for (name, seed), row in known.items()},
     }
     write_json(answers_path(table), answers)
-    write_json(table, [{k: v for k, v in row.items() if k != "first"} for _, row in _ordered(known, variants)])
+    write_json(table, [{k: v for k, v in row.items() if k != "first"} for row in _ordered(known, variants)])

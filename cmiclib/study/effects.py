@@ -1,13 +1,13 @@
 """What each design choice is worth: differences paired by seed, their intervals, and verdicts on the paper's claims.
 
-All of it is computed from the two files that :func:`cmiclib.study.ablations.run_grid` writes.
+Everything is computed from the two files that :func:`cmiclib.study.ablations.run_grid` writes.
 
 **The interval.** A difference between two variants varies for two reasons: another seed trains another model, and
-other shapes would have been photographed. Its variance is the sum of two estimates: that of the mean over seeds, from
+another sample would show other shapes. Its variance is the sum of two estimates: that of the mean over seeds, from
 the spread of the seeds' differences; and that of the mean over photos, from the spread of the shapes' sums, because
 photos of one shape succeed and fail together. The interval is the difference ± a quantile of Student's t times the
-root of that sum, with Satterthwaite's degrees of freedom. What seeds and shapes share counts in both, so the interval
-is a little too wide rather than too narrow.
+root of that sum, with Satterthwaite's degrees of freedom. Both estimates contain what seeds and shapes share, so the
+interval is a little too wide rather than too narrow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from ..config import Config
 from .ablations import FULL, REFERENCE, VARIANTS, Variant, answers_path, config_hashes, read_stored
 
 SMALLEST_EFFECT = 0.01
-"""Smallest effect of interest: one point. A smaller one would not decide how anybody builds such a system."""
+"""Smallest effect of interest: one point. A smaller one would change nobody's choice."""
 
 Verdict = Literal["supported", "not supported", "undecided", "not run"]
 
@@ -42,14 +42,9 @@ def paired_effect(
 ) -> Effect:
     """Return mean(first) - mean(second) with its interval over seeds and shapes; see this module.
 
-    Args:
-        first: (S, Q) outcomes of the same photos, a row a seed.
-        second: (S, Q), the rows with the same seeds.
-        groups: (Q,) the shape of each photo.
-        level: probability that the interval is meant to cover.
-
-    Raises:
-        ValueError: shapes that do not fit, or photos of fewer than two shapes.
+    Both are (S, Q) outcomes of the same photos, one row per seed, the same seeds in both; ``groups`` (Q,) is the shape
+    of each photo, ``level`` the interval's intended coverage. ValueError where the shapes do not fit, or for photos of
+    fewer than two shapes.
     """
     difference = np.asarray(first, float) - np.asarray(second, float)  # (S, Q)
     seeds, photos = difference.shape
@@ -83,10 +78,9 @@ class Grid:
     def load(
         cls, table: Path, reference: Config = REFERENCE, variants: Mapping[str, Variant] = VARIANTS
     ) -> "Grid | None":
-        """Read the rows of these variants' configurations from a table, with their answers; None where there is none.
+        """Read a table's rows of these variants' configurations, with their answers; None if the table has no such row.
 
-        Raises:
-            CheckpointError: a damaged file, or rows without answers.
+        CheckpointError where a file is damaged, or the answers are missing.
         """
         hashes = config_hashes(reference, variants)
         rows = read_stored(table) if table.is_file() else []
@@ -94,10 +88,8 @@ class Grid:
         if not rows:
             return None
         stored = read_stored(answers_path(table))
-        first = {}
-        for row in rows:
-            text = stored["first"][f"{row['variant']} {row['seed']}"]
-            first[row["variant"], row["seed"]] = np.array(text.split(), int)
+        runs = [(row["variant"], row["seed"]) for row in rows]
+        first = {(name, seed): np.array(stored["first"][f"{name} {seed}"].split(), int) for name, seed in runs}
         photos, shapes = pd.DataFrame(stored["photos"]), pd.DataFrame(stored["shapes"])
         return cls(pd.DataFrame(rows), photos, shapes, first, stored["benchmark"])
 
@@ -116,11 +108,7 @@ class Grid:
     def effect(self, first: str, second: str, metric: str = "top1", seen: bool = True) -> Effect | None:
         """Return the first variant minus the second over the seeds that both have; None where they share none.
 
-        Args:
-            first: a variant.
-            second: another one.
-            metric: ``top1`` or ``category``.
-            seen: on photos of seen shapes, or of unseen ones.
+        ``metric`` is ``top1`` or ``category``, on photos of seen shapes or, without ``seen``, of unseen ones.
         """
         part = self.photos.seen.to_numpy(bool) == seen
         seeds = [seed for seed in self.seeds(first) if seed in self.seeds(second)]
@@ -130,7 +118,7 @@ class Grid:
         return paired_effect(a, b, self.photos.shape_id[part].to_numpy())
 
     def accuracy(self, variant: str, metric: str = "top1", seen: bool = True) -> list[float]:
-        """Return a variant's accuracy, one a seed."""
+        """Return a variant's accuracy with each seed."""
         part = self.photos.seen.to_numpy(bool) == seen
         return [float(self.outcomes(variant, seed, metric)[part].mean()) for seed in self.seeds(variant)]
 
@@ -138,10 +126,10 @@ class Grid:
 def effect_table(
     grid: Grid, metric: str = "top1", seen: bool = True, variants: Mapping[str, Variant] = VARIANTS
 ) -> pd.DataFrame:
-    """Return one row a variant that was run: what it loses, in [-1, 1]; positive where the full method is better.
+    """Return one row for each variant that was run: its loss, in [-1, 1], positive where the full method is better.
 
-    Columns: ``variant``, ``name``, ``part``, ``accuracy`` (mean over seeds), ``difference`` (what it is compared with
-    minus the variant), ``low``, ``high``, ``by_seed``, ``seeds``.
+    Columns: ``variant``, ``name``, ``part``, ``accuracy`` (mean over seeds), ``difference`` (of the variant that it is
+    compared with and the variant), ``low``, ``high``, ``by_seed``, ``seeds``.
     """
     lines = []
     for name, variant in variants.items():
@@ -165,23 +153,16 @@ SCALES: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def along(grid: Grid, steps: Mapping[str, str], seen: bool = True) -> list[list[float]]:
-    """Return Top-1 of each step's variant, one a seed; an empty list where it was not run or there are no photos."""
+    """Return each step's Top-1 with each seed; an empty list where the variant was not run or there are no photos."""
     any_photo = bool((grid.photos.seen.to_numpy(bool) == seen).any())
     return [grid.accuracy(name, seen=seen) if any_photo else [] for name in steps.values()]
 
 
 def lost_photos(grid: Grid, variant: str, against: str = FULL) -> pd.DataFrame:
-    """Return photos that one variant always gets right and another never, with every seed that both have.
+    """Return photos that ``against`` always gets right and ``variant`` never, with every seed that both have.
 
-    The first photo of each such shape, in the benchmark's order, so nobody picks.
-
-    Args:
-        grid: of results.
-        variant: the one that fails.
-        against: the one that does not.
-
-    Returns:
-        ``query_id``, ``shape_id``, ``seen`` and ``found``, the shape that the variant found with its first seed.
+    To avoid picking, it is the first photo of each such shape in the benchmark's order. Columns: ``query_id``,
+    ``shape_id``, ``category``, ``seen`` and ``found``, the shape that the variant found with its first seed.
     """
     seeds = [seed for seed in grid.seeds(against) if seed in grid.seeds(variant)]
     if not seeds:
@@ -230,24 +211,19 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("A batch of more photos and shapes is better than one of half as many.", BELIEF, "half-batch"),
     Claim("Masks must be right: corrupted ones cost accuracy.", BELIEF, "masks-0.8"),
 )  # fmt: skip
-"""What the paper says or its code relies on. The paper's text was not at hand, so no sections of it are named: the
-abstract is that of the accepted version, https://orca.cardiff.ac.uk/143849; a setting counts as a claim of the code."""
+"""What the paper says or its code relies on. The paper's text was not at hand, so no section is cited; the abstract is
+that of the accepted version, https://orca.cardiff.ac.uk/143849. A setting of the code counts as a claim."""
 
 
 def verdict(
     effect: Effect | None, kind: Literal["better", "enough"] = "better", smallest: float = SMALLEST_EFFECT
 ) -> Verdict:
-    """Judge a claim by its effect alone.
+    """Judge a claim by its effect alone: the side that the claim prefers minus the other, None if it was not run.
 
     ``better`` is supported where the whole interval is above 0 and the difference is at least the smallest effect of
     interest, and not supported where the whole interval is below the smallest effect. ``enough`` is supported where the
     whole interval is above minus the smallest effect, and not supported where the whole interval is below 0 and the
     difference at most minus the smallest effect. All else is undecided; one seed alone decides nothing.
-
-    Args:
-        effect: of the side that the claim prefers, minus the other; None: not run.
-        kind: of the claim.
-        smallest: effect of interest, above 0.
     """
     if effect is None:
         return "not run"
@@ -263,32 +239,25 @@ def verdict(
 
 
 def claims_table(
-    grid: Grid | None,
-    claims: Sequence[Claim] = CLAIMS,
-    variants: Mapping[str, Variant] = VARIANTS,
-    smallest: float = SMALLEST_EFFECT,
+    grid: Grid | None, claims: Sequence[Claim] = CLAIMS, variants: Mapping[str, Variant] = VARIANTS
 ) -> pd.DataFrame:
-    """Return one row a claim: claim, source, experiment, metric, effect, from, to (points), seeds, verdict.
+    """Return one row per claim: claim, source, experiment, metric, effect, from, to (points), unseen, seeds, verdict.
 
-    The effect is that of the side which the claim prefers, minus the other, on validation photos of seen shapes, as
-    the paper measures; ``unseen`` is the same difference on photos of unseen shapes, which no verdict rests on.
+    The effect is the side that the claim prefers, minus the other, on validation photos of seen shapes, as the paper
+    measures; ``unseen`` is the same difference on photos of unseen shapes, on which no verdict rests.
     """
-    return pd.DataFrame([_judge(grid, claim, variants[claim.variant], smallest) for claim in claims])
+    return pd.DataFrame([_judge(grid, claim, variants[claim.variant]) for claim in claims])
 
 
-def _judge(grid: Grid | None, claim: Claim, variant: Variant, smallest: float) -> dict[str, Any]:
+def _judge(grid: Grid | None, claim: Claim, variant: Variant) -> dict[str, Any]:
     sides = [variant.against, claim.variant]
     first, second = sides if claim.better == "full" else sides[::-1]
-    effects = [grid.effect(first, second, claim.metric, seen) if grid else None for seen in (True, False)]
-    effect, unseen = effects
+    effect, unseen = (grid.effect(first, second, claim.metric, seen) if grid else None for seen in (True, False))
     shown = [100 * value for value in effect[:3]] if effect else [np.nan] * 3
     return {
-        "claim": claim.text,
-        "source": claim.source,
-        "experiment": variant.title,
+        "claim": claim.text, "source": claim.source, "experiment": variant.title,
         "metric": {"top1": "Top-1", "category": "category"}[claim.metric],
         **dict(zip(("effect", "from", "to"), shown, strict=True)),
         "unseen": 100 * unseen.difference if unseen else np.nan,
-        "seeds": len(effect.by_seed) if effect else 0,
-        "verdict": verdict(effect, claim.kind, smallest),
-    }
+        "seeds": len(effect.by_seed) if effect else 0, "verdict": verdict(effect, claim.kind),
+    }  # fmt: skip

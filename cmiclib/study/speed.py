@@ -1,7 +1,7 @@
 """What search and training cost, and what this machine could do at best: measured, beside what was counted.
 
-A measurement is a list of seconds, all of it kept; what is reported is its median. Two limits belong to a machine: how
-fast it reads its memory and how fast it multiplies matrices. An operation is one multiplication or one addition.
+A measurement is a list of seconds, all of which are kept; reports show its median. A machine sets two limits: how fast
+it copies memory and how fast it multiplies matrices. An operation is one multiplication or one addition.
 """
 
 import time
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,7 +21,7 @@ VIEWS, DIM = 12, 128
 
 
 def peak_memory() -> int:
-    """Return the most bytes of this process that were in memory at once, parts of mapped files among them."""
+    """Return the most bytes of memory that this process has used at once, including parts of mapped files."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -39,7 +39,7 @@ def seconds(function: Callable[[], Any], repeats: int = 5) -> list[float]:
 def in_turns(functions: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict[str, list[float]]:
     """Return the seconds of each function, by name, timed turn by turn after a first turn that warms up.
 
-    So a machine whose speed changes meanwhile is fair to all of them.
+    Thus all functions share what changes the machine's speed meanwhile.
     """
     taken: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
@@ -57,35 +57,28 @@ def median(values: list[float]) -> float:
 
 
 class Limits:
-    """What no search can beat on this machine: copying memory, and multiplying matrices.
+    """What no search can beat on this machine: copying memory, and multiplying square matrices in float32.
 
-    Args:
-        megabytes: size of the memory that is copied; more than the caches hold.
-        side: length of the square matrices that are multiplied.
+    ``megabytes``, the size of the memory that is copied, must be more than the caches hold.
     """
 
     def __init__(self, megabytes: int = 256, side: int = 2048):
         self.source = torch.ones(megabytes << 18)  # float32
         self.target = torch.empty_like(self.source)
         self.matrix = torch.randn(side, side)
-        self.bytes, self.operations = 2 * self.source.nbytes, 2 * side**3
-
-    def copy(self) -> None:
-        """Read ``bytes`` / 2 and write as many."""
-        self.target.copy_(self.source)
-
-    def multiply(self) -> None:
-        """Do ``operations`` in float32, as the search does."""
-        torch.mm(self.matrix, self.matrix)
+        self.bytes, self.operations = 2 * self.source.nbytes, 2 * side**3  # read and written; of one product
 
     def beside(self, function: Callable[[], Any], repeats: int = 5) -> dict[str, Any]:
         """Time a function and, in turns with it, both limits.
 
-        Returns:
-            ``seconds``, ``copy_seconds`` and ``product_seconds`` of each turn; ``copy_rate``, bytes read and written a
-            second, and ``product_rate``, operations a second, of the medians.
+        Returns ``seconds``, ``copy_seconds`` and ``product_seconds`` of each turn and, from their medians,
+        ``copy_rate``, bytes read and written per second, and ``product_rate``, operations per second.
         """
-        ways = {"seconds": function, "copy_seconds": self.copy, "product_seconds": self.multiply}
+        ways = {
+            "seconds": function,
+            "copy_seconds": lambda: self.target.copy_(self.source),
+            "product_seconds": lambda: torch.mm(self.matrix, self.matrix),
+        }
         taken = in_turns(ways, repeats)
         copied, multiplied = median(taken["copy_seconds"]), median(taken["product_seconds"])
         return {**taken, "copy_rate": self.bytes / copied, "product_rate": self.operations / multiplied}
@@ -102,7 +95,7 @@ def random_gallery(shapes: int, queries: int, dtype: torch.dtype = torch.float32
 
 
 def search_work(shapes: int, queries: int, dtype: torch.dtype = torch.float32) -> dict[str, float]:
-    """Count what a search has to do at least: ``bytes`` of the gallery read, ``operations`` of both products."""
+    """Count what any search has to do: ``bytes`` of the gallery read, ``operations`` of both products."""
     numbers = shapes * VIEWS * DIM
     return {"bytes": numbers * dtype.itemsize, "operations": 2 * 2 * queries * numbers}
 
@@ -113,11 +106,10 @@ def least_seconds(row: Mapping[str, Any]) -> float:
 
 
 def step_cost(config: Config) -> dict[str, float]:
-    """Count what one training step needs, without doing it.
+    """Count what one training step needs, without running it.
 
-    Returns:
-        ``operations`` forward and backward; ``activations``, bytes kept from forward to backward in ``float32``;
-        ``weights``, bytes of weights, gradients and Adam's two moments.
+    Returns ``operations`` forward and backward; ``activations``, bytes kept from forward to backward in ``float32``;
+    ``weights``, bytes of weights, gradients and Adam's two moments.
     """
     with torch.device("meta"):
         model = CMIC(config.model).train()
@@ -146,12 +138,9 @@ def step_cost(config: Config) -> dict[str, float]:
             photos, views, photos_are_features=settings.copies > 0, views_are_features=settings.view_copies > 0
         )
         model.score(query, gallery).sum().backward()
+    whole = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
     return {
         "operations": float(counter.get_total_flops()),
         "activations": float(sum(size for name, size in kept.items() if name not in weights)),
-        "weights": float(_bytes(model) + 3 * sum(p.nbytes for p in model.parameters() if p.requires_grad)),
+        "weights": float(whole + 3 * sum(p.nbytes for p in model.parameters() if p.requires_grad)),
     }
-
-
-def _bytes(model: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])

@@ -1,7 +1,7 @@
 """Variants of a benchmark for the ablations: fewer views, silhouettes, wrong masks.
 
-An ablation hands the same variant to training and to scoring, so a gallery of three views has three views everywhere.
-The variant's hash differs from the benchmark's, so no run of one is mistaken for a run of the other.
+An ablation passes the same variant to training and to scoring, so a gallery of three views has three views in both. The
+variant's hash differs from the benchmark's, so no run of one is mistaken for a run of the other.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -14,22 +14,16 @@ from ..benchmark import Benchmark
 from ..damage import NOISE_CELLS, damage_masks
 
 BLOCK = 256
-"""Masks that are damaged at a time."""
+"""Masks that are damaged together."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a variant changes of a benchmark; by default nothing.
+    """What a variant changes of a benchmark; by default nothing."""
 
-    Attributes:
-        views: views of each shape, evenly spaced around it, 1 to 12.
-        shading: ``"none"`` turns the views into silhouettes.
-        mask_error: how wrong each photo's mask is, in [0, 1]; always in the same way.
-    """
-
-    views: int = 12
-    shading: Literal["gray", "none"] = "gray"
-    mask_error: float = 0.0
+    views: int = 12  # of each shape, evenly spaced around it, 1 to 12
+    shading: Literal["gray", "none"] = "gray"  # "none" turns the views into silhouettes
+    mask_error: float = 0.0  # how wrong each photo's mask is, in [0, 1]; always in the same way
 
     def values(self) -> dict[str, Any]:
         """Return what differs from the defaults."""
@@ -42,12 +36,8 @@ UNCHANGED = Change()
 def apply_variant(benchmark: Benchmark, data: Change) -> Benchmark:
     """Return the benchmark with what ``data`` changes, or the benchmark itself where nothing changes.
 
-    Args:
-        benchmark: as prepared; its files stay as they are.
-        data: what to change.
-
-    Returns:
-        A benchmark whose changed arrays are in memory, whose protocol lists the kept azimuths, with another hash.
+    Its files stay as they are: the changed arrays are in memory, the protocol lists the kept azimuths, and the hash
+    differs.
     """
     if not data.values():
         return benchmark
@@ -81,14 +71,9 @@ def silhouettes(views: np.ndarray, background: int = 255) -> np.ndarray:
 
 
 def wrong_masks(masks: np.ndarray, strength: float) -> np.ndarray:
-    """Move the outline of every mask, each in its own way and always the same.
+    """Move the outline of every mask (Q, S, S) uint8, 255 on the object, each in its own way and always the same.
 
-    Args:
-        masks: (Q, S, S) uint8, 255 on the object; one that is 255 everywhere stays.
-        strength: as in :func:`cmiclib.damage.damage_masks`.
-
-    Returns:
-        (Q, S, S) uint8 of 0 and 255.
+    Strength and exceptions are those of :func:`cmiclib.damage.damage_masks`; returns (Q, S, S) uint8 of 0 and 255.
     """
     generator = torch.Generator().manual_seed(0)
     blocks = []

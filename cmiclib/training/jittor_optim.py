@@ -5,6 +5,7 @@ the released code can be repeated step by step.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,27 +49,21 @@ def keep_biased_variance(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             before: list[Tensor] = []
-            module.register_forward_pre_hook(_remember(before))
-            module.register_forward_hook(_correct(before))
+            module.register_forward_pre_hook(partial(_remember, before))
+            module.register_forward_hook(partial(_correct, before))
 
 
-def _remember(before: list[Tensor]) -> Callable[..., None]:
-    def hook(module: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
-        before[:] = [module.running_var.clone()] if module.training and module.running_var is not None else []
-
-    return hook
+def _remember(before: list[Tensor], module: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+    before[:] = [module.running_var.clone()] if module.training and module.running_var is not None else []
 
 
-def _correct(before: list[Tensor]) -> Callable[..., None]:
-    @torch.no_grad()
-    def hook(module: nn.BatchNorm2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if before and module.running_var is not None and module.momentum is not None:
-            count: Any = output.numel() // output.shape[1]
-            if distributed.is_available() and distributed.is_initialized():
-                count = torch.full((), count, device=output.device)  # filled there: the host waits for nothing
-                distributed.all_reduce(count)  # what learns has the statistics of all processes
-            kept = before[0] * (1 - module.momentum)
-            # A new tensor, because the backward pass may still want the old one as it was.
-            module.running_var = kept + (module.running_var - kept) * ((count - 1) / count)
-
-    return hook
+@torch.no_grad()
+def _correct(before: list[Tensor], module: nn.BatchNorm2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    if before and module.running_var is not None and module.momentum is not None:
+        count: Any = output.numel() // output.shape[1]
+        if distributed.is_available() and distributed.is_initialized():
+            count = torch.full((), count, device=output.device)  # filled there: the host waits for nothing
+            distributed.all_reduce(count)  # what learns has the statistics of all processes
+        kept = before[0] * (1 - module.momentum)
+        # A new tensor, because the backward pass may still want the old one as it was.
+        module.running_var = kept + (module.running_var - kept) * ((count - 1) / count)

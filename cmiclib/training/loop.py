@@ -1,7 +1,7 @@
 """Training: one loop, read from top to bottom, as in the released code but for its defects.
 
-The model is chosen by the validation photos; test photos are never opened here. All randomness of a step is a
-function of (seed, step), so a run that was stopped goes on as if nothing had happened.
+The model is chosen by the validation photos; test photos are never opened here. All randomness of a step is a function
+of (seed, step), so a run that was stopped goes on as if nothing had happened.
 """
 
 import hashlib
@@ -61,35 +61,21 @@ def train_or_load(config: Config, benchmark: Benchmark, runs: str | Path, progre
 
 
 def train(
-    config: Config,
-    benchmark: Benchmark,
-    path: str | Path,
-    *,
-    resume: bool = False,
-    other_code: bool = False,
-    until: int | None = None,
-    progress: bool = True,
-    device: torch.device | None = None,
-    features: Path | None = None,
-    processes: Processes = ALONE,
-    fuse: bool = False,
-    save_seconds: float = SAVE_SECONDS,
-) -> Run:
+    config: Config, benchmark: Benchmark, path: str | Path, *, resume: bool = False, other_code: bool = False,
+    until: int | None = None, progress: bool = True, device: torch.device | None = None, features: Path | None = None,
+    processes: Processes = ALONE, fuse: bool = False, save_seconds: float = SAVE_SECONDS,
+) -> Run:  # fmt: skip
     """Train on the benchmark's ``train`` photos, keep the weights that are best on its ``val`` photos.
 
-    Args:
-        config: the whole configuration.
-        benchmark: any prepared benchmark.
-        path: the run folder; without ``resume`` it must hold no weights and no state.
-        resume: go on from the folder's last state, if it has one; a finished run is returned as it is.
-        other_code: go on even if the method's code has changed since; ``code.json`` records it.
-        until: stop after this step, a multiple of ``train.eval_every``; the rest is for another call.
-        progress: show a progress bar.
-        device: default: the first GPU, else the CPU.
-        features: folder in which runs share what the frozen stages return; see :mod:`cmiclib.training.features`.
-        processes: train with several, see :mod:`cmiclib.engine.distributed`; only the first one writes.
-        fuse: let ``torch.compile`` fuse the step's operations; this changes rounding and dropout's draws.
-        save_seconds: a state is written after this time, besides those at each validation.
+    Without ``resume`` the run folder ``path`` must hold no weights and no state; with it, training goes on from the
+    folder's last state, if there is one, and a finished run is returned as it is. ``other_code`` goes on even if the
+    method's code has changed since; ``code.json`` records it. ``until`` stops after this step, a multiple of
+    ``train.eval_every``; the rest is for another call.
+
+    The device is by default the first GPU, else the CPU. In the folder ``features`` runs share what the frozen stages
+    return, see :mod:`cmiclib.training.features`. Of several ``processes``, see :mod:`cmiclib.engine.distributed`, only
+    the first one writes. ``fuse`` lets ``torch.compile`` fuse the step's operations, which changes rounding and
+    dropout's draws. A state is written every ``save_seconds``, besides those at each validation.
 
     Raises:
         ConfigError: ``until`` lies between two validations; options that contradict each other; no compiler.
@@ -187,13 +173,9 @@ def train(
 
 @torch.inference_mode()
 def validate(
-    model: CMIC,
-    benchmark: Benchmark,
-    rows: np.ndarray,
-    config: Config,
-    still: ValidationFeatures | None = None,
+    model: CMIC, benchmark: Benchmark, rows: np.ndarray, config: Config, still: ValidationFeatures | None = None,
     processes: Processes = ALONE,
-) -> dict[str, float]:
+) -> dict[str, float]:  # fmt: skip
     """Retrieval metrics of photos ``rows`` over the whole gallery; leaves the model in training mode."""
     model.eval()
     maps = query_maps(model, benchmark.images[rows], config) if still is None else still.queries
