@@ -45,7 +45,7 @@ class ModelConfig(_Frozen):
     shared_head: bool = Field(False, description="one linear layer for photos and views; needs one backbone")
     mirror: bool = Field(False, description="evaluate a photo with its mirror image, by their mean; not in the paper")
     running_variance: Literal["unbiased", "biased"] = Field(
-        "unbiased", description="the variance that batch normalisation remembers; 'biased': as in Jittor"
+        "unbiased", description="of batch statistics; 'biased': Jittor's"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the features that a training step drops")
 
@@ -66,17 +66,13 @@ class AugmentConfig(_Frozen):
     color: Literal["lab", "reference", "jitter", "none"] = Field(
         "lab", description="'lab': colour transfer between photos of the batch; 'reference': by the released formula"
     )
-    style: Literal["other", "any"] = Field(
-        "other", description="'other': a photo takes the colours of another one; 'any': possibly its own"
-    )
-    crops: Literal["own", "clock"] = Field(
-        "own", description="'own': each sample draws its crop and flip; 'clock': samples of one second share theirs"
-    )
+    style: Literal["other", "any"] = Field("other", description="photo that gives the colours; 'any': possibly itself")
+    crops: Literal["own", "clock"] = Field("own", description="'clock': samples of one second share crop and flip")
     occlusion: float = Field(0.0, ge=0, le=1, description="share of photos with another photo's object in front")
     mask_damage: float = Field(0.0, ge=0, le=1, description="share of masks that get a wrong outline; not in the paper")
     mask_drop: float = Field(0.0, ge=0, le=1, description="share of photos that lose their mask; not in the paper")
     mask_range: Literal["centred", "reference"] = Field(
-        "centred", description="'centred': in [-1, 1]; 'reference': in [0, 1] while training, in [-1, 1] in evaluation"
+        "centred", description="[-1, 1]; 'reference': training in [0, 1]"
     )
 
     @model_validator(mode="after")
@@ -90,17 +86,13 @@ class AugmentConfig(_Frozen):
 class LossConfig(_Frozen):
     """The instance and the category loss."""
 
-    instance: Literal["contrastive", "triplet"] = Field(
-        "contrastive", description="'triplet': the metric learning that the paper argues against"
-    )
+    instance: Literal["contrastive", "triplet"] = Field("contrastive", description="the paper argues against 'triplet'")
     margin: float = Field(0.2, gt=0, description="margin of the triplet loss")
     hard_negatives: float = Field(0.0, ge=0, description="β: how much more wrong shapes with high scores count")
     tau: float = Field(0.1, gt=0, description="temperature of both losses")
     category_weight: float = Field(0.2, ge=0, description="weight of the category loss")
     include_instance: bool = Field(True, description="the own shape is a positive of the category loss, as released")
-    zero_losses: Literal["kept", "dropped"] = Field(
-        "kept", description="'dropped': photos whose category loss rounds to 0 do not count in the mean"
-    )
+    zero_losses: Literal["kept", "dropped"] = Field("kept", description="'dropped': category losses of 0 do not count")
     symmetric: bool = Field(False, description="average the instance loss with that of the direction shape→photo")
 
     @model_validator(mode="after")
@@ -123,7 +115,7 @@ class TrainConfig(_Frozen):
     copies: int = Field(0, ge=0, description="augmented copies of each photo that pass the frozen stages beforehand")
     view_copies: int = Field(0, ge=0, description="augmented copies of each view, likewise")
     optimizer: Literal["adam", "adamw", "jittor-adam"] = Field(
-        "adam", description="'jittor-adam' adds ε before the bias correction, as Jittor does"
+        "adam", description="'jittor-adam': Adam with Jittor's ε"
     )
     lr: float = Field(5e-5, gt=0, description="learning rate")
     backbone_lr: float = Field(1.0, gt=0, le=1, description="learning rate of the backbones, as a share of lr")

@@ -13,19 +13,16 @@ The untrained network is EfficientNet-Lite0 with ImageNet weights, nearest view.
 """
 
 import hashlib
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..benchmark import Benchmark
-from ..io.atomic import write_atomically
 from ..io.code import code_digest
+from ..training.features import kept_file
 from ..weights import load_efficientnet
 
 _MAP_DEPTH = 10
@@ -129,9 +126,5 @@ def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dic
     """Return :func:`untrained_scores` of a split's photos over the gallery; a file in ``folder`` keeps them."""
     key = f"{benchmark.hash} {code_digest(['evaluation/baselines', 'weights'])}"
     path = folder / f"untrained-{split}-{hashlib.sha256(key.encode()).hexdigest()[:10]}.safetensors"
-    if path.is_file():
-        with suppress(OSError, SafetensorError):  # a damaged file is made again
-            return load_file(path)
-    scores = untrained_scores(benchmark.images[benchmark.rows(split)], benchmark.views)  # type: ignore[arg-type]
-    write_atomically(path, lambda temporary: save_file(scores, temporary))
-    return scores
+    photos = benchmark.images[benchmark.rows(split)]  # type: ignore[arg-type]
+    return kept_file(path, lambda: untrained_scores(photos, benchmark.views))

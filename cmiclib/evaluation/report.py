@@ -28,7 +28,6 @@ from .baselines import category_prior, chance
 SCORES_AT_ONCE = 1 << 24
 """Scores that are judged together: 64 MB, and a few times as much for intermediate results."""
 DISTANCES = ("d_hau", "d_iou")
-POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -209,8 +208,8 @@ def _halved(benchmark: Benchmark, shape: int) -> np.ndarray:
 
 def packed_iou(a: np.ndarray, b: np.ndarray) -> float:
     """Return the intersection over union of two bit-packed grids, 1 for two empty ones."""
-    union = int(POPCOUNT[a | b].sum())
-    return int(POPCOUNT[a & b].sum()) / union if union else 1.0
+    union = int(np.bitwise_count(a | b).sum())
+    return int(np.bitwise_count(a & b).sum()) / union if union else 1.0
 
 
 def evaluate_scored(

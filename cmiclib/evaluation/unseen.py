@@ -16,7 +16,7 @@ from ..benchmark import Benchmark
 from ..errors import BenchmarkError
 from ..index import ShapeIndex
 from ..metrics import summarise
-from .report import DISTANCES, POPCOUNT, Scored, check_protocols, pair_distances, photo_rows
+from .report import DISTANCES, Scored, check_protocols, pair_distances, photo_rows
 
 BYTES_AT_ONCE = 4096  # of each packed grid: 68 MB of floats for 519 shapes
 
@@ -122,7 +122,7 @@ def overlaps(benchmark: Benchmark, rows: np.ndarray, gallery: Benchmark) -> np.n
     for start in range(0, len(used), BYTES_AT_ONCE):
         part = used[start : start + BYTES_AT_ONCE]
         common += _bits(a, part) @ _bits(b, part).T
-    solid_a, solid_b = (np.array([POPCOUNT[grid].sum() for grid in grids], np.float32) for grids in (a, b))
+    solid_a, solid_b = (np.array([np.bitwise_count(grid).sum() for grid in grids], np.float32) for grids in (a, b))
     union = solid_a[:, None] + solid_b[None, :] - common
     overlap = np.divide(common, union, out=np.ones_like(common), where=union > 0)  # (S, N)
     return np.maximum.reduceat(overlap[which], np.searchsorted(query, np.arange(len(rows))), axis=0)

@@ -18,7 +18,7 @@ def search_scaling(rows: Rows) -> Figure:
     """Show the time of a search over the gallery's size and, for the largest gallery, over the batch.
 
     ``rows`` have ``dtype``, ``shapes``, ``queries``, ``bytes``, ``operations`` and what
-    :meth:`cmiclib.study.speed.Limits.beside` returns. Dotted lines are the least time that the machine allows.
+    :func:`cmiclib.study.speed.beside_limits` returns. Dotted lines are the least time that the machine allows.
     """
     most, batch = max(row["shapes"] for row in rows), 256
     with new_figure(3.9) as figure:

@@ -41,8 +41,8 @@ class Contents:
         views, attention, ids = self.views, self.attention, self.shape_ids
         if views.ndim != 3 or len(views) != len(ids) or attention.shape != (views.shape[2],) * 2:
             raise ValueError(
-                f"expected views (N, V, d), attention (d, d) and N ids, got {tuple(views.shape)}, "
-                f"{tuple(attention.shape)} and {len(ids)}"
+                f"views {tuple(views.shape)} and attention {tuple(attention.shape)} of {len(ids)} shapes do not fit: "
+                "pass (N, V, d), (d, d) and N ids"
             )
         if self.precision is None:
             self.precision = precision_on(self.device, self.config) if self.config else "fp32"

@@ -6,7 +6,9 @@ it copies memory and how fast it multiplies matrices. An operation is one multip
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from statistics import median_high as median
 from typing import Any
 
 import torch
@@ -51,37 +53,21 @@ def in_turns(functions: Mapping[str, Callable[[], Any]], repeats: int = 5) -> di
     return taken
 
 
-def median(values: list[float]) -> float:
-    """Return the middle of the values, or the upper one of two."""
-    return sorted(values)[len(values) // 2]
+def beside_limits(
+    function: Callable[[], Any], repeats: int = 5, megabytes: int = 256, side: int = 2048
+) -> dict[str, Any]:
+    """Time a function and, in turns with it, what no search can beat: copying memory, and multiplying square matrices.
 
-
-class Limits:
-    """What no search can beat on this machine: copying memory, and multiplying square matrices in float32.
-
-    ``megabytes``, the size of the memory that is copied, must be more than the caches hold.
+    ``megabytes``, the size of the memory that is copied, must be more than the caches hold. Returns ``seconds``,
+    ``copy_seconds`` and ``product_seconds`` of each turn and, from their medians, ``copy_rate``, bytes read and written
+    per second, and ``product_rate``, operations per second in float32.
     """
-
-    def __init__(self, megabytes: int = 256, side: int = 2048):
-        self.source = torch.ones(megabytes << 18)  # float32
-        self.target = torch.empty_like(self.source)
-        self.matrix = torch.randn(side, side)
-        self.bytes, self.operations = 2 * self.source.nbytes, 2 * side**3  # read and written; of one product
-
-    def beside(self, function: Callable[[], Any], repeats: int = 5) -> dict[str, Any]:
-        """Time a function and, in turns with it, both limits.
-
-        Returns ``seconds``, ``copy_seconds`` and ``product_seconds`` of each turn and, from their medians,
-        ``copy_rate``, bytes read and written per second, and ``product_rate``, operations per second.
-        """
-        ways = {
-            "seconds": function,
-            "copy_seconds": lambda: self.target.copy_(self.source),
-            "product_seconds": lambda: torch.mm(self.matrix, self.matrix),
-        }
-        taken = in_turns(ways, repeats)
-        copied, multiplied = median(taken["copy_seconds"]), median(taken["product_seconds"])
-        return {**taken, "copy_rate": self.bytes / copied, "product_rate": self.operations / multiplied}
+    source, matrix = torch.ones(megabytes << 18), torch.randn(side, side)  # float32
+    target = torch.empty_like(source)
+    copy, multiply = partial(target.copy_, source), partial(torch.mm, matrix, matrix)
+    taken = in_turns({"seconds": function, "copy_seconds": copy, "product_seconds": multiply}, repeats)
+    copied, multiplied = median(taken["copy_seconds"]), median(taken["product_seconds"])
+    return {**taken, "copy_rate": 2 * source.nbytes / copied, "product_rate": 2 * side**3 / multiplied}
 
 
 def random_gallery(shapes: int, queries: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,7 +87,7 @@ def search_work(shapes: int, queries: int, dtype: torch.dtype = torch.float32) -
 
 
 def least_seconds(row: Mapping[str, Any]) -> float:
-    """Return the least time of a search from its ``bytes``, ``operations`` and the rates of :meth:`Limits.beside`."""
+    """Return the least time of a search from its ``bytes``, ``operations`` and the rates of :func:`beside_limits`."""
     return float(max(row["bytes"] / row["copy_rate"], row["operations"] / row["product_rate"]))
 
 
@@ -130,10 +116,8 @@ def step_cost(config: Config) -> dict[str, float]:
 
     alive: list[Tensor] = [*model.parameters()]
     weights = {id(p.untyped_storage()) for p in alive}
-    with (
-        FlopCounterMode(display=False) as counter,
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-    ):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with FlopCounterMode(display=False) as counter, hooks:
         query, gallery = model(
             photos, views, photos_are_features=settings.copies > 0, views_are_features=settings.view_copies > 0
         )

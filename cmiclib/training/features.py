@@ -12,6 +12,7 @@ that agree in these share the file, and the index of their gallery reads it too.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,21 +162,22 @@ class FrozenFeatures:
         return self.folder / f"{kind}-{name}.safetensors"
 
     def _kept(self, kind: str, make: Callable[[], Iterable[Tensor]], *key: Any) -> list[Tensor]:
-        """Read a file, or make and write it; another process that wants the same one waits meanwhile."""
         path = self._path(kind, *key)
         if path is None:
             return list(make())
-        with in_turn(path.with_suffix(".lock")):
-            if path.is_file():
-                try:
-                    loaded = load_file(path)
-                    return [loaded[name].to(self.device) for name in sorted(loaded)]
-                except (OSError, SafetensorError):  # a damaged file is made again
-                    path.unlink()
-            made = [block.contiguous() for block in make()]
-            blocks = {f"{i:05d}": block.cpu() for i, block in enumerate(made)}
-            write_atomically(path, lambda temporary: save_file(blocks, temporary))
-        return made
+        kept = kept_file(path, lambda: {f"{i:05d}": block.contiguous().cpu() for i, block in enumerate(make())})
+        return [kept[name].to(self.device) for name in sorted(kept)]
+
+
+def kept_file(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Read a file of tensors, or make and write it; another process that wants the same one waits meanwhile."""
+    with in_turn(path.with_suffix(".lock")):
+        if path.is_file():
+            with suppress(OSError, SafetensorError):  # a damaged file is made again
+                return load_file(path)
+        made = make()
+        write_atomically(path, lambda temporary: save_file(made, temporary))
+    return made
 
 
 def _digest(encoder: Encoder) -> str:

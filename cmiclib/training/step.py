@@ -80,22 +80,19 @@ def step_input(data: TrainingData, config: Config, step: int) -> StepInput:
     further = torch.zeros(len(batch.photos), len(batch.shapes), dtype=torch.bool)
     if data.also_right is not None:
         further = data.also_right[batch.photos][:, batch.shapes]
-    rows, shapes, target, further = (
-        to_device(tensor, device) for tensor in (batch.photos, batch.shapes, batch.target, further)
+    chosen = torch.rand(len(batch.shapes), data.views.shape[1], generator=generator).argsort(1)[:, : settings.views]
+    rows, shapes, target, further, chosen = (
+        to_device(tensor, device) for tensor in (batch.photos, batch.shapes, batch.target, further, chosen)
     )
-    chosen = torch.rand(len(shapes), data.views.shape[1], generator=generator).argsort(1)[:, : settings.views]
-    chosen = to_device(chosen, device)  # (C, V)
     with autocast(config, device):
-        photos = (
-            augment_queries(data.photos[rows], config.augment, size, generator)  # (B, 4, size, size)
-            if data.copies.photos is None
-            else draw_photos(data.copies.photos, rows, generator)
-        )
-        views = (
-            augment_views(data.views[shapes[:, None], chosen], config.augment, size, generator)
-            if data.copies.views is None
-            else draw_views(data.copies.views, shapes, chosen, generator)
-        )  # (C, V, …)
+        if data.copies.photos is None:
+            photos = augment_queries(data.photos[rows], config.augment, size, generator)  # (B, 4, size, size)
+        else:
+            photos = draw_photos(data.copies.photos, rows, generator)
+        if data.copies.views is None:
+            views = augment_views(data.views[shapes[:, None], chosen], config.augment, size, generator)  # (C, V, …)
+        else:
+            views = draw_views(data.copies.views, shapes, chosen, generator)
     return StepInput(photos, views, target, data.category[shapes], further)
 
 

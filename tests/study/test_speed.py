@@ -6,7 +6,7 @@ import torch
 from cmiclib.config import Config, profile
 from cmiclib.model import CMIC
 from cmiclib.study.speed import (
-    Limits,
+    beside_limits,
     in_turns,
     least_seconds,
     median,
@@ -52,8 +52,8 @@ def test_the_slower_limit_decides():
 
 
 def test_limits_are_measured_beside_a_function():
-    limits, calls = Limits(megabytes=1, side=32), []
-    row = limits.beside(lambda: calls.append(1), repeats=2)
+    calls = []
+    row = beside_limits(lambda: calls.append(1), repeats=2, megabytes=1, side=32)
     assert len(calls) == 3 and len(row["seconds"]) == len(row["copy_seconds"]) == 2
     assert row["copy_rate"] == 2 * (1 << 20) / median(row["copy_seconds"])
     assert row["product_rate"] == 2 * 32**3 / median(row["product_seconds"])

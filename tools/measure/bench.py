@@ -39,7 +39,7 @@ from cmiclib.sources import PrepareOptions
 from cmiclib.sources.building import add_shapes
 from cmiclib.sources.meshes import MeshFile
 from cmiclib.sources.sweethome import open_sweethome
-from cmiclib.study.speed import Limits, in_turns, peak_memory, random_gallery, search_work, seconds, step_cost
+from cmiclib.study.speed import beside_limits, in_turns, peak_memory, random_gallery, search_work, seconds, step_cost
 from cmiclib.training.run import save_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -58,13 +58,13 @@ def scratch() -> Path:
 
 def search() -> dict[str, Any]:
     """Time against shapes and against queries, in both precisions, and the released code's loop."""
-    rows, limits = [], Limits()
+    rows = []
     for name, dtype in DTYPES.items():
         query, views, weight = random_gallery(SHAPES[-1], QUERIES[-1], dtype)
         cases = {(n, q) for n in SHAPES for q in (1, 256)} | {(SHAPES[-1], q) for q in QUERIES}
         for shapes, queries in sorted(cases):
             part = query[:queries], views[:shapes], weight
-            taken = limits.beside(partial(attention_scores, *part))
+            taken = beside_limits(partial(attention_scores, *part))
             rows.append({
                 "dtype": name, "shapes": shapes, "queries": queries, **taken, **search_work(shapes, queries, dtype)
             })  # fmt: skip
