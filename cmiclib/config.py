@@ -45,7 +45,7 @@ class ModelConfig(_Frozen):
     shared_head: bool = Field(False, description="one linear layer for photos and views; needs one backbone")
     mirror: bool = Field(False, description="evaluate a photo with its mirror image, by their mean; not in the paper")
     running_variance: Literal["unbiased", "biased"] = Field(
-        "unbiased", description="of batch statistics; 'biased': Jittor's"
+        "unbiased", description="the variance that batch normalisation remembers; 'biased': as in Jittor"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the features that a training step drops")
 
@@ -72,7 +72,7 @@ class AugmentConfig(_Frozen):
     mask_damage: float = Field(0.0, ge=0, le=1, description="share of masks that get a wrong outline; not in the paper")
     mask_drop: float = Field(0.0, ge=0, le=1, description="share of photos that lose their mask; not in the paper")
     mask_range: Literal["centred", "reference"] = Field(
-        "centred", description="[-1, 1]; 'reference': training in [0, 1]"
+        "centred", description="'centred': in [-1, 1]; 'reference': in [0, 1] while training, in [-1, 1] in evaluation"
     )
 
     @model_validator(mode="after")
@@ -114,9 +114,7 @@ class TrainConfig(_Frozen):
     views: int = Field(12, ge=1, le=12, description="random views of each shape in a step; evaluation uses all")
     copies: int = Field(0, ge=0, description="augmented copies of each photo that pass the frozen stages beforehand")
     view_copies: int = Field(0, ge=0, description="augmented copies of each view, likewise")
-    optimizer: Literal["adam", "adamw", "jittor-adam"] = Field(
-        "adam", description="'jittor-adam': Adam with Jittor's ε"
-    )
+    optimizer: Literal["adam", "adamw", "jittor-adam"] = Field("adam", description="'jittor-adam': with Jittor's ε")
     lr: float = Field(5e-5, gt=0, description="learning rate")
     backbone_lr: float = Field(1.0, gt=0, le=1, description="learning rate of the backbones, as a share of lr")
     betas: tuple[float, float] = Field((0.5, 0.999), description="decay of Adam's two means")

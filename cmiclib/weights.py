@@ -65,11 +65,9 @@ def load_initial_weights(encoder: Any, backbone: str, init: str) -> None:
     missing = [name for name in required if name not in body]
     unfit = [name for name, value in body.items() if name not in own or own[name].shape != value.shape]
     if missing or unfit:
-        raise CheckpointError(
-            f"the weights do not fit {backbone}: missing {missing[:3]}, unknown or of another shape {unfit[:3]}",
-            path=file,
-            fix="give weights of the same architecture, or set model.init=random",
-        )
+        problem = f"the weights do not fit {backbone}: missing {missing[:3]}, unknown or of another shape {unfit[:3]}"
+        fix = "give weights of the same architecture, or set model.init=random"
+        raise CheckpointError(problem, path=file, fix=fix)
     encoder.backbone.load_state_dict(body, strict=False)
 
 
@@ -90,18 +88,15 @@ def imagenet_weights(backbone: str) -> dict[str, Tensor]:
     try:
         weights = load_torchvision().models.get_model_weights(backbone)["IMAGENET1K_V1"]
     except (ValueError, KeyError):
-        raise CheckpointError(
-            f"torchvision has no ImageNet weights for '{backbone}'", fix="set model.init=random or to a file"
-        ) from None
+        problem = f"torchvision has no ImageNet weights for '{backbone}'"
+        raise CheckpointError(problem, fix="set model.init=random or to a file") from None
     cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
     except Exception as error:  # no network, a wrong hash or a damaged file: the cure is the same
-        raise CheckpointError(
-            f"ImageNet weights could not be downloaded or read ({error})",
-            path=cache,
-            fix=f"download {weights.url} on another machine and put it at this path, or set model.init=random",
-        ) from None
+        problem = f"ImageNet weights could not be downloaded or read ({error})"
+        fix = f"download {weights.url} on another machine and put it at this path, or set model.init=random"
+        raise CheckpointError(problem, path=cache, fix=fix) from None
 
 
 def packaged_weights() -> dict[str, Tensor]:

@@ -35,10 +35,7 @@ class Examples:
 
 
 def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int = 5) -> Examples:
-    """Search the benchmark's gallery with its photos ``rows`` (R,) and collect the pictures that a figure needs.
-
-    ``k`` shapes of each photo are shown. BenchmarkError for an index of another gallery.
-    """
+    """Search the benchmark's gallery with its photos ``rows`` (R,); BenchmarkError for an index of another gallery."""
     index.check_gallery(benchmark)
     rows = np.asarray(rows)
     query = index.embed(benchmark.images[rows])  # (R, d)
@@ -56,10 +53,7 @@ def examples(index: ShapeIndex, benchmark: Benchmark, rows: np.ndarray, k: int =
 
 
 def typical(table: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return one photo of each of the ``count`` most photographed categories: the one with the median margin.
-
-    ``table`` is :meth:`cmiclib.evaluation.report.Scored.table`.
-    """
+    """Return the photo of median margin of each of the ``count`` most photographed categories of a `Scored.table`."""
     names = table.category.value_counts(sort=True).index[:count]
     groups = (table[table.category == name].sort_values(["margin", "query_id"]) for name in names)
     return pd.DataFrame([group.iloc[len(group) // 2] for group in groups])

@@ -64,23 +64,15 @@ def build_map(
     points = torch.cat([photos[some], shape_points(views)[known]])
     if places is not None and places.shape != (len(points), 2):
         raise ValueError(f"places are {places.shape}; {len(points)} points need ({len(points)}, 2)")
-    return Atlas(
-        points=points,
-        places=tsne(points, seed=seed) if places is None else places,
-        category=np.concatenate([photo_category[some], shape_category[known]]),
-        is_photo=np.arange(len(points)) < len(some),
-        rows=np.concatenate([some, known]),
-    )
+    places = tsne(points, seed=seed) if places is None else places
+    category, rows = np.concatenate([photo_category[some], shape_category[known]]), np.concatenate([some, known])
+    return Atlas(points, places, category, is_photo=np.arange(len(points)) < len(some), rows=rows)
 
 
 def neighbour_purity(
-    points: Tensor,
-    labels: np.ndarray,
-    among: Tensor,
-    among_labels: np.ndarray,
-    k: int = 10,
+    points: Tensor, labels: np.ndarray, among: Tensor, among_labels: np.ndarray, k: int = 10,
     own: np.ndarray | None = None,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Return for each point the share of its k nearest neighbours that have its label, measured in the space itself.
 
     Neighbours of ``points`` (n, d), rows of length 1, are looked for ``among`` (m, d); if these are fewer than ``k``,

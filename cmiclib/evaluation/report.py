@@ -5,7 +5,7 @@ bootstrap intervals resampled by shape: photos of one shape succeed and fail tog
 make the intervals too narrow.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,11 +154,11 @@ def by_part(scored: Scored, parts: Mapping[str, np.ndarray]) -> pd.DataFrame:
     ``parts`` holds name → bool (Q,), the photos of that part; empty parts are left out.
     """
     shape, values = scored.benchmark.queries.shape_id.to_numpy()[scored.rows], scored.metrics()
-    rows = [
-        {"of": name, **summarise({key: value[np.flatnonzero(mask)] for key, value in values.items()}, shape[mask])}
-        for name, mask in parts.items()
-        if mask.any()
-    ]
+    rows = []
+    for name, mask in parts.items():
+        if mask.any():
+            part = {key: value[np.flatnonzero(mask)] for key, value in values.items()}
+            rows.append({"of": name, **summarise(part, shape[mask])})
     return pd.DataFrame(rows)
 
 
@@ -176,9 +176,9 @@ def shape_distances(scored: Scored) -> dict[str, float]:
 
 
 def pair_distances(
-    found: np.ndarray, gallery: Benchmark, benchmark: Benchmark, rows: np.ndarray, which: Collection[str] = DISTANCES
+    found: np.ndarray, gallery: Benchmark, benchmark: Benchmark, rows: np.ndarray, which: Sequence[str] = DISTANCES
 ) -> dict[str, np.ndarray]:
-    """d_HAU and d_IoU between the shape found for each photo and the photo's own (released protocol, mode full).
+    """Return d_HAU and d_IoU of the shape found for each photo and the photo's own (released protocol, mode full).
 
     d_HAU: modified Hausdorff distance of 10,000 surface points with halved coordinates; d_IoU: intersection over union
     of solid 128³ grids. Where several shapes are right, the nearest one counts. ``found`` (Q,) are rows of the gallery,

@@ -6,7 +6,7 @@ repository; :func:`nearest` and :func:`drawn` give its two ends. The released te
 (:mod:`cmiclib.evaluation.released_protocol`); here both ways are measured.
 """
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -65,11 +65,7 @@ def judge_scores(scores: Tensor, benchmark: Benchmark, rows: np.ndarray, gallery
 
 
 def judge(
-    found: np.ndarray,
-    benchmark: Benchmark,
-    rows: np.ndarray,
-    gallery: Benchmark,
-    distances: Collection[str] = DISTANCES,
+    found: np.ndarray, benchmark: Benchmark, rows: np.ndarray, gallery: Benchmark, distances: Sequence[str] = DISTANCES
 ) -> dict[str, Tensor]:
     """Compare one shape for each photo with the photo's own: ``category``, whether it is the photo's, and distances.
 
@@ -83,8 +79,7 @@ def judge(
 def first_shapes(scores: Tensor, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the best row of the repository for each photo, of all and of its category; int64 (Q,) each.
 
-    ``scores`` is float (Q, N), -inf hides a shape; ``same`` is :func:`same_category`. Of equal scores the lower row
-    wins.
+    ``scores`` (Q, N) hides shapes by -inf, ``same`` is :func:`same_category`. Of equal scores the lower row wins.
     """
     given = scores.masked_fill(torch.from_numpy(~same), -torch.inf)
     return scores.argmax(dim=1).numpy(), given.argmax(dim=1).numpy()

@@ -43,13 +43,9 @@ class ShapeIndex(Contents):
     ) -> "ShapeIndex":  # fmt: skip
         """Embed every shape of a benchmark's gallery; puts the model, on any device, into evaluation mode.
 
-        Args:
-            model: the vectors stay on the CPU.
-            benchmark: its views are the gallery.
-            config: the run's configuration; default: fp32 and the augmentation's defaults.
-            dtype: float32, or bfloat16: half the size, and scores that differ in the third digit.
-            processes: each embeds its share, and all get the whole index.
-            maps: what the frozen stages return for the views, where it is known.
+        The configuration is by default fp32; the vectors stay on the CPU in ``dtype``: float32, or bfloat16 for half
+        the size, and scores that differ in the third digit. Several ``processes`` embed a share each, and all get the
+        whole index. ``maps`` are what the frozen stages return for the views, where that is known.
         """
         config = config or Config(model=model.config)
         ids, attention = benchmark.shapes.shape_id.tolist(), model.attention_weight.detach().cpu()
@@ -92,11 +88,9 @@ class ShapeIndex(Contents):
             problem = "its views have changed since the index was made"
         else:
             return
-        raise BenchmarkError(
-            f"the index does not belong to the gallery '{benchmark.name}': {problem}",
-            path=benchmark.path,
-            fix="make the index from this benchmark with `cmic index`, or give the benchmark that it was made from",
-        )
+        problem = f"the index does not belong to the gallery '{benchmark.name}': {problem}"
+        fix = "make the index from this benchmark with `cmic index`, or give the benchmark that it was made from"
+        raise BenchmarkError(problem, path=benchmark.path, fix=fix)
 
     def embed(self, photos: np.ndarray) -> Tensor:
         """Photos (Q, 4, S, S) uint8 → query vectors (Q, d); CheckpointError if the index holds no photo encoder."""

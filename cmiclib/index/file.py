@@ -42,7 +42,7 @@ class Contents:
         if views.ndim != 3 or len(views) != len(ids) or attention.shape != (views.shape[2],) * 2:
             raise ValueError(
                 f"views {tuple(views.shape)} and attention {tuple(attention.shape)} of {len(ids)} shapes do not fit: "
-                "pass (N, V, d), (d, d) and N ids"
+                "pass views (N, V, d), attention (d, d) and N ids"
             )
         if self.precision is None:
             self.precision = precision_on(self.device, self.config) if self.config else "fp32"
@@ -56,11 +56,9 @@ class Contents:
 def write_index(path: Path, index: Contents, without_backbone: bool) -> None:
     """See :meth:`cmiclib.index.ShapeIndex.save`."""
     tensors = {"views": index.views.half() if without_backbone else index.views, "attention": index.attention}
-    state = {}
-    if index.model:
-        state = index.model.query_encoder.state_dict()
-        if without_backbone:
-            state = _without_backbone(state, index.model.config, path)
+    state = index.model.query_encoder.state_dict() if index.model else {}
+    if index.model and without_backbone:
+        state = _without_backbone(state, index.model.config, path)
     tensors |= {ENCODER + name: value for name, value in state.items()}
     tensors |= {EXTRA + name: value for name, value in index.extra.items()}
     config = json.dumps(index.config.model_dump(mode="json", exclude_defaults=True)) if index.config else ""
@@ -110,12 +108,12 @@ def _contents(
     views, attention = tensors.pop("views"), tensors.pop("attention")
     if views.dtype not in (torch.float32, torch.bfloat16, torch.float16) or attention.dtype != torch.float32:
         raise ValueError(f"views are {views.dtype}, attention is {attention.dtype}")
-    if views.dtype == torch.float16:
-        views = F.normalize(views.float(), dim=-1)
     extra = {name.removeprefix(EXTRA): value for name, value in tensors.items() if name.startswith(EXTRA)}
-    gallery = metadata.get("gallery", "")
+    contents = Contents(views, attention, ids, gallery=metadata.get("gallery", ""), extra=extra, about=about)
+    if views.dtype == torch.float16:
+        contents.views = F.normalize(views.float(), dim=-1)
     if not metadata["config"]:
-        return Contents(views, attention, ids, gallery=gallery, extra=extra, about=about)
+        return contents
     config = parse_config(json.loads(metadata["config"]), path=str(path))
     if config.model.dim != len(attention):
         raise ValueError(f"its vectors have {len(attention)} numbers, its encoder's {config.model.dim}")
@@ -132,9 +130,9 @@ def _contents(
     if stored not in get_args(Precision):
         raise ValueError(f"precision is '{stored}'")
     target = torch.device(device or (kind if kind == "cuda" and torch.cuda.is_available() else "cpu"))
-    model.to(target)
-    precision: Precision = stored if target.type == kind else "fp32"  # type: ignore[assignment]
-    return Contents(views, attention, ids, model.eval(), config, precision, gallery, extra, about)
+    contents.model, contents.config = model.to(target).eval(), config
+    contents.precision = stored if target.type == kind else "fp32"  # type: ignore[assignment]
+    return contents
 
 
 def _photo_encoder(config: ModelConfig, with_weights: bool) -> CMIC:

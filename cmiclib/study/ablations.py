@@ -207,25 +207,14 @@ def run_grid(
 ) -> list[Row]:  # fmt: skip
     """Run what is missing of variants × seeds, seed by seed; write the table after each run and return its rows.
 
-    A run is finished if the table, or a file in ``folder``, holds its variant, seed, configuration and benchmark.
-    Nothing is written before the first result.
+    A run is finished if the JSON file ``table``, or a file in ``folder``, holds its variant, seed, configuration and
+    benchmark; ``same_code`` repeats those that another state of the method's code computed. Nothing is written before
+    the first result. ``replace`` drops rows of the table that are of another benchmark or configuration, or of none of
+    the variants. ``names`` are by default all; ``jobs`` processes share the cores; ``say`` receives a line for each
+    run.
 
-    Args:
-        benchmark: as opened.
-        folder: as in :func:`run_variant`; one grid at a time works in it.
-        table: the JSON file to write; ``ablation_answers.json`` lies beside it.
-        names: variants to run; default: all.
-        seeds: seeds of the trainings.
-        jobs: number of processes; they share the cores.
-        reference: the full method.
-        variants: changes of it.
-        same_code: repeat runs that another state of the method's code computed.
-        replace: drop rows of the table that are of another benchmark or configuration, or of none of the variants.
-        say: receives a line for each run.
-
-    Raises:
-        BookError: another grid uses this folder, or rows would be dropped without ``replace``.
-        ConfigError, TrainingError, StorageError: as :func:`run_variant`.
+    BookError where another grid uses the folder, or rows would be dropped without ``replace``; others as
+    :func:`run_variant`.
     """
     wanted, hashes, code = list(names or variants), config_hashes(reference, variants), code_digest(METHOD)
     for name in wanted:

@@ -134,7 +134,7 @@ def effect_table(
     lines = []
     for name, variant in variants.items():
         effect = grid.effect(variant.against, name, metric, seen) if name != variant.against else None
-        if effect is not None and len(effect.by_seed):
+        if effect:
             own = {"variant": name, "name": variant.title, "part": variant.part, "seeds": len(effect.by_seed)}
             lines.append(own | {"accuracy": float(np.mean(grid.accuracy(name, metric, seen)))} | effect._asdict())
     columns = ["variant", "name", "part", "seeds", "accuracy", "difference", "low", "high", "by_seed"]
@@ -144,10 +144,9 @@ def effect_table(
 SCALES: dict[str, tuple[str, dict[str, str]]] = {
     "Views": ("views of each shape", {"1": "views-1", "3": "views-3", "6": "views-6", "12": "full"}),
     "Batch": ("photos and shapes in a batch", {"¼": "quarter-batch", "½": "half-batch", "full": "full"}),
-    "Masks": (
-        "the photo's mask",
-        {"none": "no-mask", "corrupted": "masks-0.8", "slightly\nwrong": "masks-0.6", "exact": "full"},
-    ),
+    "Masks": ("the photo's mask", {
+        "none": "no-mask", "corrupted": "masks-0.8", "slightly\nwrong": "masks-0.6", "exact": "full",
+    }),
 }  # fmt: skip
 """Title → label of the axis, and its steps with their variants."""
 

@@ -131,19 +131,17 @@ def warn_if_collapsed(photos: Tensor, views: Tensor) -> None:
     for name, vectors in (("photos", photos), ("views", views.flatten(0, -2))):
         variance = float(1 - vectors.float().mean(dim=0).square().sum())  # of unit vectors
         if len(vectors) > 1 and variance < LEAST_VARIANCE:
-            warnings.warn(
-                f"the embedding of {name} has collapsed: its variance is {variance:.1e}, below {LEAST_VARIANCE}",
-                stacklevel=2,
-            )
+            problem = f"has collapsed: its variance is {variance:.1e}, below {LEAST_VARIANCE}"
+            warnings.warn(f"the embedding of {name} {problem}", stacklevel=2)
 
 
 def check_unchanged(run: Run, benchmark: Benchmark) -> None:
     """Raise BenchmarkError for a benchmark that the run was trained on by name, but whose content has changed since."""
     trained = run.manifest if (run.path / "data.json").is_file() else {}  # a converted checkpoint has none
     if trained.get("benchmark") == benchmark.name and trained.get("hash") != benchmark.hash:
-        raise BenchmarkError(
+        problem = (
             f"'{benchmark.name}' has changed since the run was trained on it: its hash is {benchmark.hash[:12]}…, "
-            f"then it was {str(trained.get('hash'))[:12]}…; photos may have moved from training to test",
-            path=benchmark.path,
-            fix="prepare it as it was, train again, or pass --changed to measure all the same",
+            f"then it was {str(trained.get('hash'))[:12]}…; photos may have moved from training to test"
         )
+        fix = "prepare it as it was, train again, or pass --changed to measure all the same"
+        raise BenchmarkError(problem, path=benchmark.path, fix=fix)

@@ -79,8 +79,7 @@ def train(
 
     Raises:
         ConfigError: ``until`` lies between two validations; options that contradict each other; no compiler.
-        TrainingError: too few shapes for the batch, no validation photos, a loss that is NaN or infinite, or another
-            process that trains in this folder.
+        TrainingError: too few shapes, no validation photos, a loss of NaN or Inf, another process in this folder.
         CheckpointError: initial weights or a resume state that cannot be read or does not fit; a folder in use.
         StorageError: the disk is full.
     """

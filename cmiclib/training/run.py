@@ -116,11 +116,8 @@ def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = Non
         "of another shape": [n for n, value in given.items() if n in own and own[n].shape != value.shape],
     }
     if any(faults.values()):
-        lists = [
-            f"{len(names)} {fault}: {', '.join(names[:4])}{' and more' if len(names) > 4 else ''}"
-            for fault, names in faults.items()
-            if names
-        ]
+        shown = {fault: ", ".join(names[:4]) + " and more" * (len(names) > 4) for fault, names in faults.items()}
+        lists = [f"{len(names)} {fault}: {shown[fault]}" for fault, names in faults.items() if names]
         raise CheckpointError(
             f"this is not a checkpoint of {config.query_backbone} and {config.view_backbone}; {'; '.join(lists)}",
             path=path, fix="pass a checkpoint of the released model, or a configuration with its backbones",

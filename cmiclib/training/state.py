@@ -25,10 +25,7 @@ LEFT = (
 
 
 def identity(config: Config, benchmark: Benchmark) -> str:
-    """Say what a run depends on besides the code: configuration, benchmark, and the content of ``model.init``.
-
-    CheckpointError where ``model.init`` names a file that is missing.
-    """
+    """Say what a run depends on besides the code; CheckpointError where ``model.init`` names a missing file."""
     return f"{config.digest()} {benchmark.hash} {init_digest(config.model)}".rstrip()
 
 
@@ -39,10 +36,7 @@ def manifest(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def is_finished(path: Path, config: Config, benchmark: Benchmark) -> bool:
-    """Tell whether a folder holds the finished run of this configuration on this benchmark.
-
-    CheckpointError where it holds the finished run of another one.
-    """
+    """Tell whether a folder holds this finished run; CheckpointError where it holds another finished one."""
     if not (path / FINISHED).is_file() or not (path / WEIGHTS).is_file():
         return False
     run = Run.open(path)
@@ -75,12 +69,11 @@ def open_state(path: Path, run: str, code: str, resume: bool, other_code: bool =
         codes = state.setdefault("code", [{"step": 0, "code": "unknown"}])
         if codes[-1]["code"] != code:
             if not other_code:
-                problem = "the method's code has changed since this training was interrupted"
-                fix = (
-                    "check out the code that it began with, train in another folder, or pass --other-code to go on "
-                    "with two states of the code; code.json then says so"
-                )
-                raise CheckpointError(problem, path=path / STATE, fix=fix)
+                raise CheckpointError(
+                    "the method's code has changed since this training was interrupted", path=path / STATE,
+                    fix="check out the code that it began with, train in another folder, or pass --other-code to go on "
+                    "with two states of the code; code.json then says so",
+                )  # fmt: skip
             codes.append({"step": state["step"], "code": code})
         return state
     if any((path / name).is_file() for name in (FINISHED, "origin.json")):
@@ -103,10 +96,7 @@ def prepare(path: Path, state: dict[str, Any]) -> None:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a resume state (tensors, numbers, strings) atomically; the one before stays beside it.
-
-    Where the disk is full, it raises StorageError, and the states that are there stay.
-    """
+    """Write a resume state (tensors, numbers, strings) atomically; the one before stays, and both if this fails."""
 
     def write(temporary: Path) -> None:
         torch.save(state, temporary)
@@ -119,10 +109,9 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read a resume state; only tensors and plain containers are ever built from the file.
+    """Read a resume state, or, with a warning, the one before it if that is damaged; CheckpointError if both are.
 
-    Where the newest one is damaged or missing, the one before it is read, with a warning; where both are,
-    CheckpointError.
+    Only tensors and plain containers are ever built from the file.
     """
     before = path.with_name(BEFORE)
     try:

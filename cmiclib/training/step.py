@@ -49,13 +49,11 @@ class TrainingData:
         without_photo = np.flatnonzero(~benchmark.photographed)
         shapes = np.union1d(own, without_photo) if distractors else np.unique(own)
         further = right[:, shapes] & (shapes != own[:, None]) if (right.sum(axis=1) > 1).any() else None
-        return cls(
-            photos=torch.from_numpy(benchmark.images[rows]).to(device),
-            photo_shape=torch.from_numpy(np.searchsorted(shapes, own)),
-            views=torch.from_numpy(benchmark.views[shapes]).to(device),
-            category=torch.from_numpy(benchmark.shape_category()[shapes]).to(device),
-            also_right=None if further is None else torch.from_numpy(further),
-        )
+        arrays = benchmark.images[rows], benchmark.views[shapes], benchmark.shape_category()[shapes]
+        photos, views, category = (torch.from_numpy(array).to(device) for array in arrays)
+        photo_shape = torch.from_numpy(np.searchsorted(shapes, own))
+        also_right = None if further is None else torch.from_numpy(further)
+        return cls(photos, photo_shape, views, category, also_right=also_right)
 
     def draw(self, settings: TrainConfig, step: int) -> Batch:
         """Choose the photos and shapes of a step; raises TrainingError where the batch is too large for the data."""
