@@ -263,10 +263,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 
 
 def profile(name: str, overrides: Iterable[str] = (), preset: str = "paper") -> Config:
-    """Return one of :data:`PROFILES` with one of :data:`PRESETS`, then ``key=value`` overrides, applied.
-
-    ConfigError for an unknown profile or preset, or a bad override.
-    """
+    """Return a profile with a preset, then ``key=value`` overrides, applied; ConfigError for an unknown or bad one."""
     for kind, given, known in (("profile", name, PROFILES), ("preset", preset, PRESETS)):
         if given not in known:
             raise ConfigError(f"unknown {kind} '{given}'", fix=f"use one of: {', '.join(known)}")

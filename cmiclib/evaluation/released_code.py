@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-Crop = tuple[int, int, int, int]
-"""top, left, height and width in pixels"""
+Crop = tuple[int, int, int, int]  # top, left, height and width in pixels
 
 
 def released_photo(
@@ -37,9 +36,8 @@ def released_view(view: Image.Image, crop: Crop, flip: bool, size: int) -> Tenso
 def released_scores(query: Tensor, views: Tensor, weight: Tensor, unused: Tensor | None = None) -> Tensor:
     """Score as the released code does: photo by photo, repeating the vector for every shape, building each descriptor.
 
-    Queries (Q, d), views (N, V, d) and weight (d, d) are as in :func:`cmiclib.model.attention_weights`; returns (Q, N).
-    ``unused`` (d, 2·d) is the attention's second layer. The released code computes it for every photo and shape and
-    discards the result. Given the layer, so does this function, which costs most of its time.
+    Arguments are those of :func:`cmiclib.model.attention_scores`. ``unused`` (d, 2·d) is the attention's second layer,
+    which the released code computes for every photo and shape and discards; given it, this takes most of the time.
     """
     rows = []
     for vector in query:

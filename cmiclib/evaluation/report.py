@@ -25,8 +25,7 @@ from ..training.guard import check_unchanged
 from ..training.run import Run
 from .baselines import category_prior, chance
 
-SCORES_AT_ONCE = 1 << 24
-"""Scores that are judged together: 64 MB, and a few times as much for intermediate results."""
+SCORES_AT_ONCE = 1 << 24  # Scores that are judged together: 64 MB, and a few times as much for intermediate results
 DISTANCES = ("d_hau", "d_iou")
 
 
@@ -41,8 +40,7 @@ class Scored:
     def metrics(self, group: bool = False, category_given: bool = False) -> dict[str, Tensor]:
         """Metrics of each query: top1, top10, category, map10, mrr, each (Q,).
 
-        With ``group``, variants of the own shape (same ``group``) are right as well; with ``category_given``, only the
-        query's category is searched.
+        With ``group``, variants of the own shape are right as well; ``category_given`` searches the query's category.
         """
         parts, benchmark = [], self.benchmark
         shape_category = torch.from_numpy(benchmark.shape_category())

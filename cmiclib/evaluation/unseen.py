@@ -128,10 +128,7 @@ def _bits(grids: np.ndarray, part: np.ndarray) -> np.ndarray:
 
 
 def nearest(overlap: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Return the shape of largest d_IoU for each photo, which no search can beat; int64 (Q,).
-
-    ``overlap`` is (Q, N), ``there`` bool (Q, N): what may be chosen, at least one shape per photo.
-    """
+    """Return each photo's shape of largest d_IoU among those ``there``, bool (Q, N), which no search can beat: (Q,)."""
     return np.where(there, overlap, -1).argmax(axis=1)
 
 

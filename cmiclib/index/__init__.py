@@ -21,8 +21,7 @@ from ..metrics import top_k
 from ..model import CMIC, fused_scores, fused_weights
 from .file import Contents, read_index, write_index
 
-BLOCK = 1 << 26
-"""Products of queries and views in a block of the gallery: 256 MB where all of them exist at once."""
+BLOCK = 1 << 26  # Products of queries and views in a block of the gallery: 256 MB where all of them exist at once
 
 
 class SearchResult(NamedTuple):

@@ -22,9 +22,8 @@ ENCODING = ("augment", "crops", "embed", "encoders", "engine", "index", "model",
 def gallery_index(run: Run, benchmark: Benchmark, device: torch.device | None = None) -> ShapeIndex:
     """Return a finished run's index of its own benchmark's whole gallery, or of another one, kept in the run's folder.
 
-    Pictures are embedded on ``device``, by default the first GPU, else the CPU. It raises BenchmarkError where the kept
-    index does not belong to the gallery, CheckpointError where weights or index cannot be read, StorageError where the
-    disk is full.
+    Pictures are embedded on ``device``, by default the first GPU, else the CPU. BenchmarkError where the kept index
+    does not belong to the gallery, CheckpointError where weights or index cannot be read.
     """
     device = device or default_device()
     parts = (

@@ -10,8 +10,7 @@ from ..errors import ImageError
 from ..io.foreground import OPAQUE, cut_object
 from ..io.images import open_photo, read_mask
 
-QUERY_SIZE = 224
-"""Side of a query in pixels; models resize it."""
+QUERY_SIZE = 224  # Side of a query in pixels; models resize it
 
 Box = tuple[float, float, float, float]
 
@@ -52,8 +51,7 @@ def cut_query(
 ) -> Query:
     """Do what :func:`read_query` does for a photo in memory, (H, W, 3) uint8.
 
-    The mask is (H, W) bool, or None if unknown, and ``name`` is the mask in words; if a box is given as well, the box
-    says what to cut.
+    ``name`` is the mask, bool (H, W), in words; if a box is given as well, the box says what to cut.
     """
     cut = cut_object(image, mask, box, automatic, QUERY_SIZE)
     plain = name if mask is not None else "box, no mask" if box is not None else "whole photo, no mask"

@@ -98,10 +98,8 @@ REFERENCE = Config(
         weight_decay=0.05, schedule="cosine", warmup=20, precision="bf16", log_every=100, eval_every=400,
     ),
 )  # fmt: skip
-"""The full method at the scale of the ablations. It stands here whole, so that a change of the demo leaves it alone.
-
-It validates once, at the end: the weights are the last ones, so none are chosen by the photos that compare variants.
-"""
+"""The full method at the scale of the ablations. It stands here whole, so that a change of the demo leaves it alone. It
+validates once, at the end: the weights are the last ones, so none are chosen by the photos that compare variants."""
 
 SMALL = (
     "model.image_size=96", "train.batch=12", "train.steps=60", "train.copies=1", "train.log_every=20",
@@ -129,10 +127,7 @@ def variant_config(
 
 
 def config_hash(config: Config, data: Change = UNCHANGED) -> str:
-    """Hash the options that differ from their defaults, without seed and profile's name; of files, the content.
-
-    A new option whose default changes nothing leaves the hash as it is.
-    """
+    """Hash the options that differ from their defaults, without seed and profile's name, and the content of files."""
     values = config.model_dump(mode="json", exclude_defaults=True, exclude={"profile": True, "train": {"seed"}})
     values |= {"data": data.values()} if data.values() else {}
     values |= {"init": digest} if (digest := init_digest(config.model)) else {}

@@ -78,10 +78,7 @@ class Grid:
     def load(
         cls, table: Path, reference: Config = REFERENCE, variants: Mapping[str, Variant] = VARIANTS
     ) -> "Grid | None":
-        """Read a table's rows of these variants' configurations, with their answers; None if the table has no such row.
-
-        CheckpointError where a file is damaged, or the answers are missing.
-        """
+        """Read a table's rows of these variants' configurations, with their answers; None if there is no such row."""
         hashes = config_hashes(reference, variants)
         rows = read_stored(table) if table.is_file() else []
         rows = [row for row in rows if row["config_hash"] == hashes.get(row["variant"])]
@@ -106,10 +103,7 @@ class Grid:
         return np.array([shape in own.split("|") for shape, own in pairs])
 
     def effect(self, first: str, second: str, metric: str = "top1", seen: bool = True) -> Effect | None:
-        """Return the first variant minus the second over the seeds that both have; None where they share none.
-
-        ``metric`` is ``top1`` or ``category``, on photos of seen shapes or, without ``seen``, of unseen ones.
-        """
+        """Return the first variant minus the second over the seeds that both have; None where they share none."""
         part = self.photos.seen.to_numpy(bool) == seen
         seeds = [seed for seed in self.seeds(first) if seed in self.seeds(second)]
         if not seeds or self.photos.shape_id[part].nunique() < 2:
@@ -202,10 +196,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("A temperature of 0.1 is no worse than 0.05.", CODE, "tau-0.05", kind="enough"),
     Claim("A temperature of 0.1 is no worse than 0.2.", CODE, "tau-0.2", kind="enough"),
     Claim("The loss from photo to shape is enough without the other direction.", CODE, "symmetric", kind="enough"),
-    Claim(
-        "The colour transfer as published does no harm beside the textbook's.", CODE, "released-colour", "variant",
-        "enough",
-    ),
+    Claim("The published colour transfer does no harm beside the textbook's.", CODE, "released-colour", "variant",
+          "enough"),
     Claim("Weighting hard negatives improves contrastive learning.", LATER, "hard-negatives", "variant"),
     Claim("A batch of more photos and shapes is better than one of half as many.", BELIEF, "half-batch"),
     Claim("Masks must be right: corrupted ones cost accuracy.", BELIEF, "masks-0.8"),

@@ -39,10 +39,7 @@ def seconds(function: Callable[[], Any], repeats: int = 5) -> list[float]:
 
 
 def in_turns(functions: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict[str, list[float]]:
-    """Return the seconds of each function, by name, timed turn by turn after a first turn that warms up.
-
-    Thus all functions share what changes the machine's speed meanwhile.
-    """
+    """Return each function's seconds, timed turn by turn after a warming one: all share what slows the machine."""
     taken: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
         for name, function in functions.items():

@@ -13,8 +13,7 @@ import torch
 from ..benchmark import Benchmark
 from ..damage import NOISE_CELLS, damage_masks
 
-BLOCK = 256
-"""Masks that are damaged together."""
+BLOCK = 256  # Masks that are damaged together
 
 
 @dataclass(frozen=True)

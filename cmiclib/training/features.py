@@ -34,10 +34,8 @@ from ..io.code import code_digest
 from ..io.lock import in_turn
 from ..model import CMIC
 
-FOLDER = "features"
-"""The folder of kept features, beside the runs that share it."""
-BATCH = 96
-"""Pictures that are augmented together; on every device, memory holds what the first stages make of them."""
+FOLDER = "features"  # The folder of kept features, beside the runs that share it
+BATCH = 96  # Pictures that are augmented together; on every device, memory holds what the first stages make of them
 CODE = (
     "augment", "batches", "benchmark", "color", "crops", "damage", "embed", "encoders", "engine", "model",
     "training/features", "training/step", "weights",
@@ -76,10 +74,7 @@ class FrozenFeatures:
 
     @torch.no_grad()
     def augmented(self, photos: Tensor, views: Tensor, progress: bool = True) -> AugmentedFeatures:
-        """Return copies of the training pictures, as many as the configuration asks for.
-
-        ``photos``, uint8 (P, 4, S, S), are all of the training, ``views``, uint8 (N, V, S, S), all that a step takes.
-        """
+        """Return copies of all training photos, uint8 (P, 4, S, S), and of the views that steps take, (N, V, S, S)."""
         settings, augment, sha = self.config.train, self.config.augment, self.benchmark.meta["sha256"]
         made: list[Tensor | None] = [None, None]
         if settings.copies:
@@ -106,10 +101,7 @@ class FrozenFeatures:
         return ValidationFeatures(queries, list(self.gallery()))
 
     def gallery(self, keep: bool = True) -> Iterable[Tensor]:
-        """Return the features of all views, a few shapes at a time: (n·V, …).
-
-        Without ``keep`` the folder's file is read, but none is written; what is missing is computed as it is asked for.
-        """
+        """Return all views' features, a few shapes at a time: (n·V, …); without ``keep`` no file is written."""
         views, key = self.benchmark.views, self.benchmark.meta["sha256"]["views.npy"]
         path = self._path("still-views", key)
         if not keep and (path is None or not path.is_file()):

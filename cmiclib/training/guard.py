@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -25,8 +25,7 @@ from ..io.atomic import write_json
 from .run import Run
 from .step import TrainingData
 
-SAVE_SECONDS = 300.0
-"""Seconds of training that a crash may lose."""
+SAVE_SECONDS = 300.0  # Seconds of training that a crash may lose
 LEAST_VARIANCE = 1e-3
 """Smallest variance of unit vectors around their mean, in [0, 1]; below it, all pictures have nearly one vector."""
 DIVERGED = "lower train.lr or set train.precision=fp32, and train in another folder"
@@ -49,7 +48,7 @@ class CheckpointTimer:
             self._before = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before = {}
@@ -60,10 +59,7 @@ class CheckpointTimer:
         self.caught = number
 
     def due(self, asks: bool = True) -> bool:
-        """Tell whether a state is to be written after this step, without a validation; call it after every step.
-
-        With ``asks``, equal in all of them, several processes ask each other whether one was told to stop.
-        """
+        """Tell after every step whether a state is due; with ``asks``, processes ask who was told to stop."""
         self.began = True
         if asks or self.processes.count == 1:
             self.leaving = self.processes.all_reduce_max(self.caught, self.device)
@@ -80,7 +76,7 @@ class CheckpointTimer:
             self._leave(self.leaving)
 
     def _leave(self, number: int) -> None:
-        self.__exit__(None, None, None)
+        self.__exit__()
         signal.raise_signal(number)
         raise SystemExit(128 + number)  # if another handler did nothing
 
@@ -102,10 +98,7 @@ class LossWatch:
     def check(
         self, data: TrainingData, settings: TrainConfig, benchmark: Benchmark, path: Path, writes: bool = True
     ) -> None:
-        """Raise TrainingError if a step's loss was NaN or infinite, and name the photos of its batch.
-
-        All of them are written into ``failed.json`` in the run folder ``path``, if this process ``writes``.
-        """
+        """Raise TrainingError if a step's loss was NaN or Inf; ``failed.json`` in ``path`` names its batch's photos."""
         step = int(self.step)
         if step < 0:
             return

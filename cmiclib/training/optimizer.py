@@ -25,11 +25,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def make_optimizer(model: CMIC, config: TrainConfig) -> torch.optim.Optimizer:
-    """Make the configured optimiser; AdamW does not decay biases and normalisation.
-
-    The groups and their order, in which a state is kept, are the whole model, or head and attention before backbones
-    where ``backbone_lr`` is not 1; for AdamW each of these is matrices and filters, then the rest.
-    """
+    """Make the configured optimiser; AdamW does not decay biases and normalisation. States keep the groups' order."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = []
     for share in dict.fromkeys((1.0, config.backbone_lr)):

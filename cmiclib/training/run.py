@@ -29,8 +29,7 @@ from ..io.jittor import read_jittor
 from ..model import CMIC
 
 AGAIN = "train again, or copy the run folder again"
-UNUSED = "attention.linear_out.weight"
-"""The released code computes it and throws the result away."""
+UNUSED = "attention.linear_out.weight"  # The released code computes it and throws the result away
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,7 @@ def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = Non
 
 
 def convert_reference_checkpoint(path: str | Path, output: str | Path, config: Config | None = None) -> Run:
-    """Write a run folder with the authors' trained model, for evaluation, index and browser.
-
-    The folder must not exist, or be empty; ``config`` is by default the released one. It raises CheckpointError as
-    :func:`load_reference_checkpoint` does, or where the folder is in use, and StorageError where the disk is full.
-    """
+    """Write a run folder, new or empty, with the authors' model; ``config`` is by default the released one."""
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CheckpointError("this folder is in use", path=output, fix="give another one, or remove it")
