@@ -321,7 +321,7 @@ def test_commands_run_the_grid_and_one_run_of_it(undisturbed, tiny_benchmark, tm
 SCRIPT = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import test_ablations as t
 from cmiclib.benchmark import Benchmark
 t.grid(Benchmark.open({benchmark!r}), Path({folder!r}), jobs={jobs})
@@ -331,9 +331,8 @@ t.grid(Benchmark.open({benchmark!r}), Path({folder!r}), jobs={jobs})
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_grid_that_was_killed_three_times_ends_as_an_undisturbed_one(undisturbed, tiny_benchmark, tmp_path, jobs):
-    text = SCRIPT.format(
-        tests=str(Path(__file__).parents[1]), benchmark=str(tiny_benchmark.path), folder=str(tmp_path), jobs=jobs
-    )
+    tests = [str(folder) for folder in Path(__file__).parents[:2]]  # its helpers lie one folder higher
+    text = SCRIPT.format(tests=tests, benchmark=str(tiny_benchmark.path), folder=str(tmp_path), jobs=jobs)
 
     def start():
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
