@@ -46,7 +46,7 @@ def kept_index(
     encoder = digest_of([weights, options, code_digest(ENCODING), device.type, precision])
     path = benchmark.path / f"index-{encoder}.safetensors"
     if path.is_file():
-        return ShapeIndex.load(path, device, precision)
+        return ShapeIndex.load(path, device)
     model, ids = run.model(device), benchmark.shapes.shape_id.tolist()
     files = [cache / "vectors" / encoder / digests[name] for name in ids]
     todo = [row for row, file in enumerate(files) if not file.is_file()]
