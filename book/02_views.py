@@ -38,7 +38,8 @@ from cmiclib.augment import resample
 from cmiclib.book import open_chapter
 from cmiclib.evaluation.report import packed_iou
 from cmiclib.figures.grids import compare_views, grid
-from cmiclib.geometry.render import ViewProtocol, camera, project, render_views
+from cmiclib.geometry.render import camera, project, render_views
+from cmiclib.io.protocol import ViewProtocol
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
 benchmark = chapter.benchmark

@@ -25,8 +25,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import BenchmarkError, MissingArrayError
-from ..geometry.render import ViewProtocol
 from ..io.files import check_inside, map_array, read_json, read_table, shown
+from ..io.protocol import ViewProtocol
 from .checks import FIX, SPLITS, check_gallery, check_tables, damaged
 
 FORMAT = 1

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import BenchmarkError, StorageError
-from ..geometry.render import PROTOCOL, ViewProtocol
 from ..io.atomic import sync_folder, write_json
 from ..io.files import read_json
 from ..io.lock import alone
+from ..io.protocol import PROTOCOL, ViewProtocol
 from . import FLAG_COLUMNS, FORMAT, QUERY_COLUMNS, SHAPE_COLUMNS, Benchmark, array_specs, file_sha256
 from .checks import SPLITS, check_views, usable_id
 from .growing import GrowingTable

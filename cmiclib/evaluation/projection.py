@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.manifold import TSNE
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +23,8 @@ def tsne(points: Tensor, seed: int = 0, perplexity: float = 30) -> np.ndarray:
     Points (n, d) of length 1 have squared distances of 2 - 2 · cosine. ``perplexity`` is about how many neighbours
     count, at most a third of the points. Returns (n, 2) float32, the same for one seed on one machine.
     """
+    from sklearn.manifold import TSNE  # takes a second to load
+
     perplexity = min(perplexity, (len(points) - 1) / 3)
     return TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=seed).fit_transform(points.numpy())
 

@@ -18,7 +18,6 @@ from ..benchmark import Benchmark
 from ..config import Config
 from ..embed import default_device
 from ..errors import BenchmarkError
-from ..geometry import modified_hausdorff
 from ..index import ShapeIndex
 from ..metrics import macro, per_query_metrics, restrict_to_category, summarise
 from ..training.guard import check_unchanged
@@ -184,6 +183,8 @@ def pair_distances(
     some 50 times as long as d_IoU. Returns ``d_hau`` and ``d_iou``, each float64 (Q,); without the arrays for one on
     both sides it is left out.
     """
+    from ..geometry import modified_hausdorff  # takes a second to load
+
     query, own = np.nonzero(benchmark.relevant(rows))  # (R,) each, by query; R ≥ Q
     first = np.searchsorted(query, np.arange(len(rows)))  # (Q,) where a query's own shapes begin
     pairs, inverse = np.unique(np.stack([found[query], own], axis=1), axis=0, return_inverse=True)  # (P, 2), (R,)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..benchmark.writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
-from ..geometry.render import ViewProtocol
+from ..io.protocol import ViewProtocol
 from . import Prepared, PrepareOptions, listed
 from .meshes import MeshFile
 from .photos import PhotoFile

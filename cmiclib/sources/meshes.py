@@ -12,7 +12,8 @@ from ..benchmark.checks import check_views
 from ..benchmark.growing import origin_of
 from ..benchmark.writer import BenchmarkWriter
 from ..geometry import export_glb, load_mesh, normalise, pack_voxels, sample_points, simplify, voxelise
-from ..geometry.render import ViewProtocol, render_views
+from ..geometry.render import render_views
+from ..io.protocol import ViewProtocol
 
 VIEWER_FACES = 4_000
 

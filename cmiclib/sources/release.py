@@ -26,10 +26,10 @@ from ..benchmark.checks import usable_id
 from ..benchmark.writer import BenchmarkWriter
 from ..errors import SourceError
 from ..geometry import pack_voxels
-from ..geometry.render import ViewProtocol
 from ..io.files import check_inside, map_array, read_json, read_limited, shown
 from ..io.images import read_mask, read_photo, square_crop
 from ..io.pickles import StandIn, load_pickle
+from ..io.protocol import ViewProtocol
 from . import DEFAULT, Prepared, PrepareOptions, listed
 from .building import build
 from .meshes import MeshFile, Shape

@@ -20,11 +20,11 @@ from ..benchmark import Benchmark
 from ..benchmark.writer import BenchmarkWriter
 from ..errors import SourceError
 from ..geometry import check_mesh, sample_points
-from ..geometry.render import ViewProtocol
 from ..io.files import check_regular, parse_table, read_member, read_table, reason
 from ..io.images import decode_image
 from ..io.lock import in_turn
 from ..io.meshes import parse_scene
+from ..io.protocol import ViewProtocol
 from . import Prepared, PrepareOptions
 from .building import build
 from .meshes import MeshFile, Shape

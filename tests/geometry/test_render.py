@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from cmiclib import geometry
 from cmiclib.errors import MeshError
-from cmiclib.geometry.render import ViewProtocol, camera, project, render_views
+from cmiclib.geometry.render import camera, project, render_views
+from cmiclib.io.protocol import ViewProtocol
 
 
 @pytest.fixture(scope="module")

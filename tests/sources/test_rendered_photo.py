@@ -5,7 +5,8 @@ import pytest
 import trimesh
 
 from cmiclib.geometry import normalise
-from cmiclib.geometry.render import ViewProtocol, project
+from cmiclib.geometry.render import project
+from cmiclib.io.protocol import ViewProtocol
 from cmiclib.sources.rendered.materials import Material, draw_material, texture
 from cmiclib.sources.rendered.photo import (
     CUT_SHARE,

@@ -14,7 +14,8 @@ from PIL import Image
 from cmiclib import geometry
 from cmiclib.benchmark import Benchmark
 from cmiclib.errors import SourceError
-from cmiclib.geometry.render import ViewProtocol, project
+from cmiclib.geometry.render import project
+from cmiclib.io.protocol import ViewProtocol
 from cmiclib.sources import PrepareOptions, sweethome
 from cmiclib.sources.sweethome import SHIPPED, open_sweethome, prepare_sweethome, split_of, unseen_groups
 

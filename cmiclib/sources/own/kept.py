@@ -26,11 +26,11 @@ from ...benchmark import Benchmark, file_sha256
 from ...benchmark.writer import BenchmarkWriter
 from ...errors import CMICError, MeshError, SourceError
 from ...geometry import frame_rotation
-from ...geometry.render import ViewProtocol
 from ...io.atomic import write_atomically, write_json
 from ...io.code import code_digest
 from ...io.files import read_json
 from ...io.lock import in_turn
+from ...io.protocol import ViewProtocol
 from .. import PrepareOptions
 from ..building import build
 from ..meshes import MeshFile, Shape, prepare_mesh
