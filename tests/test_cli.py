@@ -1,6 +1,7 @@
 """The command `cmic`: the whole way from a benchmark to an answer, and one clear message for each mistake."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -341,3 +342,16 @@ def test_reproduce_refuses_a_parameter_that_an_option_sets(
     refused = invoke("reproduce", wrong)
     assert refused.exit_code == 2 and f"--{wrong.partition('=')[0].lower()}" in refused.stderr
     assert not (root / "outputs").exists() and not (root / "vendor").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+def test_a_terminal_without_utf_8_gets_replacements(tmp_path: Path, encoding: str) -> None:
+    folder = tmp_path / "Möbel 椅子"
+    folder.mkdir()
+    trimesh.creation.box((1, 2, 3)).export(folder / "Regal → ß.obj")
+    for options in (["--help"], ["prepare", "folder", "--input", folder, "--output", tmp_path / "出", "--size", 32]):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        done = subprocess.run([CMIC, *map(str, options)], capture_output=True, env=environment)
+        assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+    shown = "出" if encoding in ("utf-8", "ascii") else "?"  # click takes ASCII for a terminal that says nothing
+    assert shown in done.stdout.decode("utf-8" if encoding == "ascii" else encoding)

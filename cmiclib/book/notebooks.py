@@ -8,6 +8,7 @@ file is run as a script and imports jupytext only where it needs it.
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,10 @@ def sync(book: Path) -> list[Path]:
         target, notebook = script.with_suffix(".ipynb"), derive(script)
         if not target.exists() or clean(json.loads(target.read_text("utf-8"))) != notebook:
             target.write_text(dumps(notebook), "utf-8")
+            times = script.stat()
+            os.utime(
+                target, ns=(times.st_atime_ns, times.st_mtime_ns)
+            )  # JupyterLab takes a newer one for edited elsewhere
             written.append(target)
     return written
 

@@ -1,6 +1,8 @@
 """What the commands share: errors as messages, tables, JSON files, the types of options."""
 
 import errno
+import io
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +17,13 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 class Commands(TyperGroup):
     """Turns expected errors into a message without a traceback."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Read the command line; a terminal without UTF-8 shows replacements for what it cannot show."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,30 @@ def test_saving_in_jupyterlab_writes_both(book: Path) -> None:
     assert notebooks.drift(book) == []
     header = script.split("# %%")[0]
     assert "needs" in header and "kernelspec" in header and "jupytext_version" not in header
+
+
+@pytest.mark.parametrize("edited", [True, False])
+def test_a_newer_notebook_is_replaced_only_where_its_cells_are_the_scripts(book: Path, edited: bool) -> None:
+    from jupyter_server.services.contents.largefilemanager import LargeFileManager
+    from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
+    from tornado.web import HTTPError
+
+    (book.parent / "jupytext.toml").write_text((REPOSITORY / "jupytext.toml").read_text())
+    script = (book / "second.py").read_text()
+    (book / "second.py").write_text(script.replace("\n\n\n#", "\n\n#"))  # as jupytext writes it
+    notebooks.sync(book)
+    saved = json.loads((book / "second.ipynb").read_text())
+    if edited:
+        saved["cells"].insert(1, {"cell_type": "markdown", "id": "mine", "metadata": {}, "source": ["a note of mine"]})
+    (book / "second.ipynb").write_text(json.dumps(executed(saved)))
+    os.utime(book / "second.ipynb", (time.time() + 600,) * 2)
+    manager = build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(book.parent))
+    if edited:
+        with pytest.raises(HTTPError, match="more recent"):
+            manager.get("book/second.ipynb")
+        assert "a note of mine" in (book / "second.ipynb").read_text()
+    else:
+        assert "secret" in json.dumps(manager.get("book/second.ipynb")["content"])
 
 
 def test_the_books_own_pairs_agree() -> None:
