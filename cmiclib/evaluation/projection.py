@@ -11,8 +11,7 @@ from torch.nn import functional as F
 def shape_points(views: Tensor) -> Tensor:
     """Return one point per shape, the mean of its views' vectors at length 1: (N, V, d) → (N, d).
 
-    A shape's descriptor depends on the query, whose attention weighs the views. The mean is the descriptor that results
-    from equal weights.
+    A shape's descriptor depends on the query, which weighs its views; the mean results from equal weights.
     """
     return F.normalize(views.mean(dim=1), dim=1)
 

@@ -109,10 +109,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read a resume state, or, with a warning, the one before it if that is damaged; CheckpointError if both are.
-
-    Only tensors and plain containers are ever built from the file.
-    """
+    """Read a resume state (never more than tensors and plain containers), or, if it is damaged, the one before it."""
     before = path.with_name(BEFORE)
     try:
         return _load_state(path)
