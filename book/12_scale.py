@@ -31,7 +31,7 @@ from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.config import profile
 from cmiclib.book.gpu import cases, gpu_about, gpu_tables, gpu_training, read_gpu
-from cmiclib.book.tables import read_results
+from cmiclib.book.tables import effort_table, read_results
 from cmiclib.study.speed import least_seconds, median, step_cost
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS)
@@ -340,6 +340,24 @@ for caption, table in gpu_tables(gpu):
     display(Markdown(caption), table)
 if trained_on_gpu := gpu_training(gpu):
     display(Markdown(trained_on_gpu))
+
+# %% [markdown]
+# ## Where the time of a demo goes
+#
+# glibc gives each large block of memory back to Linux and asks for it again; the system then clears every page anew.
+# The commands and chapters keep such blocks (`CMIC_MALLOC=default` in the environment leaves glibc as it is). Networks
+# that do not learn run with their normalisation folded into the convolutions, and the channels of a pixel lie side by
+# side in memory. The stored run of the demo took, chapter by chapter:
+
+# %%
+demo = read_results(chapter.root / "data/results/demo.json")
+effort = effort_table(demo)
+effort.astype(float).round(1).astype(object).fillna("not measured")
+
+# %%
+share = effort["CPU s, system"].sum() / effort[["CPU s, own code", "CPU s, system"]].sum().sum()
+whose = f"{100 * share:.0f} % of the CPU time was the system's" if share == share else "CPU time was **not measured**"
+Markdown(f"All chapters: {effort.minutes.sum():.1f} minutes on {demo['environment']['cores']} cores; {whose}.")
 
 # %% [markdown]
 # ## Preparation

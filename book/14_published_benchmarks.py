@@ -252,7 +252,7 @@ Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way
 #
 # ```
 # cmic index  --run RUN --benchmark own --output own.index
-# cmic search photo.jpg --index own.index --save-mask mask.png
+# cmic search photo.jpg --index own.index --auto-mask --save-mask mask.png
 # cmic search photo.jpg --index own.index --box 40,25,310,290
 # cmic search photo.jpg --index own.index --mask mask.png
 # ```
@@ -295,8 +295,8 @@ if real is not None:
     display(figures.result_points(real))
 
 # %% [markdown]
-# Where an automatic mask does worse than none, it cuts off too much or too little, and the model trusts it. In that
-# case search with `cmic search --no-mask`, or correct the mask by hand.
+# Where an automatic mask does worse than none, it cuts off too much or too little, and the model trusts it. So
+# `cmic search` and the browser compute a mask only when they are asked to (`--auto-mask`).
 
 # %%
 if real is not None:

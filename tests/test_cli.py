@@ -143,10 +143,10 @@ def test_index_and_search_answer_in_order(index_file: Path, photo: Path, tiny_be
 
 
 SEARCHES = {
-    "automatic mask of the whole photo": [],
-    "automatic mask from the box": ["--box", "20,10,70,60"],
-    "whole photo, no mask": ["--no-mask"],
-    "box, no mask": ["--box", "20,10,70,60", "--no-mask"],
+    "automatic mask of the whole photo": ["--auto-mask"],
+    "automatic mask from the box": ["--box", "20,10,70,60", "--auto-mask"],
+    "whole photo, no mask": [],
+    "box, no mask": ["--box", "20,10,70,60"],
 }
 
 
@@ -162,7 +162,7 @@ def test_the_automatic_mask_is_saved_and_gives_the_same_answer_again(
     index_file: Path, photo: Path, tmp_path: Path
 ) -> None:
     mask, answers = tmp_path / "mask.png", [tmp_path / "first.json", tmp_path / "second.json"]
-    first = invoke("search", photo, "--index", index_file, "--save-mask", mask, "--json", answers[0])
+    first = invoke("search", photo, "--index", index_file, "--auto-mask", "--save-mask", mask, "--json", answers[0])
     assert first.exit_code == 0, first.output
     saved = np.asarray(Image.open(mask))
     assert saved.shape == (70, 90) and (saved > 0).sum() == pytest.approx(30 * 30, rel=0.05)
@@ -170,7 +170,7 @@ def test_the_automatic_mask_is_saved_and_gives_the_same_answer_again(
     assert f"mask {mask}" in second.output.replace("\n", "")
     results = [json.loads(file.read_text())[0]["results"] for file in answers]
     assert results[0] == results[1]
-    refused = invoke("search", photo, "--index", index_file, "--save-mask", photo / "mask.png")
+    refused = invoke("search", photo, "--index", index_file, "--auto-mask", "--save-mask", photo / "mask.png")
     assert refused.exit_code == 2 and "could not be written" in refused.stderr
 
 
@@ -182,6 +182,7 @@ MISTAKES = {
     "missing index": (["search", "photo.jpg", "--index", "none"], "cmic index"),
     "mask for two photos": (["search", "a.jpg", "b.jpg", "--index", "none", "--box", "0,0,1,1"], "one photo"),
     "two masks to save": (["search", "a.jpg", "b.jpg", "--index", "none", "--save-mask", "m.png"], "one photo"),
+    "two ways to a mask": (["search", "a.jpg", "--index", "none", "--auto-mask", "--no-mask"], "--no-mask"),
     "no mask to save": (["search", "a.jpg", "--index", "none", "--save-mask", "m.png", "--no-mask"], "--no-mask"),
     "another sweethome without a folder": (["prepare", "sweethome", "--size", "64"], "--output"),
     "masks without photos": (

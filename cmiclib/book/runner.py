@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,6 +102,7 @@ def reproduce(
         for gone in set(done) - {chapter.name for chapter in book}:
             del done[gone]
         keys, made, result = dict[str, str](), dict[str, Any](), Result([], [], [], [])
+        clock = Clock(expected_seconds(root, profile, done))
         for chapter in book:
             own = {name: value for name, value in given.items() if name in chapter.parameters}
             settings = (changed if "OVERRIDES" in own else plain).digest()
@@ -125,13 +127,15 @@ def reproduce(
             elif entry.get("status") == "ok" and entry["key"] == key and target.exists():
                 result.current.append(chapter.name)
             else:
-                say(f"{head} …")
+                say(f"{head} …{clock.left([each.name for each in todo[todo.index(chapter) :]])}")
                 made = made or {"commit": commit(root), "environment": environment()}
                 entry = done[chapter.name] = {"key": key, "status": "running", "parameters": own, "hashes": hashes}
                 write_json(folder / RECORD, record)
-                started = time.perf_counter()
+                started, before = time.perf_counter(), used()
                 error = execute(chapter, own, target, root)
                 seconds = round(time.perf_counter() - started, 1)
+                clock.finished(chapter.name, seconds)
+                entry |= {name: round(value - before[name], 1) for name, value in used().items()}
                 finished = datetime.now(UTC).isoformat(timespec="seconds")
                 entry |= {"status": "failed" if error else "ok", "seconds": seconds, "finished": finished, **made}
                 (result.failed if error else result.ran).append(chapter.name)
@@ -141,6 +145,44 @@ def reproduce(
     if result.current:
         say(f"{len(result.current)} of {len(todo)} chapters are up to date")
     return result
+
+
+class Clock:
+    """Tells how long a run still takes, by the seconds that each chapter took before and the pace of this run."""
+
+    def __init__(self, expected: dict[str, float]):
+        self.expected, self.taken, self.planned = expected, 0.0, 0.0
+
+    def finished(self, name: str, seconds: float) -> None:
+        """Note how long a chapter took."""
+        self.taken, self.planned = self.taken + seconds, self.planned + self.expected.get(name, seconds)
+
+    def left(self, names: list[str]) -> str:
+        """Return the time that chapters will take, in words; nothing where one of them never ran before."""
+        if not names or not self.expected.keys() >= set(names):
+            return ""
+        pace = (self.taken + 30) / (self.planned + 30)  # a short first chapter says little
+        minutes = pace * sum(self.expected[name] for name in names) / 60
+        return f" (about {minutes:.0f} min left)" if minutes >= 1.5 else " (about a minute left)"
+
+
+def expected_seconds(root: Path, profile: str, done: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Return how long each chapter took: here, or else, for the demo, on the machine of the stored results."""
+    stored: dict[str, float] = {}
+    with suppress(BookError, OSError):
+        if profile == "demo":
+            stored = read_json(root / "data" / "results" / "demo.json", BookError, "restore it")["seconds"]
+    return stored | {name: entry["seconds"] for name, entry in done.items() if entry.get("status") == "ok"}
+
+
+def used() -> dict[str, float]:
+    """Return the CPU seconds of finished kernels in their own code and in the system, and pages that they touched."""
+    try:
+        from resource import RUSAGE_CHILDREN, getrusage
+    except ImportError:  # Windows
+        return {}
+    usage = getrusage(RUSAGE_CHILDREN)
+    return {"user_seconds": usage.ru_utime, "system_seconds": usage.ru_stime, "page_faults": float(usage.ru_minflt)}
 
 
 def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Path) -> str:

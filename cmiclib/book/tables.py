@@ -19,6 +19,7 @@ from ..io.files import read_json
 
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 EVALUATION = "07_evaluation"  # the chapter that writes metrics.json
+EFFORT = ["user_seconds", "system_seconds", "page_faults"]  # of a chapter's kernel, in the record of a run
 ROWS = {
     "seen": "CMIC, seen shapes",
     "unseen": "CMIC, unseen shapes",
@@ -69,8 +70,18 @@ def snapshot(outputs: Path, tolerances: dict[str, float], chapters: Iterable[str
         problem = f"these chapters did not run with the present state: {', '.join(missing)}"
         raise BookError(problem, path=outputs, fix="run `make reproduce` for the whole book first")
     made, seconds = entries[EVALUATION], {name: entry["seconds"] for name, entry in entries.items()}
-    kept = {"environment": made["environment"], "hashes": made["hashes"], "seconds": seconds}
+    effort = {name: {key: entry[key] for key in EFFORT if key in entry} for name, entry in entries.items()}
+    kept = {"environment": made["environment"], "hashes": made["hashes"], "seconds": seconds, "effort": effort}
     return {"metrics": metrics, "tolerances": tolerances, **kept}
+
+
+def effort_table(stored: dict[str, Any]) -> pd.DataFrame:
+    """Return where the time of a stored reproduction went: a row for each chapter, the longest first."""
+    rows = pd.DataFrame.from_dict(stored.get("effort", {}), orient="index").reindex(stored["seconds"], columns=EFFORT)
+    rows.insert(0, "minutes", pd.Series(stored["seconds"]) / 60)
+    rows["page_faults"] /= 1e6
+    rows.columns = pd.Index(["minutes", "CPU s, own code", "CPU s, system", "million page faults"])
+    return rows.sort_values("minutes", ascending=False)
 
 
 def _entries(outputs: Path) -> dict[str, dict[str, Any]]:

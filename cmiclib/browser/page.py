@@ -8,27 +8,26 @@ import base64
 import io
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from PIL import Image
 
-from .. import figures
 from ..benchmark import Benchmark
 from ..errors import BenchmarkError, CMICError, MissingArrayError
 from ..evaluation.projection import Atlas
-from ..figures.style import RED
 from ..io.files import read_limited
-from ..io.meshes import MESH_LIMIT
 from .retriever import Answer, Found, Retriever
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 STYLE = f"<style>\n{(HERE / 'browser.css').read_text('utf-8')}</style>"
 THUMBNAIL, PHOTO = 128, 360  # pixels a side at most
+MODEL_LIMIT = 1 << 28  # bytes of a simplified mesh
 
 
 class Pictures:
@@ -117,7 +116,7 @@ def view_part(found: Found, azimuths: tuple[float, ...], pictures: Pictures) -> 
 def model_uri(gallery: Benchmark, shape_id: str) -> str | None:
     """Return a shape's mesh as a data URI, or None if the gallery has no meshes."""
     try:
-        content = read_limited(gallery.mesh_path(shape_id), MESH_LIMIT, BenchmarkError)
+        content = read_limited(gallery.mesh_path(shape_id), MODEL_LIMIT, BenchmarkError)
     except MissingArrayError:
         return None
     return f"data:model/gltf-binary;base64,{base64.b64encode(content).decode()}"
@@ -167,7 +166,7 @@ def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:
     scale = side / max(photo.shape[:2])
     size = tuple(max(1, round(length * scale)) for length in photo.shape[1::-1])
     drawn = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)).copy()
-    white, red = (255, 255, 255), tuple(int(255 * part) for part in to_rgb(RED))
+    white, red = (255, 255, 255), (213, 94, 0)
     if mask is not None and not mask.all():
         small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
         contours, _ = cv2.findContours(small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -184,6 +183,8 @@ class MapPicture:
     """The map as one picture, :func:`cmiclib.figures.embedding_map`, drawn once, and where places lie on it."""
 
     def __init__(self, atlas: Atlas):
+        from .. import figures  # takes a moment to load, and only maps and exports need it
+
         figure = figures.embedding_map(atlas.places, list(atlas.category), atlas.is_photo)
         figure.set_dpi(80)
         pixels = _drawn(figure)
@@ -199,6 +200,8 @@ class MapPicture:
 
 def answer_png(retriever: Retriever, answer: Answer, chosen: int = 0) -> bytes:
     """Draw an answer's ranking as a PNG, and below it the views of ``answer.found[chosen]`` with their weights."""
+    from .. import figures
+
     views, query = retriever.gallery.views, answer.query.image[None]
     found = np.stack([views[each.row, each.weights.argmax()] for each in answer.found])[None]  # (1, k, S, S)
     own = None
@@ -217,8 +220,10 @@ def answer_png(retriever: Retriever, answer: Answer, chosen: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def _drawn(figure: Figure) -> np.ndarray:
+def _drawn(figure: "Figure") -> np.ndarray:
     """Return a figure's pixels, (H, W, 3) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]

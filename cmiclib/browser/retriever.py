@@ -215,7 +215,7 @@ class Retriever:
 def cut(question: Question, choice: Choice) -> Query:
     """Cut the object out as chosen; raises as :meth:`Retriever.answer` does."""
     if choice.mask == "given" and question.mask is None:
-        raise ImageError("this photo has no mask", fix="choose the automatic mask, give one, or use none")
+        raise ImageError("this photo has no mask", fix="give one, use none, or choose the automatic mask")
     if question.stored is not None and choice.box is None and choice.mask == best_mask(question):
         query = question.stored
     else:
@@ -228,7 +228,5 @@ def cut(question: Question, choice: Choice) -> Query:
 
 
 def best_mask(question: Question) -> MaskChoice:
-    """Return the default: the photo's own mask; else none for a stored photo, and the automatic one for others."""
-    if question.mask is not None:
-        return "given"
-    return "automatic" if question.stored is None else "none"
+    """Return the default: the photo's own mask if it has one, else none, which beats the automatic one."""
+    return "given" if question.mask is not None else "none"

@@ -100,7 +100,7 @@ class QueryBrowser(widgets.VBox):
 
     def _layout(self) -> list[Any]:
         limits = f"<p>{', '.join(FORMATS)}; at most {MAX_BYTES // 1_000_000} MB. The mask, white at the object, is"
-        note = widgets.HTML(f"{limits} optional: without one the object is cut out automatically.</p>")
+        note = widgets.HTML(f"{limits} optional; a box helps most photos without one.</p>")
         stored = widgets.VBox([self.category, self.outcome, self.order, self.photo])
         sources = widgets.Tab([stored, widgets.VBox([self.upload, self.mask_upload, note])])
         sources.titles, sources.selected_index = ("Test photos", "Your photo"), int(not len(self.retriever.rows))
@@ -183,7 +183,7 @@ class QueryBrowser(widgets.VBox):
     def _take(self, question: Question) -> None:
         """Make this the question, with the whole photo as the box and the best mask."""
         self.question = question
-        choices = ["given", "automatic", "none"] if question.mask is not None else ["automatic", "none"]
+        choices = [*(["given"] if question.mask is not None else []), "none", "automatic"]
         height, width = question.size
         with self._setting():
             self.mask.options = [(MASKS[name], name) for name in choices]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ImageError, StorageError
-from .common import JsonFile, show, write_json
+from .common import AutoMask, JsonFile, show, write_json
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "pix3d-synthetic"
 
@@ -16,6 +16,7 @@ def find(
     shapes: Annotated[Path, typer.Option(metavar="DIR", help="a folder of mesh files, searched to any depth")],
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="mask image, white on the object")] = None,
+    auto_mask: AutoMask = False,
     category: Annotated[
         str | None, typer.Option(help="search only the shapes of this category, the first folder of their path")
     ] = None,
@@ -48,7 +49,7 @@ def find(
     for photo in photos:
         pixels = read_photo(photo)
         question = Question(photo.name, pixels, read_mask(mask, size_of=pixels) if mask else None)
-        choice = Choice(best_mask(question), corners, top=top)
+        choice = Choice("automatic" if auto_mask and not mask else best_mask(question), corners, top=top)
         cut(question, choice)  # raises before the gallery is made
         questions.append((question, choice))
     weights, cache = Run.open(run), cache or cache_folder()

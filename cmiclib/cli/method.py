@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from ..errors import ImageError
-from .common import Folder, JsonFile, Profile, RunFolder, RunOutput, file_option, flag, folder_option, show, write_json
+from .common import (
+    AutoMask,
+    Folder,
+    JsonFile,
+    Profile,
+    RunFolder,
+    RunOutput,
+    file_option,
+    flag,
+    folder_option,
+    show,
+    write_json,
+)
 
 Changed = Annotated[bool, flag("--changed", "go on even if the benchmark changed since the training")]
 
@@ -124,13 +136,18 @@ def search(
     index: Annotated[Path, file_option("an index file that `cmic index` wrote")],
     mask: Annotated[Path | None, file_option("mask image, white on the object")] = None,
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
-    no_mask: Annotated[bool, flag("--no-mask", "compute no mask if none is given")] = False,
+    auto_mask: AutoMask = False,
+    no_mask: Annotated[bool, flag("--no-mask", "use no mask, not even the opacity of a cut-out")] = False,
     save_mask: Annotated[Path | None, file_option("write the mask that was used, as PNG")] = None,
     top: Annotated[int, typer.Option(min=1, help="number of shapes to list")] = 10,
     json_file: JsonFile = None,
     benchmark: Annotated[Path | None, folder_option("search with this benchmark's own photos and their masks")] = None,
 ) -> None:
-    """List the shapes that match a photo best; without a mask the object is cut out automatically."""
+    """List the shapes that match a photo best.
+
+    Without a mask, the box or the whole photo is searched as it is: for real photos that finds more than a mask that
+    is computed (the chapter on a photo of your own has the figures).
+    """
     import numpy as np
 
     from ..benchmark import Benchmark
@@ -140,20 +157,23 @@ def search(
 
     if len(photos) > 1 and (mask or box or save_mask):
         raise ImageError("a mask or box belongs to one photo", fix="search for one photo at a time")
-    if no_mask and (mask or save_mask):
-        raise ImageError("--no-mask excludes --mask and --save-mask", fix="leave out --no-mask, or the other option")
+    if no_mask and (mask or save_mask or auto_mask):
+        problem = "--no-mask excludes --mask, --auto-mask and --save-mask"
+        raise ImageError(problem, fix="leave out --no-mask, or the other option")
     gallery = ShapeIndex.load(index)
     if benchmark is not None:
-        if mask or box or no_mask:
+        if mask or box or no_mask or auto_mask:
             own = "photos of a benchmark come with their own masks"
-            raise ImageError(own, fix="leave out --mask, --box and --no-mask")
+            raise ImageError(own, fix="leave out --mask, --box, --auto-mask and --no-mask")
         opened = Benchmark.open(benchmark, verify=False)
         loaded = [stored_query(opened, stored_row(opened, str(name))) for name in photos]
     else:
-        loaded = [read_query(photo, mask, parse_box(box) if box else None, not no_mask) for photo in photos]
+        corners = parse_box(box) if box else None
+        loaded = [read_query(photo, mask, corners, auto_mask, not no_mask) for photo in photos]
     if save_mask:
         if loaded[0].mask is None:
-            raise ImageError("there is no mask to save", path=photos[0], fix="leave out --save-mask")
+            fix = "pass --auto-mask, or leave out --save-mask"
+            raise ImageError("there is no mask to save", path=photos[0], fix=fix)
         write_mask(save_mask, loaded[0].mask)
     found = gallery.search(gallery.embed(np.stack([query.image for query in loaded])), top)
     answers = []

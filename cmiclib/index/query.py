@@ -23,13 +23,15 @@ class Query(NamedTuple):
     mask: np.ndarray | None  # (H, W) bool, in the photo's pixels; None: no mask was used
 
 
-def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = True) -> Query:
+def read_query(
+    photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = True, opacity: bool = True
+) -> Query:
     """Read a photo and cut out its object.
 
-    With a mask, the query is the square around what it marks; the opaque pixels of a cut-out are its mask. With a box,
-    it is the square around the box, and :func:`cmiclib.io.foreground.automatic_mask` looks for the mask in the box;
-    with neither, in the whole photo.
-    Without ``automatic`` the mask channel is 255 everywhere, as in training photos without a mask.
+    With a mask, the query is the square around what it marks; the opaque pixels of a cut-out are its mask, unless
+    ``opacity`` is False. With a box, it is the square around the box. Where there is no mask, ``automatic`` lets
+    :func:`cmiclib.io.foreground.automatic_mask` look for one in the box or in the whole photo; otherwise the mask
+    channel is 255 everywhere, as in training photos without a mask.
 
     The mask is an image of the photo's size, white where the object is; the box is x0, y0, x1, y1 in pixels. ImageError
     for an unreadable file, a mask that is empty or of another size, a box outside the photo, or both mask and box.
@@ -37,7 +39,7 @@ def read_query(photo: Path, mask: Path | None = None, box: Box | None = None, au
     if mask is not None and box is not None:
         raise ImageError("mask and box are both given", path=photo, fix="give one of the two")
     image, opaque, turn = open_photo(photo)
-    known, name = (opaque, OPAQUE) if automatic else (None, "")
+    known, name = (opaque, OPAQUE) if opacity else (None, "")
     if mask is not None:
         known, name = read_mask(mask, image, turn), f"mask {mask}"
     try:

@@ -81,8 +81,18 @@ def test_a_snapshot_holds_what_readers_need_to_judge_it(tmp_path) -> None:
     finish(tmp_path)
     snapshot = results.snapshot(tmp_path, {"seen.top1": 0.02}, CHAPTERS)
     assert snapshot["seconds"] == {"01_data": 3.5, "07_evaluation": 3.5}
+    assert snapshot["effort"]["01_data"] == {"user_seconds": 6.0, "system_seconds": 0.5, "page_faults": 2e6}
     assert all(row.agrees for row in results.compare(STORED["metrics"] | HASHES, snapshot))
     assert results.readme_table(snapshot) == results.readme_table(STORED)
+
+
+def test_the_effort_of_a_run_is_a_table_with_the_longest_chapter_first() -> None:
+    stored = {"seconds": {"a": 30.0, "b": 90.0}, "effort": {"a": {"user_seconds": 40.0, "page_faults": 3e6}, "b": {}}}
+    table = results.effort_table(stored)
+    assert list(table.index) == ["b", "a"] and list(table.minutes) == [1.5, 0.5]
+    assert table.loc["a", "million page faults"] == 3 and table.loc["a", "CPU s, own code"] == 40
+    assert table.loc["b"].isna().sum() == 3
+    assert results.effort_table({"seconds": {"a": 30.0}}).shape == (1, 4)
 
 
 CHAPTERS = ["01_data", "07_evaluation"]
@@ -93,6 +103,7 @@ def finish(outputs, **changes) -> None:
     """Write what a finished reproduction leaves, with changes of the entry of the chapter on evaluation."""
     hashes = {"config": "c", "benchmark": "b"}
     entry = {"key": "k", "status": "ok", "seconds": 3.5, "hashes": hashes, "environment": STORED["environment"]}
+    entry |= {"user_seconds": 6.0, "system_seconds": 0.5, "page_faults": 2e6}
     record = {"chapters": {"01_data": entry, "07_evaluation": entry | changes}}
     (outputs / "provenance.json").write_text(json.dumps(record))
     (outputs / "metrics.json").write_text(json.dumps(STORED["metrics"] | HASHES))

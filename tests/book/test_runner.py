@@ -1,6 +1,8 @@
 """The runner: what is run again and what is not, failures, parameters, two runs at once."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -238,6 +240,36 @@ def test_the_record_says_what_ran_where_and_how_long(root: Path, kernel: Kernel)
     assert entry["environment"]["versions"]["torch"]
     assert set(entry["hashes"]) == {"code", "packages", "config", "benchmark", "inputs"}
     assert entry["seconds"] >= 0 and entry["finished"].endswith("+00:00")
+
+
+def test_the_record_holds_the_effort_of_each_kernel(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    burn = "x = 0\nfor i in range(3_000_000): x += i"
+    monkeypatch.setattr(
+        runner, "execute", lambda *_: str(subprocess.run([sys.executable, "-c", burn]).returncode or "")
+    )
+    run(root)
+    entry = runner.read_record(root / "outputs/smoke")["chapters"]["first"]
+    assert entry["user_seconds"] > 0 and entry["system_seconds"] >= 0 and entry["page_faults"] > 100
+
+
+def test_the_time_left_follows_the_pace_of_this_run() -> None:
+    clock = runner.Clock({"a": 60.0, "b": 600.0, "c": 30.0})
+    assert clock.left(["a", "b", "c"]) == " (about 12 min left)"  # 690 s
+    clock.finished("a", 150.0)  # twice as long, the first half minute aside: (150 + 30) / (60 + 30)
+    assert clock.left(["b", "c"]) == " (about 21 min left)"
+    clock.finished("b", 1230.0)
+    assert clock.left(["c"]) == " (about a minute left)"
+    assert clock.left(["c", "never ran"]) == ""
+
+
+def test_the_first_demo_expects_what_the_stored_run_took(root: Path) -> None:
+    (root / "data/results").mkdir(parents=True)
+    (root / "data/results/demo.json").write_text(json.dumps({"seconds": {"first": 60.0, "second": 5.0}}))
+    done = {"first": {"status": "ok", "seconds": 40.0}, "second": {"status": "failed", "seconds": 1.0}}
+    assert runner.expected_seconds(root, "demo", done) == {"first": 40.0, "second": 5.0}
+    assert runner.expected_seconds(root, "smoke", {}) == {}
+    (root / "data/results/demo.json").write_text("{")
+    assert runner.expected_seconds(root, "demo", {}) == {}
 
 
 def test_needs_come_first_and_else_the_order_of_reading_stays(root: Path) -> None:

@@ -56,10 +56,10 @@ def test_rankings_equal_the_commands(retriever, index, tiny_benchmark, tmp_path)
     ("choice", "options"),
     [
         (Choice("given"), ["--mask", "mask.png"]),
-        (Choice("automatic"), []),
-        (Choice("automatic", (4, 4, 28, 28)), ["--box", "4,4,28,28"]),
-        (Choice("none", (4, 4, 28, 28)), ["--box", "4,4,28,28", "--no-mask"]),
-        (Choice("none"), ["--no-mask"]),
+        (Choice("automatic"), ["--auto-mask"]),
+        (Choice("automatic", (4, 4, 28, 28)), ["--box", "4,4,28,28", "--auto-mask"]),
+        (Choice("none", (4, 4, 28, 28)), ["--box", "4,4,28,28"]),
+        (Choice("none"), []),
     ],
 )
 def test_a_photo_of_ones_own_is_cut_as_the_command_cuts_it(retriever, index, tmp_path, choice, options):
@@ -85,7 +85,7 @@ def test_mirror_box_and_mask_change_the_query(retriever):
     with pytest.raises(ImageError, match="nothing within the box"):
         retriever.answer(question, Choice(box=(0, 0, 1, 1)))
     bare = Question("photo", question.photo)
-    assert best_mask(bare) == "automatic" and best_mask(question) == "given"
+    assert best_mask(bare) == "none" and best_mask(question) == "given"
     with pytest.raises(ImageError, match="has no mask"):
         retriever.answer(bare, Choice("given"))
 

@@ -81,7 +81,7 @@ def test_sorting_embeds_with_progress(browser):
 def test_uploads_are_searched_with_their_mask(browser):
     stored = browser.retriever.stored(int(browser.retriever.rows[0]))
     send(browser.upload, png(stored.photo), "<b>mine</b>.png")
-    assert browser.answer.choice.mask == "automatic" and browser.answer.rank is None
+    assert browser.answer.choice.mask == "none" and browser.answer.rank is None
     assert "&lt;b&gt;mine" in browser.photo_html.value and "<b>mine" not in browser.photo_html.value
     send(browser.mask_upload, png(stored.mask.astype(np.uint8) * 255))
     assert browser.answer.choice.mask == "given" and browser.answer.query.how == "given mask"

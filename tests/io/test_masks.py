@@ -8,7 +8,7 @@ from PIL import Image
 
 from cmiclib.errors import ImageError
 from cmiclib.index.query import read_query
-from cmiclib.io.foreground import automatic_mask
+from cmiclib.io.foreground import OPAQUE, automatic_mask
 from cmiclib.io.images import open_photo, read_mask, read_photo
 from cmiclib.sources.photos import PhotoFile, cut_photo
 
@@ -158,7 +158,8 @@ def test_a_given_mask_and_no_mask_at_all_come_before_the_opacity(tmp_path: Path)
     photo = cut_out(tmp_path / "a.png")
     Image.fromarray(X > 60).save(tmp_path / "mask.png")
     assert np.array_equal(read_query(photo, tmp_path / "mask.png").mask, X > 60)
-    assert read_query(photo, automatic=False).mask is None
+    assert read_query(photo, automatic=False, opacity=False).mask is None
+    assert read_query(photo, automatic=False).how == read_query(photo).how == OPAQUE
     assert overlap(read_query(photo, box=(10, 20, 41, 80)).mask, TRUTH & (X < 41)) > 0.99
 
 
