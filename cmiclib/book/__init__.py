@@ -7,13 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import Config
-from ..config import profile as profile_config
 from ..engine.memory import keep_memory
 from ..errors import BookError
 
 if TYPE_CHECKING:
     from ..benchmark import Benchmark
+    from ..config import Config
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SMOKE_SHAPES = 24  # the smallest profile takes this many of sweethome's shapes
@@ -24,7 +23,7 @@ class OpenChapter:
     """Where a chapter reads and writes; for the trained model it asks :func:`cmiclib.book.trained.trained_run`."""
 
     root: Path  # the folder that holds _toc.yml
-    config: Config  # the profile's, with the chapter's overrides
+    config: "Config"  # the profile's, with the chapter's overrides
     benchmark_name: str  # sweethome, or the folder of a prepared benchmark
     outputs: Path  # the profile's folder of results; it exists
 
@@ -49,6 +48,7 @@ def open_chapter(profile: str, benchmark: str, outputs: str = "outputs", overrid
     change the profile (smoke, demo, photos or paper), as in ``loss.tau=0.05``: another configuration is another run.
     ConfigError: no such profile, or an override that does not fit.
     """
+    from ..config import profile as profile_config
     from ..figures.style import use_style
 
     keep_memory()
