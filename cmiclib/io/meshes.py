@@ -1,14 +1,11 @@
-"""Read mesh files from strangers: five formats, with limits, and no file outside the mesh's own folder.
+"""Read mesh files from strangers: few formats, with limits, and no file outside the mesh's own folder.
 
 trimesh reads many more formats, archives among them, by a file's ending. A few bytes can claim a mesh that fills the
 memory: a GLB may place one mesh thousands of times, or claim numbers that it does not hold.
 """
 
-import base64
 import contextlib
 import io
-import json
-import struct
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +14,13 @@ import trimesh
 
 from ..errors import CMICError, MeshError
 from .files import check_content, check_inside, read_limited
+from .formats.gltf import POSTSCRIPT, mend_gltf
+from .formats.packed import glb_of_cad, read_3mf, read_dae
 from .formats.ply import read_ply
 from .formats.text import mend_obj, read_off, read_stl
 from .images import decode_image
 
-FORMATS = (".obj", ".glb", ".ply", ".stl", ".off")
+FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", ".off", ".3mf", ".dae", ".step", ".stp", ".iges", ".igs")
 REFUSED = {
     ".fbx": "FBX", ".usd": "USD", ".usda": "USD", ".usdc": "USD", ".usdz": "USD", ".blend": "Blender's own format",
     ".3ds": "3D Studio", ".max": "3ds Max's own format", ".skp": "SketchUp's own format", ".3dm": "Rhino's own format",
@@ -33,12 +32,8 @@ WAY_OUT = "open it in Blender or the program that wrote it, and export it as GLB
 MESH_LIMIT = 1 << 30
 """Bytes of a mesh, and of a texture."""
 MOST_FACES = 5_000_000
-MOST_NODES = 10_000
-MOST_DEPTH = 100
-"""Depth of a node; trimesh multiplies the transforms of a chain anew for each of its nodes."""
-POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
-"""First bytes of a picture for which Pillow starts Ghostscript; trimesh opens textures of every format."""
-PACKED = {"KHR_draco_mesh_compression": "Draco", "EXT_meshopt_compression": "meshopt"}
+READERS = {"stl": read_stl, "off": read_off, "3mf": read_3mf, "dae": read_dae}
+CAD = {"step": "step", "stp": "step", "iges": "iges", "igs": "iges"}
 _FIX = "convert it to OBJ, GLB, PLY, STL or OFF"
 
 
@@ -46,7 +41,7 @@ def read_scene(path: Path, process: bool = False) -> trimesh.Scene:
     """Read a mesh file; materials and textures outside its folder count as missing.
 
     Args:
-        path: OBJ, GLB, PLY, STL or OFF.
+        path: OBJ, GLB, glTF, PLY, STL, OFF, 3MF or DAE; with the package cascadio STEP or IGES.
         process: merge vertices that coincide.
 
     Raises:
@@ -93,12 +88,14 @@ def parse_scene(data: bytes, path: Path, process: bool = False, resolver: Any = 
 
 def _parse(data: bytes, kind: str, process: bool, resolver: Any) -> trimesh.Scene:
     """Read a mesh of a known format."""
-    if kind in ("ply", "stl", "off"):
+    if kind in READERS or kind == "ply":
         texture = partial(_picture, resolver) if resolver else None
-        mesh = read_ply(data, texture) if kind == "ply" else (read_stl if kind == "stl" else read_off)(data)
+        mesh = read_ply(data, texture) if kind == "ply" else READERS[kind](data)
         return trimesh.Scene(mesh.process() if process else mesh)
-    if kind == "glb":
-        _check_glb(data)
+    if kind in CAD:
+        data, kind = glb_of_cad(data, CAD[kind]), "glb"
+    if kind in ("glb", "gltf"):
+        data, kind = mend_gltf(data, partial(_beside, resolver), MOST_FACES), "glb"
     else:
         text = mend_obj(data)
         _check_faces(text.count("\nf "))
@@ -109,6 +106,12 @@ def _parse(data: bytes, kind: str, process: bool, resolver: Any) -> trimesh.Scen
 def _check_faces(faces: int) -> None:
     if faces > MOST_FACES:
         raise MeshError(f"the mesh has {faces} faces, more than {MOST_FACES}", fix="simplify it")
+
+
+def _beside(resolver: Any, name: str) -> bytes:
+    if resolver is None:
+        raise MeshError("nothing beside this mesh is read")
+    return bytes(resolver.get(name))
 
 
 def _picture(resolver: Any, name: str) -> Any:
@@ -127,70 +130,3 @@ class _Beside(trimesh.resolvers.FilePathResolver):
         if data.startswith(POSTSCRIPT):
             raise MeshError("this texture is PostScript", path=path, fix="convert it to PNG or JPEG")
         return data
-
-
-def _check_glb(data: bytes) -> None:
-    """Refuse a GLB that claims more numbers than it has bytes, too many nodes or faces, or a picture in PostScript.
-
-    Raises:
-        MeshError: what is wrong.
-    """
-    (length,) = struct.unpack_from("<I", data, 12)
-    header = json.loads(data[20 : 20 + length].decode())  # trimesh guesses the encoding of what is not UTF-8
-    for extension, packer in PACKED.items():
-        if extension in header.get("extensionsUsed", []):
-            raise MeshError(f"its geometry is compressed with {packer}", fix="export it without compression")
-    _check_pictures(header, data, 20 + length)
-    counts = [accessor["count"] for accessor in header.get("accessors", [])]
-    if any(not isinstance(count, int) or not 0 <= count <= len(data) for count in counts) or sum(counts) > len(data):
-        raise MeshError("it claims more numbers than it holds")
-    if len(header.get("nodes", [])) > MOST_NODES:
-        raise MeshError(f"it has more than {MOST_NODES} nodes")
-    _check_tree(header.get("nodes", []))
-    parts = [part for mesh in header.get("meshes", []) for part in mesh["primitives"]]
-    if sum(counts[part.get("indices", part["attributes"]["POSITION"])] for part in parts) > 3 * MOST_FACES:
-        raise MeshError(f"it has more than {MOST_FACES} faces")
-
-
-def _check_pictures(header: dict[str, Any], data: bytes, at: int) -> None:
-    """Refuse embedded pictures in PostScript; ``at`` is where the chunk after the header begins.
-
-    Raises:
-        MeshError: one is in PostScript, or lies in a buffer of another file.
-    """
-    length, kind = 0, b""
-    while kind != b"BIN\0" and (at := at + length) + 8 <= len(data):
-        length, kind = struct.unpack_from("<I4s", data, at)
-        at += 8
-    binary = memoryview(data)[at : at + length]
-    outside = any("uri" in buffer for buffer in header.get("buffers", []))
-    for picture in header.get("images", []):
-        if "bufferView" in picture:
-            view = header["bufferViews"][picture["bufferView"]]
-            if view["buffer"] != 0 or outside:
-                raise MeshError("a picture lies in a buffer outside the file")
-            start = view.get("byteOffset", 0)
-            first = bytes(binary[start : start + view["byteLength"]][:4])
-        else:  # the name of a file, which the resolver checks, or the picture itself
-            first = base64.b64decode(picture.get("uri", "").partition("base64,")[2])[:4]
-        if first.startswith(POSTSCRIPT):
-            raise MeshError("a picture is PostScript")
-
-
-def _check_tree(nodes: list[dict[str, Any]]) -> None:
-    """Refuse nodes that form no tree, or too deep a tree.
-
-    Raises:
-        MeshError: what is wrong.
-    """
-    parent: dict[int, int] = {}
-    for number, node in enumerate(nodes):
-        for child in node.get("children", []):
-            if parent.setdefault(child, number) != number:
-                raise MeshError("a node has two parents")
-    for number in range(len(nodes)):
-        depth, above = 0, number
-        while above in parent and depth <= MOST_DEPTH:
-            depth, above = depth + 1, parent[above]
-        if depth > MOST_DEPTH:
-            raise MeshError(f"its nodes are more than {MOST_DEPTH} deep, or go round in circles")
