@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from cmiclib.book import runner
 from cmiclib.cli import app
 from cmiclib.cli.book import parse_parameter
+from cmiclib.cli.common import SHIPPED
 from cmiclib.errors import ConfigError
 from cmiclib.index import ShapeIndex
 from cmiclib.sources import PrepareOptions
@@ -51,6 +52,18 @@ def test_evaluate_writes_flat_figures(run_folder: Path, tiny_benchmark, tmp_path
     assert {"top1", "top10", "category", "map10", "mrr", "queries", "top1_low", "top1_high"} <= set(figures)
     assert figures["gallery_size"] == len(tiny_benchmark.shapes)
     assert figures["queries"] == len(tiny_benchmark.rows("test"))
+
+
+def test_a_run_that_nobody_named_is_named_in_the_output(tiny_benchmark, tmp_path: Path) -> None:
+    result = invoke("index", "--benchmark", tiny_benchmark.path, "--output", tmp_path / "tiny.safetensors")
+    assert result.exit_code == 0, result.output
+    assert f"weights: {SHIPPED}" in result.stderr.replace("\n", "")
+    assert ShapeIndex.load(tmp_path / "tiny.safetensors").shape_ids == tiny_benchmark.shapes.shape_id.tolist()
+
+
+def test_commands_know_the_shipped_benchmark_by_name(run_folder: Path, monkeypatch, tiny_benchmark) -> None:
+    monkeypatch.setattr("cmiclib.sources.sweethome.open_sweethome", lambda: tiny_benchmark)
+    assert invoke("evaluate", "--run", run_folder, "--benchmark", "sweethome").exit_code == 0
 
 
 def test_the_released_modes_print_a_table_and_write_the_total(run_folder: Path, tiny_benchmark, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from ..book import find_root
 from ..errors import BookError, ConfigError
-from .common import BenchmarkName, Outputs, Profile, flag, folder_option, show, write_json
+from .common import SHIPPED, BenchmarkName, Outputs, Profile, flag, folder_option, open_run, show, write_json
 
 RUN = "a run folder; default: your newest run, otherwise the shipped model"
 
@@ -82,18 +82,32 @@ def vendor() -> None:
 def app(
     run: Annotated[Path | None, folder_option(RUN, "RUN")] = None,
     benchmark: Annotated[Path | None, folder_option("the gallery; default: the run's own")] = None,
+    shapes: Annotated[Path | None, folder_option("a folder of meshes as the gallery, as in `cmic find`")] = None,
     port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 8866,
     tab: Annotated[bool, typer.Option("--tab/--no-tab", help="open the app in the web browser")] = True,
 ) -> None:
     """Open the query browser as an app on this machine."""
     from ..book.publish import fetch_vendor
     from ..browser.app import serve
+    from ..index.cache import gallery_index
+    from ..sources import PrepareOptions
+    from ..sources.own.kept import cache_folder, keep_gallery
     from ..sources.sweethome import ROOT
 
     try:
         fetch_vendor(ROOT)
     except BookError as error:  # without a network everything works but the viewer, which says so
         typer.echo(f"without the 3D viewer: {error}", err=True)
+    if shapes:
+        if benchmark:
+            raise ConfigError("--shapes and --benchmark are both galleries", fix="give one of the two")
+        weights = open_run(run or SHIPPED)
+        options = PrepareOptions(size=weights.config.model.image_size)
+        kept = keep_gallery(shapes, cache_folder(), options)
+        for line in kept.left_out:
+            typer.echo(f"not taken: {line}", err=True)
+        gallery_index(weights, kept.benchmark, progress=True)
+        run, benchmark = weights.path, kept.benchmark.path
     status = serve(str(run) if run else None, str(benchmark) if benchmark else None, port, tab)
     if status != 0:
         raise BookError(f"the app ended with status {status}", fix="if the port is taken, pass another one with --port")

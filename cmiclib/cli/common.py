@@ -4,13 +4,17 @@ import errno
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from ..engine.memory import keep_memory
 from ..errors import CMICError
+
+if TYPE_CHECKING:
+    from ..benchmark import Benchmark
+    from ..training.run import Run
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -61,10 +65,30 @@ AutoMask = Annotated[bool, typer.Option("--auto-mask", help="compute a mask wher
 Profile = Annotated[str, typer.Option(help="smoke, demo, photos or paper")]
 BenchmarkName = Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")]
 Outputs = Annotated[str, typer.Option(help="folder for results, inside the repository")]
-Folder = Annotated[Path, folder_option("a prepared benchmark")]
-RunFolder = Annotated[Path, typer.Option("--run", "-r", metavar="RUN", help="a run folder that `cmic train` wrote")]
+Folder = Annotated[Path, folder_option("a prepared benchmark, or sweethome")]
+SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "pix3d-synthetic"
+RunFolder = Annotated[
+    Path, typer.Option("--run", "-r", metavar="RUN", show_default="the shipped weights", help="a run of `cmic train`")
+]
 RunOutput = Annotated[Path, folder_option("the run folder to write", "RUN")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the result here")]
+
+
+def open_benchmark(folder: Path, verify: bool = True) -> "Benchmark":
+    """Open a prepared benchmark, or the shipped one by its name."""
+    from ..benchmark import Benchmark
+    from ..sources.sweethome import open_sweethome
+
+    return open_sweethome() if str(folder) == "sweethome" and not folder.exists() else Benchmark.open(folder, verify)
+
+
+def open_run(folder: Path) -> "Run":
+    """Open a run; the shipped one is named, because nobody asked for it."""
+    from ..training.run import Run
+
+    if folder == SHIPPED:
+        typer.echo(f"weights: {folder}", err=True)
+    return Run.open(folder)
 
 
 def show(header: list[str], rows: list[list[str]]) -> None:

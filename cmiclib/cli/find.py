@@ -6,9 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ImageError, StorageError
-from .common import AutoMask, JsonFile, show, write_json
-
-SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "pix3d-synthetic"
+from .common import SHIPPED, AutoMask, JsonFile, RunFolder, open_run, show, write_json
 
 
 def find(
@@ -21,7 +19,7 @@ def find(
         str | None, typer.Option(help="search only the shapes of this category, the first folder of their path")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="number of shapes to list")] = 10,
-    run: Annotated[Path, typer.Option("--run", "-r", metavar="RUN", help="the weights, a run folder")] = SHIPPED,
+    run: RunFolder = SHIPPED,
     up: Annotated[str, typer.Option(help="the axis of the meshes that points up: +x, -x, … -z")] = "+y",
     front: Annotated[str, typer.Option(help="the axis that the objects' fronts look along")] = "+z",
     html: Annotated[Path, typer.Option(metavar="FILE", help="the page to write")] = Path("cmic-answer.html"),
@@ -34,13 +32,12 @@ def find(
     """Find the shape that a photo shows in a folder of meshes; what was made of the folder is kept."""
     from ..browser.answers import answers_page
     from ..browser.retriever import Answer, Choice, Question, Retriever, best_mask, cut
-    from ..index.folder import kept_index
+    from ..index.cache import gallery_index
     from ..index.query import parse_box
     from ..io.atomic import write_atomically
     from ..io.images import read_mask, read_photo
     from ..sources import PrepareOptions
     from ..sources.own.kept import cache_folder, keep_gallery
-    from ..training.run import Run
 
     if len(photos) > 1 and (mask or box or png):
         raise ImageError("--mask, --box and --png belong to one photo", fix="search for one photo at a time")
@@ -52,13 +49,12 @@ def find(
         choice = Choice("automatic" if auto_mask and not mask else best_mask(question), corners, top=top)
         cut(question, choice)  # raises before the gallery is made
         questions.append((question, choice))
-    weights, cache = Run.open(run), cache or cache_folder()
-    typer.echo(f"weights: {run}", err=True)
+    weights, cache = open_run(run), cache or cache_folder()
     options = PrepareOptions(size=weights.config.model.image_size, jobs=jobs)
     gallery = keep_gallery(shapes, cache, options, category=category, up=up, front=front)
     for line in gallery.left_out:
         typer.echo(f"not taken: {line}", err=True)
-    index = kept_index(weights, gallery.benchmark, gallery.digests, cache)
+    index = gallery_index(weights, gallery.benchmark, progress=True)
     retriever, answers = Retriever(index, gallery.benchmark), list[Answer]()
     for photo, (question, choice) in zip(photos, questions, strict=True):
         answer = retriever.answer(question, choice)

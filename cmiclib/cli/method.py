@@ -7,6 +7,7 @@ import typer
 
 from ..errors import ImageError
 from .common import (
+    SHIPPED,
     AutoMask,
     Folder,
     JsonFile,
@@ -16,9 +17,11 @@ from .common import (
     file_option,
     flag,
     folder_option,
+    open_benchmark,
+    open_run,
     show,
     write_json,
-)
+)  # fmt: skip
 
 Changed = Annotated[bool, flag("--changed", "go on even if the benchmark changed since the training")]
 
@@ -34,7 +37,6 @@ def train(
     fuse: Annotated[bool, flag("--compile", "use torch.compile, for long trainings on a GPU")] = False,
 ) -> None:  # fmt: skip
     """Train on a prepared benchmark; KEY=VALUE changes the profile, as in loss.tau=0.05."""
-    from ..benchmark import Benchmark
     from ..config import profile as profile_config
     from ..engine.distributed import joined, own_device
     from ..training.loop import train
@@ -42,7 +44,7 @@ def train(
     config, device = profile_config(profile, overrides or [], preset), own_device()
     with joined(device) as processes:
         run = train(
-            config, Benchmark.open(benchmark), output,
+            config, open_benchmark(benchmark), output,
             resume=resume, other_code=other_code, until=until, device=device, processes=processes, fuse=fuse,
         )  # fmt: skip
         if processes.first:
@@ -50,7 +52,7 @@ def train(
 
 
 def evaluate(
-    run: RunFolder, benchmark: Folder,
+    benchmark: Folder, run: RunFolder = SHIPPED,
     gallery: Annotated[Path | None, folder_option("search these shapes, which lack the photos' own shapes")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "test",
     mode: Annotated[str | None, typer.Option(help="as the released test script does: simple, full or shapenet")] = None,
@@ -60,19 +62,17 @@ def evaluate(
 
     Under torchrun, each process embeds its share of the gallery; write -r there, because torchrun has its own --run.
     """
-    from ..benchmark import Benchmark
     from ..engine.distributed import joined, own_device
     from ..evaluation.released_protocol import TOTAL, check_mode, released_table
     from ..evaluation.report import check_protocols, photo_rows, report, score_index
     from ..evaluation.unseen import evaluate_unseen
     from ..index import ShapeIndex
     from ..training.guard import check_unchanged
-    from ..training.run import Run
 
-    opened, trained = Benchmark.open(benchmark), Run.open(run)
+    opened, trained = open_benchmark(benchmark), open_run(run)
     if not changed:
         check_unchanged(trained, opened)
-    searched = Benchmark.open(gallery) if gallery else None
+    searched = open_benchmark(gallery) if gallery else None
     if searched is not None:  # all this before the gallery is embedded, which can take long
         check_protocols(opened, searched)
     if mode is not None:
@@ -97,20 +97,18 @@ def evaluate(
 
 
 def index(
-    run: RunFolder, benchmark: Folder, output: Annotated[Path, file_option("the index file to write")],
+    benchmark: Folder, output: Annotated[Path, file_option("the index file to write")], run: RunFolder = SHIPPED,
     half: Annotated[bool, flag("--half", "store bfloat16: half the size, slightly different scores")] = False,
     changed: Changed = False,
 ) -> None:  # fmt: skip
     """Embed a benchmark's gallery for `cmic search`; under torchrun, write -r instead of --run."""
     import torch
 
-    from ..benchmark import Benchmark
     from ..engine.distributed import joined, own_device
     from ..index import ShapeIndex
     from ..training.guard import check_unchanged
-    from ..training.run import Run
 
-    trained, opened, device = Run.open(run), Benchmark.open(benchmark), own_device()
+    trained, opened, device = open_run(run), open_benchmark(benchmark), own_device()
     if not changed:
         check_unchanged(trained, opened)
     dtype = torch.bfloat16 if half else torch.float32
@@ -150,7 +148,6 @@ def search(
     """
     import numpy as np
 
-    from ..benchmark import Benchmark
     from ..index import ShapeIndex
     from ..index.query import parse_box, read_query, stored_query, stored_row
     from ..io.images import write_mask
@@ -165,7 +162,7 @@ def search(
         if mask or box or no_mask or auto_mask:
             own = "photos of a benchmark come with their own masks"
             raise ImageError(own, fix="leave out --mask, --box, --auto-mask and --no-mask")
-        opened = Benchmark.open(benchmark, verify=False)
+        opened = open_benchmark(benchmark, verify=False)
         loaded = [stored_query(opened, stored_row(opened, str(name))) for name in photos]
     else:
         corners = parse_box(box) if box else None

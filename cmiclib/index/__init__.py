@@ -38,17 +38,20 @@ class ShapeIndex(Contents):
     @classmethod
     def build(
         cls, model: CMIC, benchmark: Benchmark, config: Config | None = None, dtype: torch.dtype = torch.float32,
-        processes: Processes = ALONE, maps: Iterable[Tensor] | None = None,
+        processes: Processes = ALONE, maps: Iterable[Tensor] | None = None, vectors: Tensor | None = None,
     ) -> "ShapeIndex":  # fmt: skip
         """Embed every shape of a benchmark's gallery; puts the model, on any device, into evaluation mode.
 
         The configuration is by default fp32; the vectors stay on the CPU in ``dtype``: float32, or bfloat16 for half
         the size, and scores that differ in the third digit. Several ``processes`` embed a share each, and all get the
-        whole index. ``maps`` are what the frozen stages return for the views, where that is known.
+        whole index. ``maps`` are what the frozen stages return for the views, and ``vectors`` (N, V, d) what the whole
+        encoder returns, where that is known.
         """
         config = config or Config(model=model.config)
         ids, attention = benchmark.shapes.shape_id.tolist(), model.attention_weight.detach().cpu()
-        if maps is not None:
+        if vectors is not None:
+            views = vectors
+        elif maps is not None:
             views = head_vectors(model.eval().view_encoder, maps, config).unflatten(0, benchmark.views.shape[:2])
         elif processes.count == 1:
             views = embed_gallery(model.eval(), benchmark.views, config)

@@ -41,11 +41,10 @@ CODE = ("geometry", "io/meshes", "sources/meshes")
 
 
 class KeptGallery(NamedTuple):
-    """A folder's meshes as a benchmark, and what they were made of."""
+    """A folder's meshes as a benchmark, whose ``meta["digests"]`` tells what each shape's views depend on."""
 
     benchmark: Benchmark
     files: dict[str, Path]  # shape id → its mesh file
-    digests: dict[str, str]  # shape id → what its views depend on
     left_out: list[str]  # what cannot be used, each with its reason
 
 
@@ -93,12 +92,15 @@ def keep_gallery(
         if not path.is_dir():
             made = [replace(m, make=partial(_kept_shape, file=cache / "shapes" / digests[m.shape_id])) for m in meshes]
             name, size = folder.resolve().name, options.size
-            writer = BenchmarkWriter(path, name=name, source="a folder of meshes", licence="see the files", size=size)
+            writer = BenchmarkWriter(
+                path, name=name, source="a folder of meshes", licence="see the files", size=size,
+                extra={"digests": digests},
+            )  # fmt: skip
             build(writer, made, [], replace(options, allow_missing=True))
     gone = path / "left_out.txt"
     left_out = left_out + (gone.read_text("utf-8").splitlines() if gone.is_file() else [])
     files = {mesh.shape_id: mesh.path for mesh in meshes}
-    return KeptGallery(Benchmark.open(path, verify=False), files, digests, left_out)
+    return KeptGallery(Benchmark.open(path, verify=False), files, left_out)
 
 
 def digest_of(facts: Any) -> str:
