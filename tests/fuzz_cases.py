@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import torch
 import trimesh
 from PIL import Image
@@ -40,10 +41,13 @@ from cmiclib.browser.app import shipped_retriever
 from cmiclib.browser.page import model_uri
 from cmiclib.browser.upload import read_mask_upload, read_upload
 from cmiclib.config import Config, ModelConfig
+from cmiclib.errors import MeshError
 from cmiclib.evaluation.parity import read_arrays
 from cmiclib.geometry import load_mesh, normalise
 from cmiclib.index import ShapeIndex
+from cmiclib.index.query import read_query
 from cmiclib.io.atomic import write_json
+from cmiclib.io.files import read_limited
 from cmiclib.io.images import read_mask, read_photo
 from cmiclib.io.jittor import MAGIC, read_jittor
 from cmiclib.io.pickles import sha1
@@ -132,6 +136,78 @@ def export(kind: str, **options: object) -> bytes:
 def textured_glb() -> bytes:
     visual = trimesh.visual.TextureVisuals(uv=BOX.vertices[:, :2], image=Image.open(io.BytesIO(picture())))
     return trimesh.Trimesh(BOX.vertices, BOX.faces, visual=visual, process=False).export(file_type="glb")
+
+
+POLYGONS = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6), (0, 6, 4), (1, 5, 7, 3)]
+XML_3MF = (
+    '<model xmlns="http://schemas.microsoft.com/3dmanufacturing/core/2015/02"><resources>'
+    '<object id="1"><mesh><vertices>'
+    + "".join(f'<vertex x="{x}" y="{y}" z="{z}"/>' for x, y, z in BOX.vertices)
+    + "</vertices><triangles>"
+    + "".join(f'<triangle v1="{a}" v2="{b}" v3="{c}"/>' for a, b, c in BOX.faces)
+    + '</triangles></mesh></object><object id="2"><components>'
+    '<component objectid="1" transform="1 0 0 0 1 0 0 0 1 5 0 0"/>'
+    '</components></object></resources><build><item objectid="1"/><item objectid="2"/></build></model>'
+)
+DAE = f"""<COLLADA xmlns="http://www.collada.org/2005/11/COLLADASchema" version="1.4.1">
+<asset><up_axis>Z_UP</up_axis></asset>
+<library_geometries><geometry id="g"><mesh><source id="p"><float_array id="pa" count="24">
+{" ".join(map(str, BOX.vertices.ravel()))}</float_array><technique_common><accessor source="#pa" count="8" stride="3">
+<param name="X" type="float"/><param name="Y" type="float"/><param name="Z" type="float"/></accessor></technique_common>
+</source><vertices id="v"><input semantic="POSITION" source="#p"/></vertices>
+<polylist count="7"><input semantic="VERTEX" source="#v" offset="0"/>
+<vcount>{" ".join(str(len(each)) for each in POLYGONS)}</vcount><p>
+{" ".join(str(i) for each in POLYGONS for i in each)}</p></polylist></mesh></geometry></library_geometries>
+<library_visual_scenes><visual_scene id="s"><node><translate>0 0 7</translate><rotate>1 0 0 90</rotate>
+<instance_geometry url="#g"/></node></visual_scene></library_visual_scenes>
+<scene><instance_visual_scene url="#s"/></scene></COLLADA>"""
+
+
+def mixed_ply() -> bytes:
+    head = "ply\nformat binary_big_endian 1.0\nelement vertex 8\nproperty float x\nproperty float y\nproperty float z\n"
+    head += "element face 7\nproperty list uchar int vertex_indices\nproperty uchar red\nproperty uchar green\n"
+    faces = b"".join(struct.pack(f">B{len(each)}i3B", len(each), *each, 9, 99, 200) for each in POLYGONS)
+    return (head + "property uchar blue\nend_header\n").encode() + BOX.vertices.astype(">f4").tobytes() + faces
+
+
+def polygon_obj() -> bytes:
+    lines = [f"v {x} {y} {z}" for x, y, z in BOX.vertices]
+    return "\n".join([*lines, *("f " + " ".join(str(i - 8) for i in each) for each in POLYGONS)]).encode()
+
+
+def write_gltf(folder: Path) -> None:
+    (folder / "x.gltf").write_text(json.dumps(glb_tree(buffers=[{"byteLength": 240, "uri": "x.bin"}])))
+    (folder / "x.bin").write_bytes(GLB_DATA)
+
+
+def rich_glb() -> bytes:
+    """Sparse and normalised corners, a fan, instances, a camera, and no scene."""
+    instanced = {"EXT_mesh_gpu_instancing": {"attributes": {"TRANSLATION": 2}}}
+    tree = glb_tree(
+        nodes=[{"camera": 0, "children": [1]}, {"mesh": 0, "extensions": instanced}],
+        cameras=[{"type": "perspective", "perspective": {"yfov": 1, "znear": 1}}],
+    )
+    sparse = {"count": 1, "indices": {"bufferView": 1, "componentType": 5125}, "values": {"bufferView": 0}}
+    tree["accessors"] = [
+        {"componentType": 5126, "count": 8, "type": "VEC3", "bufferView": 0, "sparse": sparse},
+        {"componentType": 5125, "count": 36, "type": "SCALAR", "bufferView": 1},
+        {"componentType": 5122, "count": 4, "type": "VEC3", "bufferView": 0, "normalized": True},
+    ]
+    tree["meshes"] = [
+        {"primitives": [{"attributes": {"POSITION": 0}, "indices": 1}, {"attributes": {"POSITION": 0}, "mode": 6}]}
+    ]
+    del tree["scenes"], tree["scene"]
+    return glb(tree, GLB_DATA)
+
+
+def read_model(path: Path) -> object:
+    path.with_suffix(".3mf").write_bytes(zip_of({"3D/3dmodel.model": read_limited(path, 1 << 24, MeshError)}))
+    return read_mesh(path.with_suffix(".3mf"))
+
+
+def heif(kind: str) -> bytes:
+    pillow_heif.register_heif_opener()
+    return picture(kind=kind)
 
 
 def read_mesh(path: Path) -> object:
@@ -398,6 +474,7 @@ PICTURES = {
     "png": lambda: picture("RGBA"), "jpg": lambda: picture(kind="JPEG"), "webp": lambda: picture(kind="WEBP"),
     "gif": lambda: picture("P", "GIF"), "bmp": lambda: picture(kind="BMP"),
     "tif": lambda: picture(kind="TIFF", compression="tiff_lzw"), "cmyk.tif": lambda: picture("CMYK", "TIFF"),
+    "heic": lambda: heif("HEIF"), "avif": lambda: picture(kind="AVIF"), "mpo": lambda: picture(kind="MPO"),
     "i16.png": deep_picture, "ppm": lambda: picture(kind="PPM"), "palette.png": lambda: picture("P"),
 }  # fmt: skip
 
@@ -408,6 +485,18 @@ CASES = [
     file_case("upload mask", "x.png", lambda: picture("L"), read_uploaded_mask),
     file_case("mask png", "x.png", lambda: picture("L"), read_mask),
     file_case("mask palette", "x.png", lambda: picture("P"), read_mask),
+    file_case("mask colours", "x.png", lambda: picture(), read_mask),
+    file_case("mask opacity", "x.png", lambda: picture("RGBA"), read_mask),
+    file_case("mask numbers", "x.png", deep_picture, read_mask),
+    file_case("photo cut out", "x.png", lambda: picture("RGBA"), read_query),
+    file_case("mesh obj polygons", "x.obj", polygon_obj, read_mesh),
+    file_case("mesh ply mixed", "x.ply", mixed_ply, read_mesh),
+    file_case("mesh 3mf", "x.3mf", lambda: zip_of({"3D/3dmodel.model": XML_3MF.encode()}), read_mesh),
+    file_case("mesh 3mf model", "x.model", XML_3MF.encode, read_model),
+    file_case("mesh dae", "x.dae", DAE.encode, read_mesh),
+    file_case("mesh glb rich", "x.glb", rich_glb, read_mesh),
+    Case("mesh gltf", "x.gltf", write_gltf, lambda folder: read_mesh(folder / "x.gltf"), named=True),
+    Case("mesh gltf buffer", "x.bin", write_gltf, lambda folder: read_mesh(folder / "x.gltf")),
     Case("mesh obj", "part.obj", write_obj, lambda folder: read_mesh(folder / "part.obj"), named=True),
     Case("mesh obj material", "part.mtl", write_obj, lambda folder: read_mesh(folder / "part.obj")),
     Case("mesh obj texture", "wood.png", write_obj, lambda folder: read_mesh(folder / "part.obj")),

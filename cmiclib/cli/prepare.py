@@ -146,7 +146,13 @@ def prepare_shapenet(
 @prepare.command("folder")
 def prepare_folder(
     output: Output,
-    input: Annotated[Path | None, folder_option("folder of meshes, in subfolders of any depth")] = None,
+    input: Annotated[
+        Path | None,
+        folder_option(
+            "folder of meshes, in subfolders of any depth: OBJ, GLB, glTF, PLY, STL, OFF, 3MF, DAE, each with at most "
+            "3 million faces; STEP and IGES with pip install cmiclib[cad]"
+        ),
+    ] = None,
     categories: Annotated[Path | None, file_option("CSV with shape_id, category and optional facts")] = None,
     up: Annotated[str | None, typer.Option(help="the axis that points up in the meshes; default: +y")] = None,
     front: Annotated[str | None, typer.Option(help="the axis that fronts face; default: +z")] = None,

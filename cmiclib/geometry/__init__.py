@@ -23,7 +23,7 @@ _AXES = {
 
 
 def load_mesh(path: str | Path, up: str = "+y", front: str = "+z") -> trimesh.Trimesh:
-    """Read OBJ, GLB, PLY, STL or OFF; join the parts of a scene and put their colours on their faces.
+    """Read a mesh of one of `cmiclib.io.meshes.FORMATS`; join its parts and put their colours on their faces.
 
     ``up`` and ``front`` (`+x`, `-x`, … `-z`) are the axes of the file that point up and to the front; they become +y
     and +z. A file that is unreadable, has no faces, or holds NaN or Inf is a MeshError.

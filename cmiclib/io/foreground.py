@@ -120,7 +120,7 @@ def _apart(photo: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray | No
     inside[0] = inside[-1] = inside[:, 0] = inside[:, -1] = False
     border = photo[~inside]
     ground = np.median(border[:: 1 + len(border) // 100_000], axis=0)
-    far = np.abs(photo - ground.astype(np.int16)).max(axis=2) > PLAIN
+    far = cv2.inRange(photo, np.clip(ground - PLAIN, 0, 255), np.clip(ground + PLAIN, 0, 255)) == 0
     return None if far[~inside].mean() > 0.01 else _without_specks(far)
 
 

@@ -31,7 +31,7 @@ REFUSED = {
 WAY_OUT = "open it in Blender or the program that wrote it, and export it as GLB"
 MESH_LIMIT = 1 << 30
 """Bytes of a mesh, and of a texture."""
-MOST_FACES = 5_000_000
+MOST_FACES = 3_000_000
 READERS = {"stl": read_stl, "off": read_off, "3mf": read_3mf, "dae": read_dae}
 CAD = {"step": "step", "stp": "step", "iges": "iges", "igs": "iges"}
 _FIX = "convert it to OBJ, GLB, PLY, STL or OFF"

@@ -4,7 +4,7 @@
 
     INPUT/chair/my-chair.obj            any depth; the shape's id is "chair/my-chair", its category "chair"
     PHOTOS/chair/my-chair/kitchen.jpg   a folder for each shape, or a table photos.csv
-    MASKS/chair/my-chair/kitchen.png    white where the object is
+    MASKS/chair/my-chair/kitchen.png    white where the object is; kitchen_mask.png and the like will do as well
 
 Without the folder structure, a table ``shape_id, category`` names the categories.
 """
