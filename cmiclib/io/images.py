@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 from ..errors import ImageError
 from .atomic import write_atomically
 from .files import check_content, check_regular, reason
+from .labels import of_colours, of_numbers
 
 T = TypeVar("T")
 
@@ -24,8 +25,6 @@ ENDINGS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".heic", ".heif", ".bmp", ".tif", ".tiff",
     ".gif", ".ppm",
 )  # fmt: skip
-IGNORED = (224, 224, 192)
-"""The colour of borders that count as nothing in Pascal VOC's masks."""
 _FIX = "save it again as JPEG or PNG"
 _SIDEWAYS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -114,44 +113,13 @@ def mask_pixels(image: Image.Image) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         numbers = np.nan_to_num(np.asarray(image))
         numbers = numbers * 255 if image.mode == "F" and numbers.max() <= 1 else numbers
-        return _of_numbers((numbers if numbers.max() <= 255 else numbers // 257).clip(0, 255).astype(np.uint8))
+        return of_numbers((numbers if numbers.max() <= 255 else numbers // 257).clip(0, 255).astype(np.uint8))
     if image.mode in ("1", "L"):
-        return _of_numbers(np.asarray(image.convert("L")))
+        return of_numbers(np.asarray(image.convert("L")))
     rgb = np.asarray(image.convert("RGB"))
     if image.mode == "P" and (rgb == rgb[0, 0]).all():  # numbers whose colours nobody chose
-        return _of_numbers(np.asarray(image))
-    return _of_colours(rgb)
-
-
-def _of_numbers(gray: np.ndarray) -> np.ndarray:
-    """Return the object of gray values (H, W), which may be few label numbers, with 255 as a border."""
-    values, counts = np.unique(gray, return_counts=True)
-    inner = (values > 0) & (values < 255)
-    if len(values) <= 32 and values[0] == 0:
-        if values[-1] <= 200:
-            return gray > 0
-        if inner.any() and values[inner].max() <= 100 and counts[inner].sum() > counts[-1] / 2:
-            return (gray > 0) & (gray < 255)
-    return gray >= 128 if len(values) > 1 else gray > 0
-
-
-def _of_colours(rgb: np.ndarray) -> np.ndarray:
-    """Return the object of colours (H, W, 3), which label tools give, or of a gray mask that is stored in colour."""
-    peak, spread = rgb.max(axis=2), np.ptp(rgb, axis=2)
-    colourful = (spread > 48) & (peak >= 32)
-    few = len(np.unique(rgb[:: 1 + rgb.shape[0] // 500, :: 1 + rgb.shape[1] // 500].reshape(-1, 3), axis=0)) <= 256
-    if colourful.sum() < (0.001 * rgb[..., 0].size if few else 0.5 * (peak >= 32).sum()) or not colourful.any():
-        return _of_numbers(np.asarray(Image.fromarray(rgb).convert("L")))
-    ground = np.zeros(3, int)
-    if (peak < 32).mean() < 0.01:
-        border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
-        colours, counts = np.unique(border, axis=0, return_counts=True)
-        ground = colours[counts.argmax()].astype(int)
-    apart = np.abs(rgb - ground).max(axis=2)
-    if not few:  # JPEG blurs the borders
-        return np.asarray(apart >= max(32, apart.max() / 2))
-    kept = (apart > 0) & (rgb != IGNORED).any(axis=2)
-    return np.asarray(kept if kept.any() else apart > 0)
+        return of_numbers(np.asarray(image))
+    return of_colours(rgb)
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:

@@ -29,6 +29,13 @@ REFUSED = {
 }  # fmt: skip
 """Endings of meshes that are not read, and what they are."""
 WAY_OUT = "open it in Blender or the program that wrote it, and export it as GLB"
+STARTS = {
+    b"PK\3\4": ("a zip archive", ("3mf",)), b"\x1f\x8b": ("a gzip archive", ()), b"Rar!": ("a RAR archive", ()),
+    b"7z\xbc\xaf": ("a 7z archive", ()), b"%PDF": ("PDF", ()), b"\x89PNG": ("a picture", ()),
+    b"\xff\xd8\xff": ("a picture", ()), b"Kaydara FBX": ("FBX", ()), b"BLENDER": ("a file of Blender", ()),
+    b"glTF": ("GLB", ("glb", "gltf")), b"ply\n": ("PLY", ("ply",)), b"ply\r": ("PLY", ("ply",)),
+}  # fmt: skip
+"""First bytes of a file → what it is, and the kinds that begin so."""
 MESH_LIMIT = 1 << 30
 """Bytes of a mesh, and of a texture."""
 MOST_FACES = 3_000_000
@@ -70,6 +77,9 @@ def parse_scene(data: bytes, path: Path, process: bool = False, resolver: Any = 
     """
     kind = path.suffix.lower().removeprefix(".")
     check_content(data, path, MeshError)
+    for start, (name, right) in STARTS.items():
+        if data.startswith(start) and kind not in right:
+            raise MeshError(f"this is {name}, not {kind.upper()}", path=path, fix="correct its ending, or unpack it")
     try:
         scene = _parse(data, kind, process, resolver)
         _check_faces(sum(

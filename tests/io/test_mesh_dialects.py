@@ -227,6 +227,27 @@ def test_what_stands_in_a_files_place_is_called_what_it_is(tmp_path: Path, endin
             load_mesh(tmp_path / f"a.{ending}")
 
 
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("a.obj", obj().encode()[:-7], "cut off in its last line"),
+        ("a.obj", obj().encode()[:30], "cut off in its last line"),
+        ("a.obj", obj().replace("f 1 ", "f 0 ").encode(), "vertex 0"),
+        ("a.obj", obj().replace("f 1 ", "f 99 ").encode(), "vertices that it does not have"),
+        ("a.obj", obj().replace("f 1 ", "f one ").encode(), "not a number"),
+        ("a.obj", BOX.export(file_type="glb"), "this is GLB, not OBJ"),
+        ("a.glb", b"PK\3\4" + bytes(99), "this is a zip archive"),
+        ("a.stl", b"\x89PNG\r\n" + bytes(300), "this is a picture"),
+        ("a.glb", obj().encode(), "not glTF"),
+    ],
+)
+def test_what_is_damaged_or_another_thing_is_called_that(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MeshError, match=said) as error:
+        load_mesh(tmp_path / name)
+    assert not any(word in str(error.value) for word in ("Error", "index ", "array", "None", "object at"))
+
+
 @pytest.mark.parametrize("stray", [(0, 0, 0), (1, 0, 1), (0, 1, 1)], ids=["dot", "needle", "line"])
 def test_a_face_without_area_moves_nothing(stray: tuple[int, int, int]) -> None:
     box = trimesh.creation.box((1, 2, 3))

@@ -263,32 +263,41 @@ def test_a_damaged_dae_is_called_that(tmp_path: Path, text: str, said: str) -> N
 
 # STEP
 
+QUOTES = "''"  # names are empty
+
 
 def step() -> str:
-    """A box of 1 by 2 by 3, flat faces only."""
-    lines, number = list[str](), iter(range(100, 10_000))
+    """A box of 1 by 2 by 3, in millimetres."""
+    lines = list[str]()
+    points = np.array([[x, y, z] for x in (0, 1) for y in (0, 2) for z in (0, 3)], float)
 
-    def entity(text: str) -> str:
-        name = f"#{next(number)}"
-        lines.append(f"{name}={text};")
-        return name
+    def entity(kind: str, *values: object) -> str:
+        lines.append(f"#{len(lines) + 100}={kind}({','.join(map(str, (QUOTES, *values)))});")
+        return f"#{len(lines) + 99}"
 
-    corners = [entity(f"CARTESIAN_POINT('',({x:.6f},{y:.6f},{z:.6f}))") for x, y, z in POINTS.tolist()]
+    def triple(kind: str, values: np.ndarray) -> str:
+        return entity(kind, "({:.6f},{:.6f},{:.6f})".format(*values))
+
+    places = [triple("CARTESIAN_POINT", point) for point in points]
+    corners = [entity("VERTEX_POINT", place) for place in places]
+    edges = dict[tuple[int, int], str]()
+
+    def edge(a: int, b: int) -> str:
+        if (b, a) not in edges:
+            length = np.linalg.norm(points[b] - points[a])
+            vector = entity("VECTOR", triple("DIRECTION", (points[b] - points[a]) / length), f"{length:.6f}")
+            edges[a, b] = entity("EDGE_CURVE", corners[a], corners[b], entity("LINE", places[a], vector), ".T.")
+        forward = (a, b) in edges
+        return entity("ORIENTED_EDGE", "*", "*", edges[(a, b) if forward else (b, a)], ".T." if forward else ".F.")
+
     faces = []
-    for facet in (np.unique(BOX.faces[group]) for group in BOX.facets):
-        center, normal = (
-            POINTS[facet].mean(axis=0),
-            np.round(POINTS[facet].mean(axis=0) / np.abs(POINTS[facet].mean(axis=0)).max()),
-        )
-        across = np.roll(np.abs(normal), 1)
-        side = [
-            np.arctan2(np.cross(normal, across) @ (POINTS[i] - center), across @ (POINTS[i] - center)) for i in facet
-        ]
-        loop = entity(f"POLY_LOOP('',({','.join(corners[i] for i in facet[np.argsort(side)])}))")
-        bound = entity(f"FACE_OUTER_BOUND('',{loop},.T.)")
-        faces.append(entity(f"FACE('',({bound}))"))
-    shell = entity(f"CLOSED_SHELL('',({','.join(faces)}))")
-    brep = entity(f"FACETED_BREP('',{shell})")
+    for a, b, c, d in ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)):
+        loop = entity("EDGE_LOOP", f"({','.join(edge(*pair) for pair in ((a, b), (b, c), (c, d), (d, a)))})")
+        along, across = points[b] - points[a], points[c] - points[a]
+        axes = triple("DIRECTION", np.cross(along, across)), triple("DIRECTION", along)
+        plane = entity("PLANE", entity("AXIS2_PLACEMENT_3D", places[a], *axes))
+        faces.append(entity("ADVANCED_FACE", f"({entity('FACE_OUTER_BOUND', loop, '.T.')})", plane, ".T."))
+    brep = entity("MANIFOLD_SOLID_BREP", entity("CLOSED_SHELL", f"({','.join(faces)})"))
     head = """#1=APPLICATION_CONTEXT('automotive_design');#2=PRODUCT_CONTEXT('',#1,'mechanical');#3=PRODUCT('box','box','',(#2));
 #4=PRODUCT_DEFINITION_FORMATION('','',#3);#5=PRODUCT_DEFINITION_CONTEXT('part definition',#1,'design');
 #6=PRODUCT_DEFINITION('design','',#4,#5);#7=PRODUCT_DEFINITION_SHAPE('','',#6);#8=SHAPE_DEFINITION_REPRESENTATION(#7,#9);
@@ -296,10 +305,20 @@ def step() -> str:
 #11=(LENGTH_UNIT()NAMED_UNIT(*)SI_UNIT(.MILLI.,.METRE.));#12=(NAMED_UNIT(*)PLANE_ANGLE_UNIT()SI_UNIT($,.RADIAN.));
 #13=(NAMED_UNIT(*)SI_UNIT($,.STERADIAN.)SOLID_ANGLE_UNIT());#14=UNCERTAINTY_MEASURE_WITH_UNIT(LENGTH_MEASURE(1.E-5),#11,'','');
 """
-    data = head + f"#9=FACETED_BREP_SHAPE_REPRESENTATION('',({brep}),#10);" + "\n".join(lines)
+    data = head + f"#9=ADVANCED_BREP_SHAPE_REPRESENTATION('',({brep}),#10);\n" + "\n".join(lines)
     return (
-        "ISO-10303-21;HEADER;FILE_DESCRIPTION((''),'2;1');FILE_NAME('','',(''),(''),'','','');"
-        f"FILE_SCHEMA(('AUTOMOTIVE_DESIGN'));ENDSEC;DATA;\n{data}\nENDSEC;END-ISO-10303-21;\n"
+        "ISO-10303-21;\nHEADER;\nFILE_DESCRIPTION((''),'2;1');\nFILE_NAME('','',(''),(''),'','','');\n"
+        f"FILE_SCHEMA(('AUTOMOTIVE_DESIGN'));\nENDSEC;\nDATA;\n{data}\nENDSEC;\nEND-ISO-10303-21;\n"
+    )
+
+
+def test_step_is_read_as_it_stands_in_metres(tmp_path: Path) -> None:
+    pytest.importorskip("cascadio", reason="needs the extra 'cad'")
+    (tmp_path / "a.step").write_text(step())
+    mesh = load_mesh(tmp_path / "a.step")
+    mesh.merge_vertices()
+    assert mesh.volume == pytest.approx(6e-9, rel=1e-4) and mesh.extents.tolist() == pytest.approx(
+        [0.001, 0.002, 0.003]
     )
 
 

@@ -51,6 +51,11 @@ def mend_obj(data: bytes) -> str:
     text = re.sub(r"\\[^\S\n]*\n", " ", text)
     if re.search(r"[^\S\n ]|(?m:^(?:v[nt]?|f)\b.*#)", text):
         text = re.sub(r"(?m)^((?:v[nt]?|f)\b[^#\n]*)#.*$", r"\1", re.sub(r"[^\S\n]", " ", text))
+    last = text.rpartition("\n")[2].split()
+    if (last[:1] == ["v"] and len(last) < 4) or (last[:1] == ["f"] and len(last) < 4):
+        raise MeshError("the file is cut off in its last line", fix=CUT)
+    if re.search(r"(?m)^f (?:.* )?0+(?:[ /]|$)", text):
+        raise MeshError("a face names the vertex 0; OBJ counts from 1", fix="export it again")
     faces = len(re.findall(r"(?m)^f ", text))
     if not faces:
         return text

@@ -108,7 +108,8 @@ def find_meshes(
     facts = _facts(categories, list(files)) if categories else {name: {"category": _folder(name)} for name in files}
     meshes = []
     for name, (path,) in files.items():
-        also = (root / path.with_suffix(".mtl"),) if path.suffix.lower() == ".obj" else ()
+        beside = {".obj": ".mtl", ".gltf": ".bin"}.get(path.suffix.lower())
+        also = (root / path.with_suffix(beside),) if beside else ()
         meshes.append(MeshFile(name, path=root / path, up=up, front=front, also=also, **facts[name]))  # type: ignore[arg-type]
     return meshes, others
 
