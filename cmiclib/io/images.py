@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
-import pillow_heif
 from PIL import ExifTags, Image, ImageOps
 
 from ..errors import ImageError
@@ -233,7 +233,10 @@ def decode_image(file: Path | BinaryIO, path: Path) -> Image.Image:
 @cache
 def _learn_heif() -> None:
     """Tell Pillow how to read HEIC, as telephones take photos; the others it knows."""
-    pillow_heif.register_heif_opener(thumbnails=False)
+    if find_spec("pillow_heif"):  # a machine that only trains may lack it
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
 
 
 def _decoded(path: Path, convert: Callable[[Image.Image], T]) -> T:

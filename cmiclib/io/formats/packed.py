@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from typing import Any
 from xml.etree import ElementTree
 
-import collada
 import numpy as np
 import trimesh
 
@@ -142,6 +141,8 @@ def read_dae(data: bytes) -> trimesh.Trimesh:
     if b"<instance_controller" in data:
         fix = "apply the armature's pose in Blender, and export it without skins"
         raise MeshError("it is bound to a skeleton (a skin), whose pose decides its shape", fix=fix)
+    import collada  # a machine that only trains may lack it
+
     ignored = [collada.common.DaeUnsupportedError, collada.common.DaeBrokenRefError]
     try:
         read = collada.Collada(io.BytesIO(data), ignore=ignored)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import mapbox_earcut
 import numpy as np
 
 
@@ -17,6 +16,8 @@ def is_concave(points: np.ndarray) -> np.ndarray:
 
 def cut_ears(polygon: np.ndarray) -> np.ndarray:
     """Return triangles (T, 3) of a polygon (K, 3), as numbers of its corners, that face where it faces."""
+    import mapbox_earcut  # a machine that only trains may lack it
+
     normal = np.cross(polygon - polygon[0], np.roll(polygon, -1, axis=0) - polygon[0]).sum(axis=0)
     away = int(np.abs(normal).argmax())
     flat = np.ascontiguousarray(np.delete(polygon, away, axis=1))
