@@ -144,12 +144,12 @@ def test_names_that_cannot_be_ids_are_refused(own: Path) -> None:
 
 def test_a_broken_mesh_is_named_or_left_out_with_its_photos(own: Path) -> None:
     (own / "meshes/box/cube.glb").write_bytes(b"glTF, but no more")
-    with pytest.raises(SourceError, match=r"1 shape cannot be used: .*cube.glb: cannot be read as a mesh"):
+    with pytest.raises(SourceError, match=r"1 shape cannot be used: .*cube.glb: the file is cut off"):
         prepare(own, photos=own / "photos")
     made = prepare(own, photos=own / "photos", allow_missing=True)
     assert made.benchmark.shapes["shape_id"].tolist() == SHAPES[1:]
     assert set(made.benchmark.queries["shape_id"]) == {"box/deep/plank"}
-    assert len(made.left_out) == 7 and "cube.glb: cannot be read as a mesh" in made.left_out[0]
+    assert len(made.left_out) == 7 and "cube.glb: the file is cut off" in made.left_out[0]
     assert all("its shape box/cube is left out" in line for line in made.left_out[1:])
     assert (made.benchmark.path / "left_out.txt").read_text().splitlines() == made.left_out
 
