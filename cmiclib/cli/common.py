@@ -66,7 +66,7 @@ Profile = Annotated[str, typer.Option(help="smoke, demo, photos or paper")]
 BenchmarkName = Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")]
 Outputs = Annotated[str, typer.Option(help="folder for results, inside the repository")]
 Folder = Annotated[Path, folder_option("a prepared benchmark, or sweethome")]
-SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "pix3d-synthetic"
+SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "general"
 RunFolder = Annotated[
     Path, typer.Option("--run", "-r", metavar="RUN", show_default="the shipped weights", help="a run of `cmic train`")
 ]
