@@ -72,6 +72,30 @@ def test_a_file_that_cannot_be_used_is_named_in_every_call_and_costs_itself_only
     assert keep_gallery(folder, tmp_path / "cache", OPTIONS).left_out == first.left_out
 
 
+def test_a_changed_buffer_of_a_gltf_is_another_content(tmp_path):
+    (tmp_path / "models").mkdir()
+    for name, high in (("first", 1), ("second", 3)):
+        for file, data in trimesh.Scene(trimesh.creation.box((1, high, 1))).export(file_type="gltf").items():
+            (tmp_path / "models" / ("a.gltf" if file.endswith("gltf") else file)).write_bytes(data)
+        seen = keep_gallery(tmp_path / "models", tmp_path / "cache", OPTIONS)
+        if name == "first":
+            before = seen.benchmark.views.copy()
+            text = (tmp_path / "models/a.gltf").read_bytes()
+    (tmp_path / "models/a.gltf").write_bytes(text)  # only the buffer differs
+    after = keep_gallery(tmp_path / "models", tmp_path / "cache", OPTIONS).benchmark.views
+    assert (after != before).any()
+
+
+def test_one_model_in_two_formats_is_two_shapes(folder, tmp_path):
+    trimesh.creation.box((1, 2, 1)).export(folder / "chair/box.stl")
+    kept_gallery = keep_gallery(folder, tmp_path / "cache", OPTIONS)
+    assert kept_gallery.benchmark.shapes.shape_id.tolist() == [
+        "chair/box.obj", "chair/box.stl", "chair/tall", "lamp/cone"
+    ]  # fmt: skip
+    assert kept_gallery.files["chair/box.stl"] == folder / "chair/box.stl"
+    assert set(kept_gallery.benchmark.shapes.category) == {"chair", "lamp"}
+
+
 def test_an_interrupted_call_goes_on(folder, tmp_path, monkeypatch):
     cache, whole, calls = tmp_path / "cache", kept.prepare_mesh, []
 

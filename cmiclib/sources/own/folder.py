@@ -9,10 +9,13 @@
 Without the folder structure, a table ``shape_id, category`` names the categories.
 """
 
+import re
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from ...benchmark.writer import BenchmarkWriter
 from ...errors import SourceError
@@ -83,9 +86,11 @@ def prepare_folder(
 
 
 def find_meshes(
-    root: Path, categories: Path | None = None, up: str = "+y", front: str = "+z"
+    root: Path, categories: Path | None = None, up: str = "+y", front: str = "+z", twice: bool = False
 ) -> tuple[list[MeshFile], list[str]]:
     """Return the meshes below a folder, sorted by id, the path without the ending; and in words what else is there.
+
+    Two files of one id are refused, or with ``twice`` are two shapes, whose ids keep the ending.
 
     ``categories`` is a CSV table with a row for each shape and the columns ``shape_id, category`` and, if wanted,
     ``name, creator, licence, source, group``. Without it, the category is the first folder of the path, or "misc".
@@ -95,12 +100,15 @@ def find_meshes(
     """
     if not root.is_dir():
         raise SourceError("this is not a folder", path=root, fix="correct the path")
-    files, (paths, others) = defaultdict(list), visible_files(root, FORMATS, (*ENDINGS, *OF_MESHES))
+    files: dict[str, list[PurePosixPath]] = defaultdict(list)
+    paths, others = visible_files(root, FORMATS, (*ENDINGS, *OF_MESHES))
     for path in paths:
         files[str(path.with_suffix(""))].append(path)
     if not files:
         rest = f"; {listed(others, 'other file')}" if others else ""
         raise SourceError(f"there are no meshes{rest}", path=root, fix=f"put {', '.join(FORMATS)} files into it")
+    if twice:
+        files = {str(p) if len(paths) > 1 else name: [p] for name, paths in files.items() for p in paths}
     if same := [" and ".join(map(str, paths)) for paths in files.values() if len(paths) > 1]:
         raise SourceError(listed(same, "shape", " with two files"), path=root, fix="rename or remove one file of each")
     if odd := [shape_id for shape_id in files if set("|\\\n\0") & set(shape_id)]:
@@ -108,10 +116,19 @@ def find_meshes(
     facts = _facts(categories, list(files)) if categories else {name: {"category": _folder(name)} for name in files}
     meshes = []
     for name, (path,) in files.items():
-        beside = {".obj": ".mtl", ".gltf": ".bin"}.get(path.suffix.lower())
-        also = (root / path.with_suffix(beside),) if beside else ()
+        also = _beside(root / path)
         meshes.append(MeshFile(name, path=root / path, up=up, front=front, also=also, **facts[name]))  # type: ignore[arg-type]
     return meshes, others
+
+
+def _beside(file: Path) -> tuple[Path, ...]:
+    """Return the files that a mesh file is read with: materials of an OBJ, buffers and pictures of a glTF."""
+    if file.suffix.lower() != ".gltf":
+        return (file.with_suffix(".mtl"),) if file.suffix.lower() == ".obj" else ()
+    with suppress(OSError, UnicodeDecodeError), file.open("rb") as stream:
+        names = re.findall(rb'"uri"\s*:\s*"([^":]{1,200})"', stream.read(1 << 24))
+        return tuple(file.parent / unquote(name.decode()) for name in dict.fromkeys(names))
+    return ()
 
 
 def _folder(shape_id: str) -> str:

@@ -80,7 +80,7 @@ def keep_gallery(
         StorageError: the disk is full.
     """
     frame_rotation(up, front)
-    meshes, left_out = find_meshes(folder, None, up, front)
+    meshes, left_out = find_meshes(folder, None, up, front, twice=True)
     if category is not None:
         known, meshes = {mesh.category for mesh in meshes}, [mesh for mesh in meshes if mesh.category == category]
         if not meshes:
