@@ -2,11 +2,13 @@
 
 import base64
 import re
+import tomllib
 
 import pytest
 from toybook import REPOSITORY
 
 from cmiclib.book import publish
+from cmiclib.cli.common import SHIPPED
 from cmiclib.weights import WEIGHTS_PACKAGE, WEIGHTS_SHA256
 
 VERSION = re.compile(r"\d+(\.\d+)+([a-z.]+\d+)?")
@@ -32,3 +34,11 @@ def test_every_pin_is_exact() -> None:
     pins = [line.partition(";")[0].strip() for line in lines if line and not line.startswith("#")]
     assert pins
     assert [pin for pin in pins if not VERSION.fullmatch(pin.partition("==")[2])] == []
+
+
+def test_a_wheel_brings_the_weights_that_the_commands_use_by_default() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+    ((place, (pattern,)),) = settings["data-files"].items()
+    assert place == "share/cmiclib/weights/general"
+    assert {path.name for path in REPOSITORY.glob(pattern)} >= {"config.json", "model.safetensors"}
+    assert (SHIPPED / "model.safetensors").is_file() and SHIPPED.name == "general"

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from ..engine.memory import keep_memory
 from ..errors import CMICError
+from ..io.code import WEIGHTS
 
 if TYPE_CHECKING:
     from ..benchmark import Benchmark
@@ -66,7 +67,7 @@ Profile = Annotated[str, typer.Option(help="smoke, demo, photos or paper")]
 BenchmarkName = Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")]
 Outputs = Annotated[str, typer.Option(help="folder for results, inside the repository")]
 Folder = Annotated[Path, folder_option("a prepared benchmark, or sweethome")]
-SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "general"
+SHIPPED = WEIGHTS / "general"
 RunFolder = Annotated[
     Path, typer.Option("--run", "-r", metavar="RUN", show_default="the shipped weights", help="a run of `cmic train`")
 ]

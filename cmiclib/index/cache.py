@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..benchmark import Benchmark, file_sha256
 from ..embed import default_device, embed_gallery, precision_on
 from ..io.atomic import write_atomically
-from ..io.code import PACKAGE, code_digest
+from ..io.code import WEIGHTS, code_digest
 from ..model import CMIC
 from ..sources.own.kept import cache_folder
 from ..training.features import FOLDER, FrozenFeatures
@@ -28,8 +28,6 @@ from . import ShapeIndex
 
 ENCODING = ("augment", "crops", "embed", "encoders", "engine", "index", "model", "weights")
 """The modules and rooms that decide what a picture's vector is, and how it is kept."""
-WEIGHTS = PACKAGE.parent / "data" / "weights"
-"""Runs that come with the repository; nothing is written there."""
 AT_ONCE = 8
 """Shapes of a folder that are embedded between two writings."""
 

@@ -1,12 +1,16 @@
-"""Hash the code that a result depends on, without its prose."""
+"""Where this library lies, and a hash of the code that a result depends on, without its prose."""
 
 import ast
 import hashlib
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
+_CHECKOUT, _INSTALLED = PACKAGE.parent / "data" / "weights", Path(sysconfig.get_path("data"), "share/cmiclib/weights")
+WEIGHTS = _CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED
+"""Runs that come with this library, in a checkout or beside the installed package; nothing is written there."""
 
 
 def code_digest(names: Iterable[str]) -> str:
