@@ -459,3 +459,25 @@ def test_from_a_folder_to_an_answer(tmp_path: Path) -> None:
         done = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert done.exit_code == 0, f"{name}: {done.output}"
     assert all(shape_id in done.output for shape_id in ids)
+
+
+def test_axes_may_follow_rules_for_some_files(own) -> None:
+    shutil.copy(own / "meshes" / "box" / "flat.obj", own / "meshes" / "other.obj")
+    found, _ = find_meshes(own / "meshes", up="+y, box/*=+z", front="+z,box/*=-y")
+    axes = {(mesh.category, mesh.up, mesh.front) for mesh in found}
+    assert axes == {("misc", "+y", "+z"), ("box", "+z", "-y")}
+    found, _ = find_meshes(own / "meshes", up="other*=-x")
+    assert [mesh.path.name for mesh in found if mesh.up == "-x"] == ["other.obj"]
+
+
+@pytest.mark.parametrize(
+    ("up", "error", "said"),
+    [
+        ("*.nothing=+z", SourceError, "no mesh matches"),
+        ("box/*=up", MeshError, "unknown axis"),
+        ("box/*=-z", MeshError, "parallel"),
+    ],
+)
+def test_rules_for_axes_that_cannot_be_meant_are_refused(own, up, error, said) -> None:
+    with pytest.raises(error, match=said):
+        find_meshes(own / "meshes", up=up)

@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import replace
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -55,8 +56,8 @@ def prepare_folder(
         output: the folder to write; it must not exist yet.
         options: size, jobs, and whether to leave out meshes and photos that cannot be used.
         categories: a table, see :func:`find_meshes`.
-        up: the axis that points up in all meshes.
-        front: the axis that the objects' fronts look along.
+        up: the axis that points up in the meshes, and those of some files: "+y", or "*.stl=+z", or "+z, chair/*=+y".
+        front: the axis that the objects' fronts look along, likewise.
         photos: see :func:`cmiclib.sources.own.photo_lists.find_photos`.
         masks: a folder of masks, see there; photos without any mask get 255 everywhere.
         val: share of the photos for validation.
@@ -68,7 +69,6 @@ def prepare_folder(
         MeshError: up and front are not two different axes.
     """
     root = Path(root)
-    frame_rotation(up, front)
     meshes, left_out = find_meshes(root, categories, up, front)
     queries: list[PhotoFile] = []
     if photos:
@@ -90,13 +90,15 @@ def find_meshes(
 ) -> tuple[list[MeshFile], list[str]]:
     """Return the meshes below a folder, sorted by id, the path without the ending; and in words what else is there.
 
-    Two files of one id are refused, or with ``twice`` are two shapes, whose ids keep the ending.
+    ``up`` and ``front`` are as in :func:`prepare_folder`. Two files of one id are refused, or with ``twice`` are two
+    shapes, whose ids keep the ending.
 
     ``categories`` is a CSV table with a row for each shape and the columns ``shape_id, category`` and, if wanted,
     ``name, creator, licence, source, group``. Without it, the category is the first folder of the path, or "misc".
 
     Raises:
-        SourceError: no meshes, two of one id, unusable ids, or a table that does not fit; all are listed.
+        SourceError: no meshes, two of one id, unusable ids, a table that does not fit, or a pattern without meshes.
+        MeshError: up and front are not two different axes.
     """
     if not root.is_dir():
         raise SourceError("this is not a folder", path=root, fix="correct the path")
@@ -114,11 +116,26 @@ def find_meshes(
     if odd := [shape_id for shape_id in files if set("|\\\n\0") & set(shape_id)]:
         raise SourceError(listed(odd, "name", " cannot be a shape id"), path=root, fix="rename them, without | and \\")
     facts = _facts(categories, list(files)) if categories else {name: {"category": _folder(name)} for name in files}
+    axes = {name: (_axis(path, up, "+y"), _axis(path, front, "+z")) for name, (path,) in files.items()}
+    for pair in dict.fromkeys([*axes.values()]):
+        frame_rotation(*pair)
+    for pattern in (rule.rpartition("=")[0].strip() for text in (up, front) for rule in text.split(",") if "=" in rule):
+        if not any(fnmatch(str(path), pattern) for (path,) in files.values()):
+            raise SourceError(f"no mesh matches '{pattern}'", path=root, fix="correct --up or --front")
     meshes = []
     for name, (path,) in files.items():
-        also = _beside(root / path)
-        meshes.append(MeshFile(name, path=root / path, up=up, front=front, also=also, **facts[name]))  # type: ignore[arg-type]
+        also, (top, face) = _beside(root / path), axes[name]
+        meshes.append(MeshFile(name, path=root / path, up=top, front=face, also=also, **facts[name]))  # type: ignore[arg-type]
     return meshes, others
+
+
+def _axis(path: PurePosixPath, rules: str, usual: str) -> str:
+    """Return the axis of a file: of the last rule that fits; a rule without a pattern fits all."""
+    for rule in rules.split(","):
+        pattern, given, axis = rule.strip().rpartition("=")
+        if not given or fnmatch(str(path), pattern.strip()):
+            usual = axis.strip()
+    return usual
 
 
 def _beside(file: Path) -> tuple[Path, ...]:

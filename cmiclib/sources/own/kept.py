@@ -25,7 +25,6 @@ from safetensors.numpy import save_file
 from ...benchmark import Benchmark, file_sha256
 from ...benchmark.writer import BenchmarkWriter
 from ...errors import CMICError, MeshError, SourceError
-from ...geometry import frame_rotation
 from ...io.atomic import write_atomically, write_json
 from ...io.code import code_digest
 from ...io.files import read_json
@@ -71,15 +70,14 @@ def keep_gallery(
         cache: a folder that this function may fill, shared by all folders of meshes.
         options: the size of the views in pixels, the number of processes, and whether to show bars.
         category: take only the shapes of this category.
-        up: the axis that points up in all meshes.
-        front: the axis that the objects' fronts look along.
+        up: the axis that points up in the meshes, or rules for some files, as in `prepare_folder`.
+        front: the axis that the objects' fronts look along, likewise.
 
     Raises:
-        SourceError: no meshes, none that can be used, or none of the category.
+        SourceError: no meshes, none that can be used, none of the category, or none of a pattern.
         MeshError: up and front are not two different axes.
         StorageError: the disk is full.
     """
-    frame_rotation(up, front)
     meshes, left_out = find_meshes(folder, None, up, front, twice=True)
     if category is not None:
         known, meshes = {mesh.category for mesh in meshes}, [mesh for mesh in meshes if mesh.category == category]
