@@ -56,7 +56,7 @@ def prepare_folder(
         output: the folder to write; it must not exist yet.
         options: size, jobs, and whether to leave out meshes and photos that cannot be used.
         categories: a table, see :func:`find_meshes`.
-        up: the axis that points up in the meshes, and those of some files: "+y", or "*.stl=+z", or "+z, chair/*=+y".
+        up: the axis that points up in the meshes, or rules for some files: ``+y``, ``*.stl=+z``, ``+z, chair/*=+y``.
         front: the axis that the objects' fronts look along, likewise.
         photos: see :func:`cmiclib.sources.own.photo_lists.find_photos`.
         masks: a folder of masks, see there; photos without any mask get 255 everywhere.
