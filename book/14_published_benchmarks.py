@@ -118,9 +118,17 @@ Markdown(
 # %% [markdown]
 # ## Your own folder
 #
-# All you need is a folder of meshes: OBJ, GLB, PLY, STL or OFF, in subfolders of any depth. A mesh's path is its id,
-# its first folder is its category. Photos are optional: if you have some, put them in one folder per shape; a second
-# folder tree with the same names holds the masks.
+# All you need is a photo and a folder of meshes, in subfolders of any depth: OBJ, GLB, glTF, PLY, STL, OFF, 3MF or DAE
+# (STEP and IGES after `pip install 'cmiclib[cad]'`). One command gives the answer, as a table and as a page to look at;
+# what it made of the meshes is kept for the next call:
+#
+# ```
+# cmic find photo.jpg --shapes FOLDER --box 40,25,310,290
+# ```
+#
+# To train or to measure, prepare the folder as a benchmark. A mesh's path is its id, its first folder is its category.
+# Photos are optional: if you have some, put them in one folder per shape; a second folder tree with the same names
+# holds the masks.
 #
 # The code builds such a folder from some shapes of the shipped benchmark, chosen at even intervals from all shapes that
 # have test photos. The meshes are the simplified ones of the viewer, so their views differ slightly from those of the

@@ -144,7 +144,7 @@ def search(
     """List the shapes that match a photo best.
 
     Without a mask, the box or the whole photo is searched as it is: for real photos that finds more than a mask that
-    is computed (the chapter on a photo of your own has the figures).
+    is computed (the report's chapter on your own folder has the figures).
     """
     import numpy as np
 
