@@ -105,6 +105,25 @@ def test_mistakes_have_one_message_and_write_no_page(common, photo, tmp_path, ex
     assert "shapes:" not in result.output  # nothing was rendered
 
 
+def test_one_bad_photo_of_several_is_named_and_costs_itself_only(common, photo, tmp_path):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    result = find(tmp_path / "bad.jpg", photo, *common, "--json", tmp_path / "answer.json")
+    assert result.exit_code == 0, result.output
+    assert "not taken" in result.output and "bad.jpg" in result.output
+    (answer,) = json.loads((tmp_path / "answer.json").read_text())
+    assert answer["photo"] == str(photo) and "bad.jpg" in (tmp_path / "answer.html").read_text("utf-8")
+
+
+def test_the_opacity_of_a_cut_out_is_its_mask(common, photo, tmp_path):
+    picture = Image.open(photo).convert("RGBA")
+    pixels = np.array(picture)
+    pixels[..., 3] = 255 * (pixels[..., 1] < 100)
+    Image.fromarray(pixels).save(tmp_path / "cut.png")
+    result = find(tmp_path / "cut.png", *common, "--json", tmp_path / "answer.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "answer.json").read_text())[0]["mask"] == "given"
+
+
 def test_a_box_belongs_to_one_photo(common, photo):
     result = find(photo, photo, *common, "--box", "0,0,9,9")
     assert result.exit_code == 2 and "one photo" in result.output
@@ -114,3 +133,21 @@ def test_a_photo_that_is_missing_is_said_before_anything_is_rendered(common, tmp
     result = find(tmp_path / "nowhere.jpg", *common)
     assert result.exit_code == 2 and "nowhere.jpg" in result.output
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_app_takes_a_folder_of_meshes(untrained_run, models, monkeypatch, tmp_path):
+    from cmiclib.browser.app import open_browser
+
+    calls: list[tuple] = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("cmiclib.browser.app.serve", lambda *given: calls.append(given) or 0)
+    monkeypatch.setattr("cmiclib.book.publish.fetch_vendor", lambda root: False)
+    result = CliRunner().invoke(app, ["app", "--shapes", str(models), "--run", str(untrained_run.path)])
+    assert result.exit_code == 0, result.output
+    assert "not taken" in result.output and "page.obj" in result.output
+    ((run, benchmark, _, _),) = calls
+    browser, words = open_browser(run, benchmark)
+    assert len(browser.retriever.index) == 4 and untrained_run.path.name in words
+    assert not list(untrained_run.path.glob("index-*"))
+    both = CliRunner().invoke(app, ["app", "--shapes", str(models), "--benchmark", str(models)])
+    assert both.exit_code == 2 and "one of the two" in both.output

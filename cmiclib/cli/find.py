@@ -35,28 +35,35 @@ def find(
     from ..index.cache import gallery_index
     from ..index.query import parse_box
     from ..io.atomic import write_atomically
-    from ..io.images import read_mask, read_photo
+    from ..io.images import open_photo, read_mask
     from ..sources import PrepareOptions
     from ..sources.own.kept import cache_folder, keep_gallery
 
     if len(photos) > 1 and (mask or box or png):
         raise ImageError("--mask, --box and --png belong to one photo", fix="search for one photo at a time")
     corners = parse_box(box) if box else None
-    questions = []
-    for photo in photos:
-        pixels = read_photo(photo)
-        question = Question(photo.name, pixels, read_mask(mask, size_of=pixels) if mask else None)
-        choice = Choice("automatic" if auto_mask and not mask else best_mask(question), corners, top=top)
-        cut(question, choice)  # raises before the gallery is made
-        questions.append((question, choice))
+    asked, problems = list[tuple[Path, Question, Choice]](), list[ImageError]()
+    for photo in photos:  # all this before the gallery is made, which can take long
+        try:
+            pixels, opaque, turn = open_photo(photo)
+            question = Question(photo.name, pixels, read_mask(mask, pixels, turn) if mask else opaque)
+            choice = Choice("automatic" if auto_mask and not mask else best_mask(question), corners, top=top)
+            cut(question, choice)
+            asked.append((photo, question, choice))
+        except ImageError as error:
+            problems.append(error)
+    if problems and not asked:
+        raise problems[0]
+    left = [f"{error.path or 'a photo'}: {error.problem}" for error in problems]
     weights, cache = open_run(run), cache or cache_folder()
     options = PrepareOptions(size=weights.config.model.image_size, jobs=jobs)
     gallery = keep_gallery(shapes, cache, options, category=category, up=up, front=front)
-    for line in gallery.left_out:
+    left += gallery.left_out
+    for line in left:
         typer.echo(f"not taken: {line}", err=True)
     index = gallery_index(weights, gallery.benchmark, progress=True)
     retriever, answers = Retriever(index, gallery.benchmark), list[Answer]()
-    for photo, (question, choice) in zip(photos, questions, strict=True):
+    for photo, question, choice in asked:
         answer = retriever.answer(question, choice)
         answers.append(answer)
         typer.echo(f"{photo} ({answer.query.how})")
@@ -68,7 +75,7 @@ def find(
                 for each in answer.found
             ],
         )  # fmt: skip
-    page = answers_page(answers, gallery.benchmark, gallery.files, gallery.left_out)
+    page = answers_page(answers, gallery.benchmark, gallery.files, left)
     write_atomically(html, lambda temporary: temporary.write_text(page, "utf-8"))
     typer.echo(f"answer: {html}", err=True)
     if png:
@@ -77,7 +84,7 @@ def find(
         drawn = answer_png(retriever, answers[0])
         write_atomically(png, lambda temporary: temporary.write_bytes(drawn))
     records = [answer.record() for answer in answers]
-    for record, photo in zip(records, photos, strict=True):
+    for record, (photo, _, _) in zip(records, asked, strict=True):
         record["photo"] = str(photo)
         for result in record["results"]:
             result["file"] = str(gallery.files[result["shape_id"]])
