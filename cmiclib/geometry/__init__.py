@@ -183,7 +183,7 @@ def modified_hausdorff(a: np.ndarray, b: np.ndarray) -> float:
     This is d_HAU of the released code, which first halves the coordinates of normalised shapes.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    to_b, to_a = cKDTree(b).query(a)[0], cKDTree(a).query(b)[0]
+    to_b, to_a = cKDTree(b).query(a, workers=-1)[0], cKDTree(a).query(b, workers=-1)[0]
     return float((to_b.sum() + to_a.sum()) / (len(a) + len(b)))
 
 
