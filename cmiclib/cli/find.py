@@ -47,7 +47,9 @@ def find(
         try:
             pixels, opaque, turn = open_photo(photo)
             question = Question(photo.name, pixels, read_mask(mask, pixels, turn) if mask else opaque)
-            choice = Choice("automatic" if auto_mask and not mask else best_mask(question), corners, top=top)
+            choice = Choice(
+                "automatic" if auto_mask and question.mask is None else best_mask(question), corners, top=top
+            )
             cut(question, choice)
             asked.append((photo, question, choice))
         except ImageError as error:

@@ -28,6 +28,9 @@ def keep_memory() -> bool:
     except AttributeError:  # musl has none
         return False
     for name, (number, value) in LIMITS.items():
-        if mallopt(number, value):
-            os.environ[names[name]] = str(value)
+        if not mallopt(number, value):
+            if name == "MMAP_THRESHOLD":  # glibc before 2.35 takes no more than 32 MB; the other two would not help
+                return False
+            continue
+        os.environ[names[name]] = str(value)
     return True

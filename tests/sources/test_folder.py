@@ -466,7 +466,7 @@ def test_axes_may_follow_rules_for_some_files(own) -> None:
     found, _ = find_meshes(own / "meshes", up="+y, box/*=+z", front="+z,box/*=-y")
     axes = {(mesh.category, mesh.up, mesh.front) for mesh in found}
     assert axes == {("misc", "+y", "+z"), ("box", "+z", "-y")}
-    found, _ = find_meshes(own / "meshes", up="other*=-x")
+    found, _ = find_meshes(own / "meshes", up="OTHER*=-x")
     assert [mesh.path.name for mesh in found if mesh.up == "-x"] == ["other.obj"]
 
 

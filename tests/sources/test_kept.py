@@ -96,6 +96,39 @@ def test_one_model_in_two_formats_is_two_shapes(folder, tmp_path):
     assert set(kept_gallery.benchmark.shapes.category) == {"chair", "lamp"}
 
 
+def test_names_that_collide_lose_no_shape(folder, tmp_path):
+    for name in ("box.stl", "box.obj.ply"):
+        trimesh.creation.box((1, 2, 1)).export(folder / "chair" / name)
+    files = keep_gallery(folder, tmp_path / "cache", OPTIONS).files
+    assert len(files) == 5 and len(set(files.values())) == 5
+
+
+def test_files_of_one_size_and_time_that_change_places_are_told_apart(folder, tmp_path):
+    one, two = folder / "chair/one.stl", folder / "chair/two.stl"
+    for path, size in ((one, (1, 1, 3)), (two, (3, 1, 1))):
+        trimesh.creation.box(size).export(path)
+        os.utime(path, (0, 0))
+    before = keep_gallery(folder, tmp_path / "cache", OPTIONS).benchmark
+    one.rename(folder / "kept"), two.rename(one), (folder / "kept").rename(two)
+    after = keep_gallery(folder, tmp_path / "cache", OPTIONS).benchmark
+    rows = [before.shapes.shape_id.tolist().index(f"chair/{name}") for name in ("one", "two")]
+    assert (before.views[rows] == after.views[rows[::-1]]).all()
+
+
+def test_what_failed_for_another_reason_than_the_file_is_tried_again(folder, tmp_path, monkeypatch):
+    whole = kept.prepare_mesh
+
+    def fail(mesh, *rest, **more):
+        if mesh.shape_id == "lamp/cone":
+            raise MemoryError
+        return whole(mesh, *rest, **more)
+
+    monkeypatch.setattr(kept, "prepare_mesh", fail)
+    assert len(keep_gallery(folder, tmp_path / "cache", OPTIONS).benchmark.shapes) == 2
+    monkeypatch.setattr(kept, "prepare_mesh", whole)
+    assert len(keep_gallery(folder, tmp_path / "cache", OPTIONS).benchmark.shapes) == 3
+
+
 def test_an_interrupted_call_goes_on(folder, tmp_path, monkeypatch):
     cache, whole, calls = tmp_path / "cache", kept.prepare_mesh, []
 

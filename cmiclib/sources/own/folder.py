@@ -13,7 +13,7 @@ import re
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import replace
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -110,7 +110,8 @@ def find_meshes(
         rest = f"; {listed(others, 'other file')}" if others else ""
         raise SourceError(f"there are no meshes{rest}", path=root, fix=f"put {', '.join(FORMATS)} files into it")
     if twice:
-        files = {str(p) if len(paths) > 1 else name: [p] for name, paths in files.items() for p in paths}
+        known = {str(p) if len(group) > 1 else name: [p] for name, group in files.items() for p in group}
+        files = known if len(known) == len(paths) else {str(p): [p] for p in paths}
     if same := [" and ".join(map(str, paths)) for paths in files.values() if len(paths) > 1]:
         raise SourceError(listed(same, "shape", " with two files"), path=root, fix="rename or remove one file of each")
     if odd := [shape_id for shape_id in files if set("|\\\n\0") & set(shape_id)]:
@@ -120,7 +121,7 @@ def find_meshes(
     for pair in dict.fromkeys([*axes.values()]):
         frame_rotation(*pair)
     for pattern in (rule.rpartition("=")[0].strip() for text in (up, front) for rule in text.split(",") if "=" in rule):
-        if not any(fnmatch(str(path), pattern) for (path,) in files.values()):
+        if not any(fnmatchcase(str(path).lower(), pattern.lower()) for (path,) in files.values()):
             raise SourceError(f"no mesh matches '{pattern}'", path=root, fix="correct --up or --front")
     meshes = []
     for name, (path,) in files.items():
@@ -133,7 +134,7 @@ def _axis(path: PurePosixPath, rules: str, usual: str) -> str:
     """Return the axis of a file: of the last rule that fits; a rule without a pattern fits all."""
     for rule in rules.split(","):
         pattern, given, axis = rule.strip().rpartition("=")
-        if not given or fnmatch(str(path), pattern.strip()):
+        if not given or fnmatchcase(str(path).lower(), pattern.strip().lower()):
             usual = axis.strip()
     return usual
 

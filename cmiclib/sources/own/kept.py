@@ -11,10 +11,12 @@ so a new file costs its own rendering only. Removing the cache loses time and no
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +27,7 @@ from safetensors.numpy import save_file
 from ...benchmark import Benchmark, file_sha256
 from ...benchmark.writer import BenchmarkWriter
 from ...errors import CMICError, MeshError, SourceError
-from ...io.atomic import write_atomically, write_json
+from ...io.atomic import write_atomically
 from ...io.code import code_digest
 from ...io.files import read_json
 from ...io.lock import in_turn
@@ -35,7 +37,7 @@ from ..building import build
 from ..meshes import MeshFile, Shape, prepare_mesh
 from .folder import find_meshes
 
-CODE = ("geometry", "io/meshes", "sources/meshes")
+CODE = ("geometry", "io/files", "io/formats", "io/images", "io/meshes", "io/protocol", "sources/meshes")
 """The modules and rooms that decide what is made of a mesh file."""
 
 
@@ -87,6 +89,8 @@ def keep_gallery(
     with in_turn(cache / "lock"):
         digests = _digests(meshes, cache / "files.json", options.size)
         path = cache / "galleries" / digest_of([folder.resolve().name, list(digests.items())])
+        if path.is_dir() and not all((cache / "shapes" / digest).is_file() for digest in digests.values()):
+            shutil.rmtree(path)  # something failed that says nothing about the file, or was removed
         if not path.is_dir():
             made = [replace(m, make=partial(_kept_shape, file=cache / "shapes" / digests[m.shape_id])) for m in meshes]
             name, size = folder.resolve().name, options.size
@@ -114,17 +118,21 @@ def _digests(meshes: Sequence[MeshFile], table: Path, size: int) -> dict[str, st
     digests, code = {}, code_digest(CODE)
     for mesh in meshes:
         contents = [_content(file, known) for file in (mesh.path, *mesh.also) if file.is_file()]
-        digests[mesh.shape_id] = digest_of([contents, mesh.path.suffix.lower(), mesh.up, mesh.front, size, code])
-    write_json(table, known)
+        facts = [mesh.path.suffix.lower(), mesh.up, mesh.front, size, code, find_spec("cascadio") is not None]
+        digests[mesh.shape_id] = digest_of([contents, *facts])
+    write_atomically(table, lambda temporary: temporary.write_text(json.dumps(known), "ascii"))
     return digests
 
 
 def _content(file: Path, known: dict[str, Any]) -> str:
     found, key = file.stat(), str(file.resolve())
-    stamp = [found.st_size, found.st_mtime_ns]
-    if not isinstance(known.get(key), list) or known[key][:2] != stamp:
-        known[key] = [*stamp, file_sha256(file)]
-    return str(known[key][2])
+    stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]  # renaming changes the last two
+    if not isinstance(known.get(key), list) or known[key][:-1] != stamp:
+        try:
+            known[key] = [*stamp, file_sha256(file)]
+        except OSError:  # the mesh's reader will say so
+            return "unreadable"
+    return str(known[key][-1])
 
 
 def _kept_shape(mesh: MeshFile, size: int, protocol: ViewProtocol, *, file: Path) -> Shape:
