@@ -23,7 +23,7 @@ def answers_page(answers: Sequence[Answer], gallery: Benchmark, files: Mapping[s
     body = "".join(_answer(answer, gallery, files, pictures, solids) for answer in answers)
     left = "".join(f"<li>{escape(note)}</li>" for note in notes)
     if notes:
-        body += f"<details><summary>{len(notes)} files were not taken</summary><ul>{left}</ul></details>"
+        body += f"<details><summary>Not taken: {len(notes)}</summary><ul>{left}</ul></details>"
     title = f"{', '.join(answer.question.name for answer in answers)} in {gallery.name}"
     blocks = "".join(f'<script type="application/json" id="{key}">{text}</script>' for key, text in solids.items())
     return (

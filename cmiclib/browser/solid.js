@@ -1,5 +1,5 @@
 // Draw each canvas[data-solid], a mesh as base64 of quantised corners and colours; mouse, touch and arrow keys turn it.
-// No WebGL: 4,000 faces are sorted by depth and filled, far ones first, in a few milliseconds.
+// No WebGL: 4,000 faces are filled pixel by pixel, the nearest wins, in some ten milliseconds.
 for (const canvas of document.querySelectorAll("canvas[data-solid]")) {
   const { corners, colors } = JSON.parse(document.getElementById(canvas.dataset.solid).textContent);
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -10,11 +10,11 @@ for (const canvas of document.querySelectorAll("canvas[data-solid]")) {
   let turn = 0.52, tilt = 0.35;
 
   function draw() {
-    const scale = canvas.clientWidth * (window.devicePixelRatio || 1);
-    canvas.width = canvas.height = Math.max(1, Math.round(scale));
+    canvas.width = canvas.height = Math.max(1, Math.round(2 * canvas.clientWidth)); // shown at half: smooth borders
     const side = canvas.width, unit = (0.85 * side) / 16384;
     const [s, c, S, C] = [Math.sin(turn), Math.cos(turn), Math.sin(tilt), Math.cos(tilt)];
-    const at = new Float32Array(9), faces = [];
+    const at = new Float32Array(9), picture = pen.createImageData(side, side);
+    const depth = new Float32Array(side * side).fill(-Infinity);
     for (let f = 0; f < count; f++) {
       for (let i = 0; i < 9; i += 3) {
         const [x, y, z] = places.subarray(9 * f + i, 9 * f + i + 3);
@@ -29,20 +29,27 @@ for (const canvas of document.querySelectorAll("canvas[data-solid]")) {
       const length = Math.hypot(...normal) || 1;
       const facing = normal[2] < 0 ? -1 : 1; // both sides of a face are seen
       const light = 0.45 + 0.55 * Math.max(0, (facing * (-0.4 * normal[0] + 0.6 * normal[1] + 0.7 * normal[2])) / length);
-      faces.push([at[2] + at[5] + at[8], Array.from(at), f, light]);
+      fill(at, f, light, depth, picture);
     }
-    faces.sort((one, other) => one[0] - other[0]);
-    pen.clearRect(0, 0, side, side);
-    for (const [, p, f, light] of faces) {
-      const rgb = Array.from(shades.subarray(3 * f, 3 * f + 3), (value) => Math.round((80 + 0.68 * value) * light));
-      pen.fillStyle = pen.strokeStyle = `rgb(${rgb})`;
-      pen.beginPath();
-      pen.moveTo(p[0], p[1]);
-      pen.lineTo(p[3], p[4]);
-      pen.lineTo(p[6], p[7]);
-      pen.closePath();
-      pen.fill();
-      pen.stroke(); // closes the hairlines between neighbours
+    pen.putImageData(picture, 0, 0);
+  }
+
+  function fill([x0, y0, z0, x1, y1, z1, x2, y2, z2], f, light, depth, picture) {
+    const side = picture.width, area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0);
+    if (!area) return;
+    const [left, right] = [Math.min(x0, x1, x2), Math.max(x0, x1, x2)].map((x) => Math.min(side - 1, Math.max(0, x | 0)));
+    const [above, below] = [Math.min(y0, y1, y2), Math.max(y0, y1, y2)].map((y) => Math.min(side - 1, Math.max(0, y | 0)));
+    for (let y = above; y <= below; y++) {
+      for (let x = left; x <= right; x++) {
+        const one = ((x + 0.5 - x0) * (y2 - y0) - (x2 - x0) * (y + 0.5 - y0)) / area;
+        const two = ((x1 - x0) * (y + 0.5 - y0) - (x + 0.5 - x0) * (y1 - y0)) / area;
+        if (one < 0 || two < 0 || one + two > 1) continue;
+        const at = y * side + x, near = z0 + one * (z1 - z0) + two * (z2 - z0);
+        if (near <= depth[at]) continue;
+        depth[at] = near;
+        for (let k = 0; k < 3; k++) picture.data[4 * at + k] = (80 + 0.68 * shades[3 * f + k]) * light;
+        picture.data[4 * at + 3] = 255;
+      }
     }
   }
 

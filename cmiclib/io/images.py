@@ -223,7 +223,7 @@ def decode_image(file: Path | BinaryIO, path: Path) -> Image.Image:
         problem = f"it claims more than {MAX_PIXELS // 1_000_000} million pixels"
         raise ImageError(problem, path=path, fix="make it smaller") from None
     except Image.UnidentifiedImageError:
-        problem = f"cannot be read as an image: it is none of {', '.join(FORMATS)}, or its start is damaged"
+        problem = f"cannot be read as an image: its start is not that of {', '.join(FORMATS)}"
         raise ImageError(problem, path=path, fix=_FIX) from None
     except Exception as error:  # Pillow's readers of damaged files raise nearly everything, with words about themselves
         problem = "cannot be read as an image: it is damaged or cut off"

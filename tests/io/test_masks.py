@@ -210,7 +210,7 @@ def test_photos_of_telephones_and_pages(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "content, said",
     [(b"", "empty"), (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"), (b"<!doctype html><p>", "web page"),
-     (b"\xff\x0a" + bytes(99), "none of JPEG")],
+     (b"\xff\x0a" + bytes(99), "not that of JPEG")],
 )  # fmt: skip
 def test_what_stands_in_a_photos_place_is_called_what_it_is(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "photo.jpg").write_bytes(content)

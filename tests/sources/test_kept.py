@@ -1,6 +1,7 @@
 """A folder of meshes as a kept gallery: only what is new is read and rendered."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,15 @@ def test_one_model_in_two_formats_is_two_shapes(folder, tmp_path):
     ]  # fmt: skip
     assert kept_gallery.files["chair/box.stl"] == folder / "chair/box.stl"
     assert set(kept_gallery.benchmark.shapes.category) == {"chair", "lamp"}
+
+
+def test_a_copy_of_a_folder_names_its_own_broken_file(folder, tmp_path, monkeypatch):
+    (folder / "chair/page.obj").write_text("<!doctype html><html></html>")
+    keep_gallery(folder, tmp_path / "cache", OPTIONS)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy" / folder.name))
+    monkeypatch.setattr(kept, "prepare_mesh", None)  # what was made is shared
+    (line,) = keep_gallery(copy, tmp_path / "cache", OPTIONS).left_out
+    assert line.startswith(str(copy))
 
 
 def test_names_that_collide_lose_no_shape(folder, tmp_path):

@@ -88,7 +88,9 @@ def keep_gallery(
             raise SourceError(problem, path=folder, fix=fix)
     with in_turn(cache / "lock"):
         digests = _digests(meshes, cache / "files.json", options.size)
-        path = cache / "galleries" / digest_of([folder.resolve().name, list(digests.items())])
+        path = (
+            cache / "galleries" / digest_of([str(folder.resolve()), list(digests.items())])
+        )  # what is left out is named by path
         if path.is_dir() and not all((cache / "shapes" / digest).is_file() for digest in digests.values()):
             shutil.rmtree(path)  # something failed that says nothing about the file, or was removed
         if not path.is_dir():
