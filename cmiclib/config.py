@@ -26,7 +26,9 @@ class ModelConfig(_Frozen):
 
     query_backbone: str = Field("resnet50", description="torchvision or timm name of the photo encoder")
     view_backbone: str = Field("resnet18", description="torchvision or timm name of the view encoder")
-    dim: int = Field(128, ge=2, description="length of the common embedding")
+    dim: int = Field(128, ge=2, description="length of the common embedding, as it is learnt")
+    fixed: int = Field(0, ge=0, description="numbers of the untrained features that evaluation puts beside the learnt")
+    fixed_share: float = Field(0.5, gt=0, lt=1, description="how much the fixed numbers count in a score")
     image_size: int = Field(224, ge=32, description="side in pixels that both encoders see")
     mask: Literal["channel", "cutout", "none"] = Field(
         "channel", description="'channel': the photo's fourth channel; 'cutout': white outside the mask; 'none': none"
@@ -48,6 +50,11 @@ class ModelConfig(_Frozen):
         "unbiased", description="the variance that batch normalisation remembers; 'biased': as in Jittor"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the features that a training step drops")
+
+    @property
+    def length(self) -> int:
+        """Numbers in a vector, as evaluation, index and browser see it."""
+        return self.dim + self.fixed
 
     @property
     def frozen_of_views(self) -> int:
@@ -147,6 +154,8 @@ class Config(_Frozen):
     def _consistent(self) -> "Config":
         if self.model.shared_head and self.model.query_backbone != self.model.view_backbone:
             raise ValueError("model.shared_head needs model.view_backbone equal to model.query_backbone")
+        if self.model.fixed and self.model.query_backbone != self.model.view_backbone:
+            raise ValueError("model.fixed needs model.view_backbone equal to model.query_backbone")
         if self.train.copies and not self.model.frozen:
             raise ValueError("train.copies needs frozen stages: set model.frozen to 1 or more, or train.copies=0")
         if self.train.view_copies and not self.model.frozen_of_views:

@@ -93,7 +93,7 @@ def photo_vectors(model: CMIC, maps: Iterable[Tensor], config: Config, precision
     vectors = [head_vectors(model.query_encoder, [block], config, precision) for block in maps]
     if config.model.mirror:
         vectors = [F.normalize(torch.add(*block.chunk(2)), dim=1) for block in vectors]
-    return torch.cat(vectors) if vectors else torch.zeros(0, config.model.dim)
+    return torch.cat(vectors) if vectors else torch.zeros(0, config.model.length)
 
 
 @torch.no_grad()
@@ -105,7 +105,7 @@ def head_vectors(
     for block in maps:
         with autocast(config, block.device, precision):
             parts.append(encoder.head_forward(block).cpu())
-    return torch.cat(parts) if parts else torch.zeros(0, config.model.dim)
+    return torch.cat(parts) if parts else torch.zeros(0, config.model.length)
 
 
 @torch.no_grad()

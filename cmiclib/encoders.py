@@ -8,7 +8,8 @@ Some options are not in the paper; they let two CPU cores train from ImageNet we
 backbone keep their initial weights, so their maps can be computed before training. With ``fixed_filters`` all depthwise
 filters keep theirs, because their gradient takes a CPU longer than all other work. ``grid`` pools the last stage's maps
 in each cell of a grid as well as over the whole image. ``dropout`` drops features in training. With ``shared_head``
-(see :class:`cmiclib.model.CMIC`) photos and views have one linear layer.
+(see :class:`cmiclib.model.CMIC`) photos and views have one linear layer. ``fixed`` keeps what the training of heads
+forgets: in evaluation a vector also holds the untrained features of the cells, on a few principal directions.
 """
 
 from collections.abc import Callable
@@ -57,9 +58,17 @@ class Encoder(nn.Module):
         self._folded_rest = Folded(learnt or [self.backbone], self.top)
         for part in self.frozen_parts():
             part.requires_grad_(False)
-        if config.grid > 1:
-            features += config.grid**2 * (self.top[0].in_channels if self.top else features)
+        cells = config.grid**2 * (self.top[0].in_channels if self.top else features) if config.grid > 1 else 0
+        features += cells
         self.head = nn.Sequential(nn.BatchNorm1d(features), nn.Linear(features, config.dim))
+        self.fixed, self.share = None, config.fixed_share
+        if config.fixed:
+            if learnt or not frozen:
+                raise ConfigError(
+                    "model.fixed keeps the untrained features, and some stages learn",
+                    fix=f"set model.frozen and model.view_frozen to {len(self.stages)}, or model.fixed=0",
+                )
+            self.fixed = nn.Linear(cells or features, config.fixed, bias=False).requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed ``images`` (B, C, H, W) in about [-1, 1]; returns (B, d) with rows of length 1, in float32 at least."""
@@ -92,10 +101,17 @@ class Encoder(nn.Module):
         return self._pool(maps, top) if self.stages else maps
 
     def head_forward(self, maps: Tensor) -> Tensor:
-        """Embed what :meth:`frozen_forward` returned; returns (B, d) with rows of length 1, in float32 at least."""
-        features = F.dropout(self.head[0](self.features(maps)), self.dropout, self.training)
-        vectors = self.head[1](features)  # (B, d)
-        return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
+        """Embed what :meth:`frozen_forward` returned; returns (B, d) with rows of length 1, in float32 at least.
+
+        In evaluation the fixed numbers, if there are any, follow the learnt ones: a score is then the mean of the
+        learnt and of the fixed cosine, weighted by ``fixed_share``.
+        """
+        features = self.features(maps)
+        learnt = unit(self.head[1](F.dropout(self.head[0](features), self.dropout, self.training)))  # (B, dim)
+        if self.fixed is None or self.training:
+            return learnt
+        fixed = unit(self.fixed(unit(features[:, -self.fixed.in_features :])))  # (B, fixed)
+        return torch.cat([learnt * (1 - self.share) ** 0.5, fixed * self.share**0.5], dim=1)
 
     def _pool(self, maps: Tensor, top: Parts) -> Tensor:
         whole = maps
@@ -116,6 +132,11 @@ class Encoder(nn.Module):
         for part in self.frozen_parts():
             part.eval()
         return self
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Bring rows to length 1, in float32 at least."""
+    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
 
 
 def in_blocks(run: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from .weights import load_initial_weights
 
 CHUNK = 1 << 26
 """Numbers in one (Q, n, V) block where no gradients are needed: 256 MB in float32."""
+FIXED_ATTENTION = 15.0
+"""The multiple of the identity that turns fixed cosines into weights of views; chosen on held-out training shapes."""
 
 
 def attention_weights(query: Tensor, views: Tensor, weight: Tensor) -> Tensor:
@@ -129,6 +131,7 @@ class CMIC(nn.Module):
         )
         if config.shared_head:
             self.view_encoder.head[1] = self.query_encoder.head[1]
+        self.view_encoder.fixed = self.query_encoder.fixed
         # The same start as the bias-free nn.Linear of the released code, unless the configuration wants another one: a
         # multiple of the identity lets the views that resemble the query count more from the first step on.
         linear = nn.Linear(config.dim, config.dim, bias=False).weight.detach()
@@ -168,9 +171,17 @@ class CMIC(nn.Module):
             return query, self.embed_views(views)
         return query, self.view_encoder.head_forward(views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
+    def attention(self) -> Tensor:
+        """Return W; in evaluation, with `model.fixed`, a block-diagonal one, in which fixed numbers weigh views too."""
+        if self.training or not self.config.fixed:
+            return self.attention_weight
+        return torch.block_diag(
+            self.attention_weight, FIXED_ATTENTION * torch.eye(self.config.fixed).to(self.attention_weight)
+        )
+
     def score(self, query: Tensor, views: Tensor) -> Tensor:
         """Embeddings (Q, d) and (N, V, d) → scores (Q, N)."""
-        return fused_scores(query, views, self.attention_weight, self.config.fusion)
+        return fused_scores(query, views, self.attention(), self.config.fusion)
 
 
 def build_model(config: ModelConfig) -> CMIC:

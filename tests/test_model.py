@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cmiclib import model as model_module
 from cmiclib.config import LossConfig, ModelConfig
+from cmiclib.errors import ConfigError
 from cmiclib.losses import cmic_loss
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores, fused_weights
 from cmiclib.training.run import save_weights
@@ -199,6 +200,44 @@ def test_a_shared_head_is_one_layer_that_is_saved_and_trained_once(tmp_path):
         each.eval()
     assert torch.equal(again.embed_queries(photos), model.embed_queries(photos))
     assert torch.equal(again.embed_views(views), model.embed_views(views))
+
+
+FIXED = TINY.model_copy(update={"frozen": 5, "grid": 2, "fixed": 6, "fixed_share": 0.25, "mask": "cutout"})
+
+
+def test_in_evaluation_fixed_numbers_stand_beside_the_learnt_ones_and_count_by_their_share(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(FIXED).eval()
+    torch.nn.init.normal_(model.query_encoder.fixed.weight)
+    photos, views = torch.rand(3, 4, 32, 32), torch.rand(5, 3, 1, 32, 32)
+    query, gallery = model.embed_queries(photos), model.embed_views(views)
+    assert query.shape == (3, 22) and gallery.shape == (5, 3, 22)
+    torch.testing.assert_close(query.norm(dim=1), torch.ones(3))
+    cells = model.query_encoder.frozen_forward(model.photo_input(photos))[:, -model.query_encoder.fixed.in_features :]
+    fixed = F.normalize(F.normalize(cells, dim=1) @ model.query_encoder.fixed.weight.T, dim=1)
+    torch.testing.assert_close(query[:, 16:], fixed * 0.25**0.5)
+    learnt, known = query[:, :16] @ gallery[..., :16].flatten(0, 1).T, query[:, 16:] @ gallery[..., 16:].flatten(0, 1).T
+    by_hand = F.normalize(query[:, :16], dim=1) @ F.normalize(gallery[..., :16].flatten(0, 1), dim=1).T
+    torch.testing.assert_close(learnt, 0.75 * by_hand)
+    weights = attention_weights(query, gallery, model.attention())
+    whole = (weights * (learnt + known).unflatten(1, (5, 3))).sum(-1)
+    torch.testing.assert_close(model.score(query, gallery), whole)
+
+    before = query[:, 16:].clone()
+    model.query_encoder.head[1].weight.data.neg_()
+    assert torch.equal(model.embed_queries(photos)[:, 16:], before)
+    assert model.train().embed_queries(photos).shape == (3, 16) and model.attention().shape == (16, 16)
+    assert not model.query_encoder.fixed.weight.requires_grad
+    save_weights(tmp_path / "model.safetensors", model)
+    again = build_model(FIXED)
+    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert torch.equal(again.eval().embed_views(views), model.eval().embed_views(views))
+
+
+@pytest.mark.parametrize("learning", [{"frozen": 0}, {"frozen": 4}, {"view_frozen": 4}])
+def test_fixed_numbers_need_features_that_do_not_learn(learning):
+    with pytest.raises(ConfigError, match=r"model\.fixed keeps the untrained features.*\n.*model\.frozen"):
+        build_model(FIXED.model_copy(update=learning))
 
 
 @pytest.mark.parametrize("mask", ["channel", "cutout", "none"])

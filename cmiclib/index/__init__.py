@@ -48,7 +48,7 @@ class ShapeIndex(Contents):
         encoder returns, where that is known.
         """
         config = config or Config(model=model.config)
-        ids, attention = benchmark.shapes.shape_id.tolist(), model.attention_weight.detach().cpu()
+        ids, attention = benchmark.shapes.shape_id.tolist(), model.eval().attention().detach().cpu()
         if vectors is not None:
             views = vectors
         elif maps is not None:

@@ -115,8 +115,8 @@ def _contents(
     if not metadata["config"]:
         return contents
     config = parse_config(json.loads(metadata["config"]), path=str(path))
-    if config.model.dim != len(attention):
-        raise ValueError(f"its vectors have {len(attention)} numbers, its encoder's {config.model.dim}")
+    if config.model.length != len(attention):
+        raise ValueError(f"its vectors have {len(attention)} numbers, its encoder's {config.model.length}")
     own = {name.removeprefix(ENCODER): value for name, value in tensors.items() if name.startswith(ENCODER)}
     whole = any(name.startswith(BACKBONE) for name in own)
     if not whole and config.model.init == "random":
@@ -125,7 +125,7 @@ def _contents(
     encoder = model.query_encoder
     kept = {} if whole else {name: v for name, v in encoder.state_dict().items() if name.startswith(BACKBONE)}
     encoder.load_state_dict(kept | own)  # nothing but the whole backbone may be missing
-    model.attention_weight.data = attention
+    model.attention_weight.data = attention[: config.model.dim, : config.model.dim].contiguous()
     kind, stored = metadata.get("device", "cpu"), metadata.get("precision", "fp32")
     if stored not in get_args(Precision):
         raise ValueError(f"precision is '{stored}'")

@@ -27,8 +27,9 @@ from ..batches import step_generator
 from ..benchmark import Benchmark
 from ..config import Config
 from ..embed import autocast, query_maps, view_maps
-from ..encoders import Encoder
+from ..encoders import Encoder, unit
 from ..engine.device import to_device
+from ..errors import ConfigError
 from ..io.atomic import write_atomically
 from ..io.code import code_digest
 from ..io.lock import in_turn
@@ -41,7 +42,21 @@ CODE = (
     "training/features", "training/step", "weights",
 )  # fmt: skip
 """What decides the features, and which pictures are in which row of them."""
-AFTERWARDS = {"dim", "fusion", "attention_start", "init", "shared_head", "running_variance", "dropout", "mirror"}
+WHITEN = 0.5
+"""Power of a principal direction's size by which `fix_directions` divides it; chosen on held-out training shapes."""
+SPARE = 32  # directions beyond those that are kept, for the precision of the randomised decomposition
+AFTERWARDS = {
+    "dim",
+    "fixed",
+    "fixed_share",
+    "fusion",
+    "attention_start",
+    "init",
+    "shared_head",
+    "running_variance",
+    "dropout",
+    "mirror",
+}
 """Options of the model that change nothing in front of the head, or only through the weights."""
 OF_PHOTOS = {"translate", "query_scale", "color", "style", "occlusion", "mask_damage", "mask_drop", "mask_range"}
 """Options of the augmentation that leave views alone."""
@@ -159,6 +174,24 @@ class FrozenFeatures:
             return list(make())
         kept = kept_file(path, lambda: {f"{i:05d}": block.contiguous().cpu() for i, block in enumerate(make())})
         return [kept[name].to(self.device) for name in sorted(kept)]
+
+
+@torch.no_grad()
+def fix_directions(model: CMIC, views: Tensor | None) -> None:
+    """Set the projection of `model.fixed` from the features of training views, (L, N, V, F): their first copies'.
+
+    The rows are the principal directions of the cells' features, not centred, each divided by a power of its size.
+    ConfigError where training keeps no features of views.
+    """
+    if (fixed := model.query_encoder.fixed) is None:
+        return
+    if views is None:
+        raise ConfigError("model.fixed needs the features of views", fix="set train.view_copies=1, or model.fixed=0")
+    weight = fixed.weight
+    features = unit(views[0].flatten(0, 1)[:, -weight.shape[1] :])  # (N·V, cells)
+    _, sizes, directions = torch.svd_lowrank(features, q=min(len(weight) + SPARE, *features.shape), niter=4)
+    scale = (sizes / sizes[0]).pow(-WHITEN)
+    weight.copy_((directions * scale).T[: len(weight)])
 
 
 def kept_file(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from ..io.lock import alone
 from ..io.provenance import environment
 from ..metrics import retrieval_metrics
 from ..model import CMIC, build_model
-from .features import FOLDER, FrozenFeatures, ValidationFeatures
+from .features import FOLDER, FrozenFeatures, ValidationFeatures, fix_directions
 from .guard import DIVERGED, SAVE_SECONDS, CheckpointTimer, LossWatch, check_weights, warn_if_collapsed
 from .jittor_optim import keep_biased_variance
 from .optimizer import check_options, fuse_operations, learning_rate, make_optimizer, set_learning_rate
@@ -118,6 +118,8 @@ def train(
         if config.train.copies or config.train.view_copies:
             frozen = FrozenFeatures(model, benchmark, config, features)
             data, still = replace(data, copies=frozen.augmented(data.photos, data.views, progress)), frozen.validation()
+        if state["step"] == 0:
+            fix_directions(model, data.copies.views)
         step_model = DistributedDataParallel(model) if processes.count > 1 else model
         if fuse:
             fuse_operations(step_model)

@@ -9,11 +9,20 @@ import torch
 
 from cmiclib.augment import prepare_queries, prepare_views
 from cmiclib.config import Config, ModelConfig, TrainConfig
+from cmiclib.errors import ConfigError
+from cmiclib.index import ShapeIndex
 from cmiclib.index.cache import gallery_index
 from cmiclib.model import build_model
 from cmiclib.study.variants import Change, apply_variant
 from cmiclib.training import features as module
-from cmiclib.training.features import FOLDER, AugmentedFeatures, FrozenFeatures, draw_photos, draw_views
+from cmiclib.training.features import (
+    FOLDER,
+    AugmentedFeatures,
+    FrozenFeatures,
+    draw_photos,
+    draw_views,
+    fix_directions,
+)
 from cmiclib.training.loop import TrainingData, step_input, train, train_or_load, training_loss, validate
 
 CPU = torch.device("cpu")
@@ -236,3 +245,43 @@ def test_a_variant_trains_with_what_it_changes(tiny_benchmark, tmp_path):
         losses.append(run.log["loss"][0])
         assert run.manifest["hash"] == seen.hash
     assert losses[0] != losses[1]
+
+
+FIXED = CONFIG.override(["model.frozen=5", "model.mask=cutout", "model.fixed=5", "model.grid=2", "train.copies=1"])
+
+
+def test_the_fixed_directions_are_the_principal_ones_of_the_training_views():
+    torch.manual_seed(0)
+    model, decay = build_model(FIXED.model), 0.5 ** torch.arange(12)
+    width = model.query_encoder.fixed.in_features
+    views = torch.randn(1, 40, 2, 12) * decay @ torch.linalg.qr(torch.randn(width + 3, 12))[0].T  # (L, N, V, F)
+    fix_directions(model, views)
+    features = torch.nn.functional.normalize(views[0].flatten(0, 1)[:, 3:], dim=1)
+    _, sizes, directions = torch.linalg.svd(features, full_matrices=False)
+    expected = features @ directions[:5].T / (sizes[:5] / sizes[0]).sqrt()
+    found = features @ model.view_encoder.fixed.weight.T
+    torch.testing.assert_close(found @ found.T, expected @ expected.T, rtol=1e-3, atol=1e-4)
+
+
+def test_without_features_of_views_there_are_no_fixed_directions(tiny_benchmark, tmp_path):
+    config = FIXED.override(["train.view_copies=0"])
+    with pytest.raises(ConfigError, match="needs the features of views"):
+        train(config, tiny_benchmark, tmp_path / "run", progress=False, device=CPU)
+
+
+def test_a_stopped_run_with_fixed_numbers_goes_on_as_if_nothing_had_happened(tiny_benchmark, tmp_path):
+    whole = train(FIXED, tiny_benchmark, tmp_path / "whole", progress=False, device=CPU).model().state_dict()
+    train(FIXED, tiny_benchmark, tmp_path / "run", progress=False, device=CPU, until=2)
+    rest = train(FIXED, tiny_benchmark, tmp_path / "run", progress=False, device=CPU, resume=True).model().state_dict()
+    assert whole["query_encoder.fixed.weight"].norm() > 0
+    for name, value in whole.items():
+        assert torch.equal(rest[name], value), name
+
+
+def test_an_index_with_fixed_numbers_is_the_same_when_it_is_read_again(tiny_benchmark, tmp_path):
+    run = train(FIXED, tiny_benchmark, tmp_path / "run", progress=False, device=CPU)
+    index = gallery_index(run, tiny_benchmark)
+    index.save(tmp_path / "shapes.index")
+    again, photos = ShapeIndex.load(tmp_path / "shapes.index"), tiny_benchmark.images[:5]
+    assert index.views.shape[2] == 16 + 5
+    assert torch.equal(again.scores(again.embed(photos)), index.scores(index.embed(photos)))
