@@ -23,6 +23,8 @@ EFFORT = ["user_seconds", "system_seconds", "page_faults"]  # of a chapter's ker
 ROWS = {
     "seen": "CMIC, seen shapes",
     "unseen": "CMIC, unseen shapes",
+    "learnt": "learnt numbers alone, seen shapes",
+    "learnt_unseen": "learnt numbers alone, unseen shapes",
     "untrained": "untrained network, seen shapes",
     "untrained_unseen": "untrained network, unseen shapes",
     "untrained_cells": "untrained, 3 × 3 cells, seen shapes",

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..benchmark import Benchmark
 from ..config import Config
@@ -20,6 +21,7 @@ from ..embed import default_device
 from ..errors import BenchmarkError
 from ..index import ShapeIndex
 from ..metrics import macro, per_query_metrics, restrict_to_category, summarise
+from ..model import fused_scores
 from ..training.guard import check_unchanged
 from ..training.run import Run
 from .baselines import category_prior, chance
@@ -102,6 +104,16 @@ def score_index(index: ShapeIndex, benchmark: Benchmark, split: str = "test") ->
     index.check_gallery(benchmark)
     rows = photo_rows(benchmark, split)
     return Scored(index.scores(index.embed(benchmark.images[rows])), rows, benchmark)
+
+
+@torch.no_grad()
+def learnt_scores(index: ShapeIndex, vectors: Tensor) -> dict[str, Tensor]:
+    """Score query vectors (Q, d) by their learnt numbers alone: ``learnt`` (Q, N); nothing without ``model.fixed``."""
+    if index.config is None or not index.config.model.fixed:
+        return {}
+    dim = index.config.model.dim
+    query, views = (F.normalize(each[..., :dim].float(), dim=-1) for each in (vectors, index.views))
+    return {"learnt": fused_scores(query, views, index.attention[:dim, :dim].contiguous(), index.fusion)}
 
 
 def photo_rows(benchmark: Benchmark, split: str) -> np.ndarray:

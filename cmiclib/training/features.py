@@ -177,7 +177,7 @@ class FrozenFeatures:
 
 
 @torch.no_grad()
-def fix_directions(model: CMIC, views: Tensor | None) -> None:
+def fix_directions(model: CMIC, views: Tensor | None, whiten: float = WHITEN) -> None:
     """Set the projection of `model.fixed` from the features of training views, (L, N, V, F): their first copies'.
 
     The rows are the principal directions of the cells' features, not centred, each divided by a power of its size.
@@ -190,7 +190,7 @@ def fix_directions(model: CMIC, views: Tensor | None) -> None:
     weight = fixed.weight
     features = unit(views[0].flatten(0, 1)[:, -weight.shape[1] :])  # (N·V, cells)
     _, sizes, directions = torch.svd_lowrank(features, q=min(len(weight) + SPARE, *features.shape), niter=4)
-    scale = (sizes / sizes[0]).pow(-WHITEN)
+    scale = (sizes / sizes[0]).pow(-whiten)
     weight.copy_((directions * scale).T[: len(weight)])
 
 

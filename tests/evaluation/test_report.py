@@ -17,12 +17,15 @@ from cmiclib.evaluation.report import (
     by_category,
     by_part,
     evaluate_scored,
+    learnt_scores,
     packed_iou,
     report,
     score_run,
     shape_distances,
 )
 from cmiclib.geometry import modified_hausdorff, unpack_voxels, voxel_iou
+from cmiclib.index import ShapeIndex
+from cmiclib.model import build_model
 from cmiclib.training.loop import train
 
 SMALL = Config(
@@ -144,6 +147,21 @@ def test_a_run_is_evaluated_whole_and_the_same_twice(tiny_benchmark, tmp_path):
     for part in ("seen", "unseen", "untrained", "untrained_unseen", "chance", "prior"):
         assert 0 <= figures[part]["top1"] <= figures[part]["top10"] <= 1
     assert score_run(run, tiny_benchmark).scores.abs().max() <= 1 + 1e-5
+
+
+def test_learnt_numbers_alone_score_as_the_model_without_fixed_ones(tiny_benchmark):
+    torch.manual_seed(0)
+    plain = {"frozen": 5, "grid": 2, "mask": "cutout"}
+    model = build_model(SMALL.model.model_copy(update=plain | {"fixed": 4}))
+    torch.nn.init.normal_(model.query_encoder.fixed.weight)
+    without = build_model(SMALL.model.model_copy(update=plain))
+    without.load_state_dict({name: value for name, value in model.state_dict().items() if "fixed" not in name})
+    index, bare = ShapeIndex.build(model, tiny_benchmark), ShapeIndex.build(without, tiny_benchmark)
+    photos = tiny_benchmark.images[:6]
+    expected = bare.scores(bare.embed(photos))
+    assert not torch.allclose(index.scores(index.embed(photos)), expected, atol=1e-3)
+    torch.testing.assert_close(learnt_scores(index, index.embed(photos))["learnt"], expected, rtol=1e-5, atol=1e-6)
+    assert learnt_scores(bare, bare.embed(photos)) == {}
 
 
 def test_an_empty_split_is_one_clear_error(tiny_benchmark, tmp_path, monkeypatch):
