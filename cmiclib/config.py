@@ -229,6 +229,7 @@ _DEMO = Config(
     model=ModelConfig(
         query_backbone="tf_efficientnet_lite0", view_backbone="tf_efficientnet_lite0", mask="cutout", frozen=8, grid=3,
         shared_head=True, attention_start=5.0, dropout=0.5, fixed=128, fixed_share=0.35,
+        mirror=True,
     ),
     augment=AugmentConfig(query_scale=(0.8, 1.0), view_scale=(0.8, 1.0)),
     train=TrainConfig(
@@ -250,7 +251,7 @@ PROFILES: dict[str, Config] = {
     # view of a gallery that it knows: its maps are computed once, and a step compares its photos with every shape.
     "photos": _DEMO.override([
         "profile=photos", "model.fixed=0", "model.image_size=160", "model.frozen=3", "model.view_frozen=8",
-        "model.fixed_filters=true", "model.shared_head=false", "model.dropout=0.2", "model.mirror=true",
+        "model.fixed_filters=true", "model.shared_head=false", "model.dropout=0.2",
         "augment.query_scale=[0.75, 1.0]", "augment.aspect=1", "augment.occlusion=0.2", "augment.mask_damage=0.25",
         "augment.mask_drop=0.25", "train.batch=96", "train.shapes=400", "train.steps=4000", "train.views=2",
         "train.copies=0", "train.view_copies=4", "train.lr=1e-3", "train.backbone_lr=0.5", "train.warmup=50",

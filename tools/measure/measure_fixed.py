@@ -68,9 +68,10 @@ def train_heads(data: TrainingData, config: Config) -> CMIC:
 
 @torch.no_grad()
 def vectors(model: CMIC, still: ValidationFeatures, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return query vectors (Q, d) and gallery vectors (N, V, d)."""
-    query = torch.cat([model.query_encoder.head_forward(block) for block in still.queries])
-    return query, torch.cat([model.view_encoder.head_forward(block) for block in still.views]).unflatten(0, size)
+    """Return vectors of the photos and of their mirror images, (2, Q, d), and of the gallery, (N, V, d)."""
+    pairs = [model.query_encoder.head_forward(block).unflatten(0, (2, -1)) for block in still.queries]
+    views = torch.cat([model.view_encoder.head_forward(block) for block in still.views])
+    return torch.cat(pairs, dim=1), views.unflatten(0, size)
 
 
 def measure(
@@ -94,12 +95,11 @@ def measure(
             for attention in ATTENTION:
                 weight = torch.block_diag(learnt.attention_weight.detach(), attention * torch.eye(fixed))
                 for share in SHARES:
-                    scale = torch.cat(
-                        [torch.full((query.shape[1],), (1 - share) ** 0.5), torch.full((fixed,), share**0.5)]
+                    photos, shapes = (
+                        torch.cat([known * (1 - share) ** 0.5, kept * share**0.5], dim=-1)
+                        for known, kept in ((query, q), (views, v))
                     )
-                    scores = attention_scores(
-                        torch.cat([query, q], 1) * scale, torch.cat([views, v], 2) * scale, weight
-                    )
+                    scores = attention_scores(F.normalize(photos.sum(dim=0), dim=1), shapes, weight)
                     hits = right.gather(1, top_k(scores, 10)[1])
                     row = {"fixed": fixed, "whiten": whiten, "attention": attention, "share": share}
                     for name, chosen in (("left out", held), ("seen", others)):
