@@ -8,6 +8,7 @@ with the same key and status "ok" there does not run again.
 
 import hashlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from ..io.lock import alone
 from ..io.provenance import environment, package_versions
 from .chapters import Chapter, check_parameters, read_book, selected
 from .imports import Library
+from .kernels import ForkedKernelManager
 from .notebooks import derive
 
 KERNEL_ENVIRONMENT = {
@@ -131,11 +133,11 @@ def reproduce(
                 made = made or {"commit": commit(root), "environment": environment()}
                 entry = done[chapter.name] = {"key": key, "status": "running", "parameters": own, "hashes": hashes}
                 write_json(folder / RECORD, record)
-                started, before = time.perf_counter(), used()
+                started, before = time.perf_counter(), dict(ForkedKernelManager.used)
                 error = execute(chapter, own, target, root)
                 seconds = round(time.perf_counter() - started, 1)
                 clock.finished(chapter.name, seconds)
-                entry |= {name: round(value - before[name], 1) for name, value in used().items()}
+                entry |= {name: round(value - before[name], 1) for name, value in ForkedKernelManager.used.items()}
                 finished = datetime.now(UTC).isoformat(timespec="seconds")
                 entry |= {"status": "failed" if error else "ok", "seconds": seconds, "finished": finished, **made}
                 (result.failed if error else result.ran).append(chapter.name)
@@ -175,16 +177,6 @@ def expected_seconds(root: Path, profile: str, done: dict[str, dict[str, Any]]) 
     return stored | {name: entry["seconds"] for name, entry in done.items() if entry.get("status") == "ok"}
 
 
-def used() -> dict[str, float]:
-    """Return the CPU seconds of finished kernels in their own code and in the system, and pages that they touched."""
-    try:
-        from resource import RUSAGE_CHILDREN, getrusage
-    except ImportError:  # Windows
-        return {}
-    usage = getrusage(RUSAGE_CHILDREN)
-    return {"user_seconds": usage.ru_utime, "system_seconds": usage.ru_stime, "page_faults": float(usage.ru_minflt)}
-
-
 def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Path) -> str:
     """Run one chapter in the root; return its error's name and message, or an empty string.
 
@@ -193,16 +185,19 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
     """
     import nbformat
     import papermill
+    from jupyter_client import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
 
     target.parent.mkdir(parents=True, exist_ok=True)
     for name, value in KERNEL_ENVIRONMENT.items():  # the kernel inherits it
         os.environ.setdefault(name, value)
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
     try:
         papermill.execute_notebook(
             nbformat.from_dict(derive(chapter.path)), target, parameters, kernel_name="python3", cwd=root,
             progress_bar=False, stderr_file=sys.stderr if sys.stderr.isatty() else None,
             extra_arguments=["--log-level=CRITICAL"],  # errors come back in the notebook
+            kernel_manager_class=ForkedKernelManager if forks else AsyncKernelManager,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"

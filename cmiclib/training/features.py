@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -76,6 +77,12 @@ class ValidationFeatures(NamedTuple):
     views: list[Tensor]
 
 
+def training_shapes(benchmark: Benchmark, distractors: bool = True) -> np.ndarray:
+    """Return the gallery rows of the shapes that training sees, ascending, int64 (N,)."""
+    own = benchmark.relevant(benchmark.rows("train")).argmax(axis=1)
+    return np.union1d(own, np.flatnonzero(~benchmark.photographed)) if distractors else np.unique(own)
+
+
 class FrozenFeatures:
     """The features of a benchmark's pictures: what :meth:`.Encoder.frozen_forward` returns, on the model's device.
 
@@ -86,10 +93,14 @@ class FrozenFeatures:
     def __init__(self, model: CMIC, benchmark: Benchmark, config: Config, folder: Path | None = None):
         self.model, self.benchmark, self.config, self.folder = model, benchmark, config, folder
         self.device = next(model.parameters()).device
+        self.still: list[Tensor] | None = None  # the gallery's, once they are known
 
     @torch.no_grad()
     def augmented(self, photos: Tensor, views: Tensor, progress: bool = True) -> AugmentedFeatures:
-        """Return copies of all training photos, uint8 (P, 4, S, S), and of the views that steps take, (N, V, S, S)."""
+        """Return copies of all training photos, uint8 (P, 4, S, S), and of the views that steps take, (N, V, S, S).
+
+        Where training leaves views as they are, their one copy is what the gallery keeps.
+        """
         settings, augment, sha = self.config.train, self.config.augment, self.benchmark.meta["sha256"]
         made: list[Tensor | None] = [None, None]
         if settings.copies:
@@ -97,7 +108,10 @@ class FrozenFeatures:
                 "photos", lambda: self._photo_copies(photos, progress), augment.model_dump(exclude={"view_scale"}),
                 settings.seed, settings.copies, sha["queries.csv"], sha["queries.npy"],
             )  # fmt: skip
-        if settings.view_copies:
+        if settings.view_copies and not augment.views:
+            still = torch.cat(list(self.gallery())).unflatten(0, self.benchmark.views.shape[:2])
+            made[1] = still[None, training_shapes(self.benchmark, settings.distractors)]
+        elif settings.view_copies:
             (made[1],) = self._kept(
                 "views", lambda: self._view_copies(views, progress), augment.model_dump(exclude=OF_PHOTOS),
                 settings.seed, settings.view_copies, settings.distractors, sha["queries.csv"], sha["shapes.csv"],
@@ -121,7 +135,9 @@ class FrozenFeatures:
         path = self._path("still-views", key)
         if not keep and (path is None or not path.is_file()):
             return view_maps(self.model, views, self.config)
-        return self._kept("still-views", lambda: view_maps(self.model, views, self.config), key)
+        if self.still is None:
+            self.still = self._kept("still-views", lambda: view_maps(self.model, views, self.config), key)
+        return self.still
 
     def _photo_copies(self, photos: Tensor, progress: bool) -> Iterator[Tensor]:
         config, seed, copies = self.config, self.config.train.seed, []

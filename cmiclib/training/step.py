@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ..augment import augment_queries, augment_views
+from ..augment import augment_queries, augment_views, prepare_views
 from ..batches import Batch, draw_batch, step_generator
 from ..benchmark import Benchmark
 from ..config import Config, TrainConfig
@@ -19,7 +19,7 @@ from ..embed import autocast
 from ..engine.device import to_device
 from ..engine.distributed import ALONE, Processes
 from ..model import CMIC
-from .features import AugmentedFeatures, draw_photos, draw_views
+from .features import AugmentedFeatures, draw_photos, draw_views, training_shapes
 from .other_losses import total_loss
 
 PICTURES = AugmentedFeatures()
@@ -43,11 +43,9 @@ class TrainingData:
     @classmethod
     def load(cls, benchmark: Benchmark, device: torch.device, distractors: bool = True) -> "TrainingData":
         """Read the training part of a benchmark."""
-        rows = benchmark.rows("train")
+        rows, shapes = benchmark.rows("train"), training_shapes(benchmark, distractors)
         right = benchmark.relevant(rows)  # (P, gallery)
         own = right.argmax(axis=1)  # (P,) gallery row of each photo's shape
-        without_photo = np.flatnonzero(~benchmark.photographed)
-        shapes = np.union1d(own, without_photo) if distractors else np.unique(own)
         further = right[:, shapes] & (shapes != own[:, None]) if (right.sum(axis=1) > 1).any() else None
         arrays = benchmark.images[rows], benchmark.views[shapes], benchmark.shape_category()[shapes]
         photos, views, category = (torch.from_numpy(array).to(device) for array in arrays)
@@ -88,7 +86,11 @@ def step_input(data: TrainingData, config: Config, step: int) -> StepInput:
         else:
             photos = draw_photos(data.copies.photos, rows, generator)
         if data.copies.views is None:
-            views = augment_views(data.views[shapes[:, None], chosen], config.augment, size, generator)  # (C, V, …)
+            views = data.views[shapes[:, None], chosen]  # (C, V, S, S)
+            if config.augment.views:
+                views = augment_views(views, config.augment, size, generator)  # (C, V, 1, size, size)
+            else:
+                views = prepare_views(views, size)
         else:
             views = draw_views(data.copies.views, shapes, chosen, generator)
     return StepInput(photos, views, target, data.category[shapes], further)

@@ -1,0 +1,68 @@
+"""Forked kernels behave as new ones: folder, environment, signals, effort."""
+
+import multiprocessing
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import DeadKernelError
+
+from cmiclib.book.kernels import ForkedKernelManager
+
+pytestmark = pytest.mark.skipif(
+    "forkserver" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork"
+)
+
+
+def run(folder: Path, *cells: str) -> list[str]:
+    """Run cells in a kernel of their own; return what each printed."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client = NotebookClient(
+        notebook, kernel_name="python3", kernel_manager_class=ForkedKernelManager,
+        resources={"metadata": {"path": str(folder)}}, extra_arguments=["--log-level=CRITICAL"],
+    )  # fmt: skip
+    client.execute()
+    return ["".join(out.get("text", "") for out in cell.outputs).strip() for cell in notebook.cells]
+
+
+def test_a_forked_kernel_has_its_own_state_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    printed = (
+        "import os, sys; print(os.getcwd(), os.environ.get('CMIC_TEST'), 'torch' in sys.modules, 'x' in globals())"
+    )
+    monkeypatch.setenv("CMIC_TEST", "first")
+    assert run(tmp_path, printed, "x = 1") == [f"{tmp_path} first True False", ""]
+    monkeypatch.setenv("CMIC_TEST", "second")
+    (tmp_path / "inner").mkdir()
+    assert run(tmp_path / "inner", printed)[0] == f"{tmp_path / 'inner'} second True False"
+
+
+def test_it_computes_on_several_threads_and_says_what_it_used(tmp_path: Path):
+    before = dict(ForkedKernelManager.used)
+    (text,) = run(
+        tmp_path, "import torch; a = torch.ones(900, 900)\nfor _ in range(20): b = a @ a\nprint(b[0, 0].item())"
+    )
+    assert text == "900.0"
+    spent = {name: value - before[name] for name, value in ForkedKernelManager.used.items()}
+    assert 0.1 < spent["user_seconds"] < 60 and spent["system_seconds"] >= 0 and spent["page_faults"] > 100
+
+
+def test_a_killed_kernel_is_an_error_and_the_next_one_runs(tmp_path: Path):
+    before = dict(ForkedKernelManager.used)
+    with pytest.raises(DeadKernelError):
+        run(tmp_path, "import os; os.kill(os.getpid(), 9)")
+    assert ForkedKernelManager.used == before
+    assert run(tmp_path, "print(2 + 2)") == ["4"]
+
+
+def test_interrupting_stops_a_cell(tmp_path: Path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import time; time.sleep(600)")])
+    client = NotebookClient(
+        notebook, kernel_name="python3", kernel_manager_class=ForkedKernelManager, timeout=2, interrupt_on_timeout=True,
+        extra_arguments=["--log-level=CRITICAL"], allow_errors=True,
+    )  # fmt: skip
+    started = time.monotonic()
+    client.execute()
+    assert time.monotonic() - started < 120
+    assert notebook.cells[0].outputs[-1].ename == "KeyboardInterrupt"
