@@ -22,6 +22,7 @@ from tqdm import tqdm
 from cmiclib.benchmark import Benchmark
 from cmiclib.config import Config, profile
 from cmiclib.embed import default_device
+from cmiclib.engine.memory import keep_memory
 from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import top_k
@@ -121,10 +122,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--result", type=Path, required=True)
     arguments = parser.parse_args()
+    keep_memory()
     benchmark, config = open_sweethome().without_test_labels(), profile("demo")
     data = TrainingData.load(benchmark, default_device())
     torch.manual_seed(config.train.seed)
-    frozen = FrozenFeatures(build_model(config.model), benchmark, config, arguments.runs / FOLDER)
+    model = build_model(config.model).to(memory_format=torch.channels_last)
+    frozen = FrozenFeatures(model, benchmark, config, arguments.runs / FOLDER)
     data, still = replace(data, copies=frozen.augmented(data.photos, data.views)), frozen.validation()
     shapes = own_shapes(benchmark)
     of_shape, rows = parts_of(benchmark, shapes), []
