@@ -53,6 +53,21 @@ class Result:
     current: list[str]
 
 
+@dataclass(frozen=True)
+class Job:
+    """A chapter with what it shall run with; ``key`` hashes everything that its result depends on."""
+
+    chapter: Chapter
+    key: str
+    parameters: dict[str, Any]
+    hashes: dict[str, str]
+    target: Path
+
+    def is_done(self, entry: dict[str, Any]) -> bool:
+        """Tell from the chapter's record whether it ran like this."""
+        return entry.get("status") == "ok" and entry["key"] == self.key and self.target.exists()
+
+
 def digest(*parts: Any) -> str:
     """Return a hexadecimal hash of values that JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -103,8 +118,7 @@ def reproduce(
         record = {"profile": profile, "benchmark": benchmark, "chapters": done, "html": earlier.get("html", {})}
         for gone in set(done) - {chapter.name for chapter in book}:
             del done[gone]
-        keys, made, result = dict[str, str](), dict[str, Any](), Result([], [], [], [])
-        clock = Clock(expected_seconds(root, profile, done))
+        jobs, made, result = dict[str, Job](), dict[str, Any](), Result([], [], [], [])
         for chapter in book:
             own = {name: value for name, value in given.items() if name in chapter.parameters}
             settings = (changed if "OVERRIDES" in own else plain).digest()
@@ -112,37 +126,41 @@ def reproduce(
                 "code": code.digest(chapter.text), "packages": versions, "config": settings, "benchmark": data,
                 "inputs": inputs_hash(root, chapter),
             }  # fmt: skip
-            key = digest(chapter.text, hashes, own, [keys[need] for need in chapter.needs])
-            keys[chapter.name] = key
-            entry, target = done.get(chapter.name, {}), folder / "notebooks" / f"{chapter.name}.ipynb"
+            key = digest(chapter.text, hashes, own, [jobs[need].key for need in chapter.needs])
+            target = folder / "notebooks" / f"{chapter.name}.ipynb"
+            jobs[chapter.name] = job = Job(chapter, key, own, hashes, target)
+            entry = done.get(chapter.name, {})
             entry.pop("stale", None)
-            if chapter not in todo:
-                if entry and entry["key"] != key:
-                    entry["stale"] = True
-                continue
-            head = f"[{todo.index(chapter) + 1:2}/{len(todo)}] {chapter.name}"
-            if missing := [need for need in chapter.needs if need in result.failed + result.skipped]:
-                say(f"{head}: skipped, it needs {', '.join(missing)}")
-                result.skipped.append(chapter.name)
-                target.unlink(missing_ok=True)
-                done[chapter.name] = {"key": key, "status": "skipped", "seconds": 0.0}
-            elif entry.get("status") == "ok" and entry["key"] == key and target.exists():
+            if chapter not in todo and entry and entry["key"] != key:
+                entry["stale"] = True
+            elif chapter in todo and job.is_done(entry):
                 result.current.append(chapter.name)
+        clock = Clock(expected_seconds(root, profile, done))
+        left = [chapter.name for chapter in todo if chapter.name not in result.current]
+        while left:
+            job, head = jobs[left[0]], f"[{len(todo) - len(left) + 1:2}/{len(todo)}] {left[0]}"
+            if missing := [need for need in job.chapter.needs if need in result.failed + result.skipped]:
+                say(f"{head}: skipped, it needs {', '.join(missing)}")
+                result.skipped.append(job.chapter.name)
+                job.target.unlink(missing_ok=True)
+                done[job.chapter.name] = {"key": job.key, "status": "skipped", "seconds": 0.0}
             else:
-                say(f"{head} …{clock.left([each.name for each in todo[todo.index(chapter) :]])}")
+                say(f"{head} …{clock.left(left)}")
                 made = made or {"commit": commit(root), "environment": environment()}
-                entry = done[chapter.name] = {"key": key, "status": "running", "parameters": own, "hashes": hashes}
+                entry = {"key": job.key, "status": "running", "parameters": job.parameters, "hashes": job.hashes}
+                done[job.chapter.name] = entry
                 write_json(folder / RECORD, record)
                 started, before = time.perf_counter(), dict(ForkedKernelManager.used)
-                error = execute(chapter, own, target, root)
+                error = execute(job.chapter, job.parameters, job.target, root)
                 seconds = round(time.perf_counter() - started, 1)
-                clock.finished(chapter.name, seconds)
+                clock.finished(job.chapter.name, seconds)
                 entry |= {name: round(value - before[name], 1) for name, value in ForkedKernelManager.used.items()}
                 finished = datetime.now(UTC).isoformat(timespec="seconds")
                 entry |= {"status": "failed" if error else "ok", "seconds": seconds, "finished": finished, **made}
-                (result.failed if error else result.ran).append(chapter.name)
+                (result.failed if error else result.ran).append(job.chapter.name)
                 say(f"{' ' * len(head)} {'failed after' if error else 'took'} {seconds:.1f} s{error and f': {error}'}")
             write_json(folder / RECORD, record)
+            left.pop(0)
         write_json(folder / RECORD, record)
     if result.current:
         say(f"{len(result.current)} of {len(todo)} chapters are up to date")

@@ -252,6 +252,19 @@ def test_the_record_holds_the_effort_of_each_kernel(root: Path, monkeypatch: pyt
     assert entry["user_seconds"] == 2.5 and entry["system_seconds"] == entry["page_faults"] == 0
 
 
+def test_chapters_that_are_up_to_date_count_as_done_and_take_no_time(root: Path, kernel: Kernel) -> None:
+    run(root)
+    record = json.loads((root / "outputs/smoke/provenance.json").read_text())
+    for entry in record["chapters"].values():
+        entry["seconds"] = 600.0
+    (root / "outputs/smoke/provenance.json").write_text(json.dumps(record))
+    edit(root, "third")
+    lines: list[str] = []
+    run(root, say=lines.append)
+    assert lines[0].startswith("[ 3/3] third … (about 10 min left)")
+    assert lines[-1] == "2 of 3 chapters are up to date"
+
+
 def test_the_time_left_follows_the_pace_of_this_run() -> None:
     clock = runner.Clock({"a": 60.0, "b": 600.0, "c": 30.0})
     assert clock.left(["a", "b", "c"]) == " (about 12 min left)"  # 690 s
