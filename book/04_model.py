@@ -77,7 +77,9 @@ sizes.style.format("{:,}").set_caption("Parameters")
 # ## One photo and one shape, step by step
 #
 # The code takes a validation photo and its own shape. Each line of the table is one tensor on the way from pixels to
-# the score.
+# the score. In evaluation a vector of the `demo` also holds the untrained features (`model.fixed`), and $W$ has a
+# second block for them, a multiple of the identity. [Training](06_training.ipynb) says why;
+# [Evaluation](07_evaluation.ipynb) shows the learnt numbers alone.
 
 # %%
 rows = benchmark.rows("val")
@@ -90,8 +92,8 @@ with torch.inference_mode():
     maps = model.query_encoder.frozen_forward(model.photo_input(photo))
     features = model.query_encoder.features(maps)
     query, embedded = model.embed_queries(photo), model.embed_views(views)
-    weights = attention_weights(query, embedded, model.attention_weight)
-    score = attention_scores(query, embedded, model.attention_weight)
+    weights = attention_weights(query, embedded, model.attention())
+    score = attention_scores(query, embedded, model.attention())
 
 # %%
 steps = {

@@ -259,4 +259,4 @@ pd.DataFrame([{"file": str(path.relative_to(run.path)), "KB": path.stat().st_siz
 # Remove the category loss: set `OVERRIDES = ["loss.category_weight=0"]` above and run the chapter again. This is
 # another configuration, so it becomes another run beside this one. Compare the column `category` of the validation
 # table. Nearly all the time goes into the frozen stages, not into the steps: if you want the answer sooner, from a
-# smaller model, add `"model.image_size=128"`, `"train.copies=1"` and `"train.view_copies=1"` to both runs.
+# smaller model, add `"model.image_size=128"` and `"train.copies=1"` to both runs.
