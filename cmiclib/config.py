@@ -257,6 +257,11 @@ PROFILES: dict[str, Config] = {
         "train.views=2", "train.copies=0", "train.view_copies=4", "train.lr=1e-3", "train.backbone_lr=0.5",
         "train.warmup=50",
     ]),
+    # A few minutes, for `cmic fit`: heads for one gallery that nobody has photographed, on photos rendered of it.
+    "fit": _DEMO.override([
+        "profile=fit", "model.image_size=160", "model.fixed_share=0.5", "augment.mask_damage=0.25", "train.steps=500",
+        "train.eval_every=125",
+    ]),
     # The paper's recipe, as the released configuration has it (400 epochs of Pix3D's four categories). It computed in
     # fp32; `train.precision=bf16` is faster on a GPU and was not compared.
     "paper": Config(profile="paper", train=TrainConfig(steps=90_000, log_every=50, eval_every=1000)),

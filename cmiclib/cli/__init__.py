@@ -7,6 +7,7 @@ from .book import app as browser_app
 from .book import book, readme, reproduce, vendor, verify
 from .common import Commands
 from .find import find
+from .fit import fit
 from .method import convert, evaluate, index, search, train
 from .prepare import prepare
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.add_typer(prepare, name="prepare")
 for command in (
     find,
+    fit,
     train,
     evaluate,
     index,

@@ -63,7 +63,7 @@ def flag(name: str, help: str) -> Any:
 
 
 AutoMask = Annotated[bool, typer.Option("--auto-mask", help="compute a mask where none is given; most photos do worse")]
-Profile = Annotated[str, typer.Option(help="smoke, demo, photos or paper")]
+Profile = Annotated[str, typer.Option(help="smoke, demo, photos, fit or paper")]
 BenchmarkName = Annotated[str, typer.Option(help="sweethome, or the folder of a prepared benchmark")]
 Outputs = Annotated[str, typer.Option(help="folder for results, inside the repository")]
 Folder = Annotated[Path, folder_option("a prepared benchmark, or sweethome")]

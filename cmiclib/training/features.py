@@ -45,6 +45,8 @@ CODE = (
 """What decides the features, and which pictures are in which row of them."""
 WHITEN = 0.5
 """Power of a principal direction's size by which `fix_directions` divides it; chosen on held-out training shapes."""
+NEGLIGIBLE = 1e-3
+"""Size of a principal direction, as a share of the first one's, below which it is noise and stays out."""
 SPARE = 32  # directions beyond those that are kept, for the precision of the randomised decomposition
 AFTERWARDS = {
     "dim",
@@ -206,8 +208,10 @@ def fix_directions(model: CMIC, views: Tensor | None, whiten: float = WHITEN) ->
     weight = fixed.weight
     features = unit(views[0].flatten(0, 1)[:, -weight.shape[1] :])  # (N·V, cells)
     _, sizes, directions = torch.svd_lowrank(features, q=min(len(weight) + SPARE, *features.shape), niter=4)
-    scale = (sizes / sizes[0]).pow(-whiten)
-    weight.copy_((directions * scale).T[: len(weight)])
+    share = sizes / sizes[0]
+    scale = torch.where(share > NEGLIGIBLE, share.pow(-whiten), 0)
+    found = (directions * scale).T[: len(weight)]
+    weight.zero_()[: len(found)] = found  # of a few views there are fewer directions
 
 
 def kept_file(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -263,6 +263,16 @@ def test_the_fixed_directions_are_the_principal_ones_of_the_training_views():
     torch.testing.assert_close(found @ found.T, expected @ expected.T, rtol=1e-3, atol=1e-4)
 
 
+def test_of_a_few_views_there_are_fewer_fixed_directions_and_none_of_noise():
+    torch.manual_seed(0)
+    model = build_model(FIXED.model)
+    width = model.query_encoder.fixed.in_features
+    views = torch.randn(1, 3, 1, width)
+    fix_directions(model, torch.cat([views, views + 1e-6 * torch.randn_like(views)], dim=2))
+    weight = model.query_encoder.fixed.weight
+    assert (weight[:3].norm(dim=1) > 0.9).all() and (weight[:3].norm(dim=1) < 2).all() and not weight[3:].any()
+
+
 def test_without_features_of_views_there_are_no_fixed_directions(tiny_benchmark, tmp_path):
     config = FIXED.override(["train.view_copies=0"])
     with pytest.raises(ConfigError, match="needs the features of views"):
