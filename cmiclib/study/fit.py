@@ -5,6 +5,7 @@ were there before. They are renderings too: a gain on them says that the gallery
 much is gained on a camera's photos.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..errors import TrainingError
 from ..evaluation.report import score_index
 from ..index import ShapeIndex
 from ..io.atomic import write_json
+from ..io.provenance import environment
 from ..metrics import paired_interval
 from ..sources import PrepareOptions
 from ..sources.rendered import prepare_synthetic
@@ -52,7 +54,7 @@ def fit(gallery: Benchmark, output: Path, general: Run, options: PrepareOptions,
     TrainingError for a gallery of one shape, SourceError where a shape is seen from nowhere, and what
     :func:`cmiclib.training.loop.train` raises.
     """
-    count = len(gallery.shapes)
+    started, count = time.perf_counter(), len(gallery.shapes)
     if count < 2:
         raise TrainingError("one shape cannot be told apart from others", path=gallery.path, fix="add more meshes")
     photos = photos_within(minutes, count, options.jobs)
@@ -69,8 +71,9 @@ def fit(gallery: Benchmark, output: Path, general: Run, options: PrepareOptions,
     before, after = ({name: float(value[name].double().mean()) for name in FIGURES} for value in values)
     gain = paired_interval(values[1]["top1"], values[0]["top1"], judges.queries.shape_id.to_numpy())
     made = Fit(run, before, after, gain, photos, after["mrr"] > before["mrr"])
-    told = {"before": before, "after": after, "gain": gain, "photos": photos, "better": made.better}
-    write_json(output / "figures.json", told)
+    told = {"before": before, "after": after, "gain": gain, "photos": photos, "better": made.better, "shapes": count}
+    took = {"minutes": round((time.perf_counter() - started) / 60, 1), "environment": environment()}
+    write_json(output / "figures.json", told | took)
     return made
 
 
