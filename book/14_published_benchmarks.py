@@ -276,8 +276,8 @@ if fitted is not None:
     gain, made = [f"{100 * value:+.1f}" for value in fitted["gain"]], fitted["environment"]
     about = (
         f"{fitted['shapes']} models of Pix3D, {fitted['photos']} practice photos each, {fitted['minutes']:.0f} minutes "
-        f"on {made['cores']} cores, {made['date']}: Top-1 on held-out renderings {fitted['before']['top1']:.1%} before, "
-        f"{fitted['after']['top1']:.1%} after ({gain[0]} to {gain[1]} points)."
+        f"on {made['cores']} cores, {made['date']}: on held-out renderings Top-1 was {fitted['before']['top1']:.1%} "
+        f"before and {fitted['after']['top1']:.1%} after ({gain[0]} to {gain[1]} points)."
     )
 Markdown("**Not run.**" if fitted is None else about)
 
