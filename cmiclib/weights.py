@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,7 @@ def fill(
 def as_timm_does(net: Any, state: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
     """Return weights under timm's present names, without classifier, for the net's size and ``channels``."""
     given, own = net.pretrained_cfg, net.state_dict()
-    heads, stems = (
-        tuple([v] if isinstance(v := given.get(key) or [], str) else v) for key in ("classifier", "first_conv")
-    )
+    heads, stems = _names(given.get("classifier")), _names(given.get("first_conv"))
     timm = load_timm()
     family = sys.modules[timm.model_entrypoint(given["architecture"]).__module__]
     with suppress(Exception):  # weights of other networks, which are refused by their names
@@ -109,6 +108,10 @@ def as_timm_does(net: Any, state: dict[str, Tensor], channels: int) -> dict[str,
         if name in state and state[name].shape[1:2] == (3,) and state[name].shape != own[name].shape:
             state[name] = timm.models.adapt_input_conv(channels, state[name])
     return state
+
+
+def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 def downloaded(net: Any, init: str) -> dict[str, Tensor]:

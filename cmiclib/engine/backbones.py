@@ -93,6 +93,7 @@ def split(net: Any, name: str, channels: int, side: int) -> tuple[Parts, Parts, 
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         return [stem, net.layer1, net.layer2, net.layer3, net.layer4], [net.avgpool, nn.Flatten()], net.num_features
     net.eval()
+    side = side if net.pretrained_cfg.get("fixed_input_size") else min(side, 96)  # enough to compare
     try:
         stages, top, width = _timm_parts(net, torch.arange(channels * side**2).sin().view(1, channels, side, side))
     except Exception as error:  # whatever a network that is built in another way makes of this
@@ -119,6 +120,8 @@ def _timm_parts(net: Any, images: Tensor) -> tuple[Parts, Parts, int]:
     for stage in stages:
         maps = stage(maps)
     wide, whole = maps, net(images)
+    if not whole.any():
+        raise RuntimeError("features of zero compare nothing")
     for count in range(len(after) + 1):  # how many of them belong to the features and not to the head
         head = _only(net, after[count:], "forward_head", pre_logits=True)
         if torch.equal(head(wide), whole):
