@@ -145,6 +145,26 @@ Markdown(
 )
 
 # %% [markdown]
+# ### Other networks, untrained
+#
+# Networks that learned from many more pictures are stronger baselines. Their weights need a download of about 0.8 GB,
+# which the report does not do. Where there is a network, one command measures them on all test photos and fills the
+# table:
+#
+# ```
+# cmic evaluate --benchmark sweethome --json data/results/downloaded.json \
+#     --untrained vit_small_patch14_dinov2.lvd142m --untrained vit_base_patch16_siglip_224.webli \
+#     --untrained vit_base_patch16_clip_224.openai
+# ```
+#
+# `--untrained` takes any network of timm, and each can be trained as well: `model.query_backbone`, `model.init=timm`.
+
+# %%
+from cmiclib.book.tables import downloaded_table
+
+downloaded_table(chapter.root / "data/results/downloaded.json")
+
+# %% [markdown]
 # ## Published figures: other data, not comparable
 #
 # This table shows what the literature reports on Pix3D and the car benchmarks. The photos there are real, and galleries

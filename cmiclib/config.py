@@ -24,7 +24,9 @@ class _Frozen(BaseModel):
 class ModelConfig(_Frozen):
     """Two encoders and the attention over views."""
 
-    query_backbone: str = Field("resnet50", description="torchvision or timm name of the photo encoder")
+    query_backbone: str = Field(
+        "resnet50", description="torchvision or timm name of the photo encoder, with or without tag"
+    )
     view_backbone: str = Field("resnet18", description="torchvision or timm name of the view encoder")
     dim: int = Field(128, ge=2, description="length of the common embedding, as it is learnt")
     fixed: int = Field(0, ge=0, description="numbers of the untrained features that evaluation puts beside the learnt")
@@ -38,7 +40,8 @@ class ModelConfig(_Frozen):
     init: str = Field(
         "imagenet",
         description="initial weights: 'imagenet' (torchvision's, or the installed ones of tf_efficientnet_lite0), "
-        "'random', a file of safetensors or Jittor, or a folder of <backbone>.safetensors",
+        "'timm' (what it downloads for the backbone), 'hf-hub:OWNER/NAME', 'package:MODULE/FILE', 'random', a file of "
+        "safetensors or Jittor, or a folder of <backbone>.safetensors",
     )
     frozen: int = Field(0, ge=0, description="number of first stages of both backbones that keep their initial weights")
     view_frozen: int | None = Field(None, ge=0, description="the same for the view encoder; None: as model.frozen")

@@ -95,6 +95,20 @@ def test_a_gallery_without_a_mode_is_searched_as_an_unseen_repository(run_folder
     assert released["d_iou"] == pytest.approx(figures["given_d_iou"])
 
 
+def test_untrained_networks_are_evaluated_by_name(tiny_benchmark, tmp_path: Path) -> None:
+    file, common = tmp_path / "untrained.json", ["evaluate", "--benchmark", tiny_benchmark.path]
+    names = ["--untrained", "test_vit"]
+    result = invoke(*common, *names, "--init", "random", "--json", file)
+    assert result.exit_code == 0, result.output
+    kinds = json.loads(file.read_text())["test_vit"]
+    assert [*kinds] == ["untrained", "untrained_cells"]
+    assert all(0 <= figures["top1"] <= figures["top10"] <= 1 for figures in kinds.values())
+    result = invoke(*common, *names, "--mode", "full")
+    assert result.exit_code == 2 and "--untrained excludes" in result.output
+    result = invoke(*common, *names)  # without a tag: ImageNet's weights of torchvision, which has no such network
+    assert result.exit_code == 2 and "model.init=timm" in result.output
+
+
 def test_a_gallery_without_photos_cannot_be_evaluated(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "root/03001627/c1").mkdir(parents=True)
     trimesh.creation.box((1, 2, 3)).export(tmp_path / "root/03001627/c1/model.obj")

@@ -5,19 +5,17 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
 
 from cmiclib.config import ModelConfig
-from cmiclib.encoders import (
-    Encoder,
-    make_backbone,
-    split,
-)
+from cmiclib.encoders import Encoder
+from cmiclib.engine.backbones import make_backbone, split
 from cmiclib.errors import CheckpointError, ConfigError
 from cmiclib.model import build_model
-from cmiclib.weights import PACKAGED, fit_first_convolution, imagenet_weights, load_efficientnet, load_initial_weights
+from cmiclib.weights import PACKAGED, fit_first_convolution, imagenet_weights, load_initial_weights, packaged_weights
 
 
 def make(backbone, channels, **settings):
@@ -73,12 +71,12 @@ def test_rows_are_float32_and_of_length_one_under_autocast():
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])  # the latter has a layer after the pooling
 def test_the_number_of_features_is_what_the_backbone_returns(name):
-    net, features = make_backbone(name, 4)
+    net, features = make_backbone(name, 4, 32)
     assert net.eval()(torch.zeros(2, 4, 32, 32)).shape == (2, features)
 
 
 def test_a_torchvision_backbone_differs_from_torchvision_in_first_convolution_and_classifier_only():
-    ours, theirs = make_backbone("resnet50", 4)[0].state_dict(), torchvision.models.resnet50().state_dict()
+    ours, theirs = make_backbone("resnet50", 4, 32)[0].state_dict(), torchvision.models.resnet50().state_dict()
     assert ours.pop("conv1.weight").shape == (64, 4, 7, 7)
     assert {name: value.shape for name, value in ours.items()} == {n: v.shape for n, v in body(theirs).items()}
 
@@ -235,19 +233,20 @@ def test_a_folder_serves_each_backbone_its_own_file(tmp_path):
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet10t", PACKAGED])
 def test_stages_one_after_another_are_the_backbone(backbone):
     torch.manual_seed(0)
-    net = make_backbone(backbone, 3)[0].eval()
-    stages, top = split(net, backbone)
-    images = torch.randn(2, 3, 64, 64)
-    maps = images
+    net = make_backbone(backbone, 3, 64)[0]
+    stages, top, _ = split(net, backbone, 3, 64)
+    maps = images = torch.randn(2, 3, 64, 64)
     for stage in [*stages, *top]:
-        maps = stage(maps)
-    torch.testing.assert_close(maps.mean(dim=(2, 3)), net(images), rtol=1e-5, atol=1e-6)
+        maps = stage.eval()(maps)
+    torch.testing.assert_close(maps, net.eval()(images), rtol=1e-5, atol=1e-6)
 
 
 def test_a_backbone_whose_stages_are_not_known_is_refused_only_where_that_matters():
-    assert make("mobilenetv3_small_050", 3, dim=8).stages == []
-    with pytest.raises(ConfigError, match=r"mobilenetv3_small_050[\s\S]*model\.frozen=0"):
-        make("mobilenetv3_small_050", 3, dim=8, frozen=1)
+    name, images = "xcit_nano_12_p16_224", torch.randn(2, 3, 32, 32)
+    assert make(name, 3, dim=8, image_size=32).eval()(images).shape == (2, 8)
+    for settings in ({"frozen": 1}, {"grid": 2}):
+        with pytest.raises(ConfigError, match=rf"{name}[\s\S]*model\.frozen=0"):
+            make(name, 3, dim=8, image_size=32, **settings)
 
 
 def test_more_frozen_stages_than_there_are_is_refused():
@@ -320,7 +319,8 @@ def test_packaged_weights_fill_the_whole_backbone(channels):
     load_initial_weights(encoder, PACKAGED, "imagenet")
     whole = make(PACKAGED, channels, dim=8, frozen=8)
     whole.load_state_dict(encoder.state_dict())
-    network, gray = load_efficientnet(), torch.randn(2, 1, 64, 64)
+    network, gray = timm.create_model(PACKAGED, pretrained=False).eval(), torch.randn(2, 1, 64, 64)
+    network.load_state_dict(packaged_weights())
     with torch.inference_mode():
         theirs = network.forward_features(gray.expand(-1, 3, -1, -1)).mean(dim=(2, 3))
         images = gray.expand(-1, min(channels, 3), -1, -1)
@@ -332,9 +332,9 @@ def test_packaged_weights_fill_the_whole_backbone(channels):
 def test_what_would_stay_random_or_zero_is_not_frozen(tmp_path):
     """Both options are named; with random weights everywhere, freezing is the caller's wish."""
     file = tmp_path / "weights.safetensors"
-    save_file(make("resnet10t", 3, dim=8).backbone.state_dict(), file)
+    save_file(make("resnet18", 3, dim=8).backbone.state_dict(), file)
     with pytest.raises(ConfigError, match=r"model\.frozen=1 .* random with model\.init="):
-        load_initial_weights(make("resnet10t", 3, dim=8, frozen=1), "resnet10t", str(file))
+        load_initial_weights(make("resnet18", 3, dim=8, frozen=1), "resnet18", str(file))
     with pytest.raises(ConfigError, match=r"model\.frozen=1 .* random with model\.init=imagenet"):
         load_initial_weights(make("resnet18", 3, dim=8, frozen=1), "resnet18", "imagenet")
     load_initial_weights(make("resnet10t", 3, dim=8, frozen=1), "resnet10t", "random")

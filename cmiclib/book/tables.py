@@ -35,6 +35,11 @@ ROWS = {
 IN_README = ROWS | {
     "seen": "CMIC, shapes seen in training", "prior": "category prior, seen shapes", "chance": "chance, seen shapes",
 }  # fmt: skip
+NOT_RUN = "not run: needs a download"
+DOWNLOADED = {
+    "vit_small_patch14_dinov2.lvd142m": "DINOv2, ViT-S/14", "vit_base_patch16_siglip_224.webli": "SigLIP, ViT-B/16",
+    "vit_base_patch16_clip_224.openai": "CLIP, ViT-B/16",
+}  # fmt: skip
 COLUMNS = {"top1": "Top-1", "top10": "Top-10", "category": "Category", "map10": "mAP@10", "mrr": "MRR"}
 
 
@@ -164,6 +169,17 @@ def measured_table(metrics: dict[str, Any]) -> pd.DataFrame:
     rows = [{"method": title, "kind": "measured", **metrics[name]} for name, title in ROWS.items() if name in metrics]
     table = pd.DataFrame(rows)
     return table.assign(label=table.method + " (" + table.queries.map(str) + " photos)")
+
+
+def downloaded_table(path: Path) -> pd.DataFrame:
+    """Return rows for each network of `DOWNLOADED`: what `cmic evaluate --untrained` stored, or that it did not run."""
+    stored, rows = read_results(path) if path.is_file() else {}, {}
+    for name, title in DOWNLOADED.items():
+        for kind, of in (("untrained", "whole picture"), ("untrained_cells", "3 × 3 cells")):
+            figures = stored.get(name, {}).get(kind)
+            table = pd.DataFrame([figures or {}])
+            rows[title, of] = percent(table).loc[0] if figures else dict.fromkeys(COLUMNS.values(), NOT_RUN)
+    return pd.DataFrame(rows).T
 
 
 def published_table(path: Path) -> pd.DataFrame:

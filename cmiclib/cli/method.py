@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ImageError
+from ..errors import ConfigError, ImageError
 from .common import (
     SHIPPED,
     AutoMask,
@@ -57,6 +57,13 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "test",
     mode: Annotated[str | None, typer.Option(help="as the released test script does: simple, full or shapenet")] = None,
     changed: Changed = False, json_file: JsonFile = None,
+    untrained: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="instead of a run, a network of timm as it is; repeatable")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="weights of --untrained, as model.init; default: timm for a name with a tag, else imagenet"),
+    ] = None,
 ) -> None:  # fmt: skip
     """Measure a run on a prepared benchmark, in its own gallery or in one that lacks the photos' shapes.
 
@@ -64,11 +71,20 @@ def evaluate(
     """
     from ..engine.distributed import joined, own_device
     from ..evaluation.released_protocol import TOTAL, check_mode, released_table
-    from ..evaluation.report import check_protocols, photo_rows, report, score_index
+    from ..evaluation.report import check_protocols, photo_rows, report, report_untrained, score_index
     from ..evaluation.unseen import evaluate_unseen
     from ..index import ShapeIndex
     from ..training.guard import check_unchanged
 
+    if untrained:
+        if gallery or mode:
+            raise ConfigError("--untrained excludes --gallery and --mode", fix="leave them out")
+        measured = report_untrained(open_benchmark(benchmark), untrained, init, split)
+        flat = {f"{name}, {kind}": values for name, kinds in measured.items() for kind, values in kinds.items()}
+        rows = {metric: [f"{values[metric]:.4g}" for values in flat.values()] for metric in next(iter(flat.values()))}
+        show(["metric", *flat], [[metric, *values] for metric, values in rows.items()])
+        write_json(json_file, measured)
+        return
     opened, trained = open_benchmark(benchmark), open_run(run)
     if not changed:
         check_unchanged(trained, opened)

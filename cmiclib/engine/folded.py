@@ -53,14 +53,14 @@ def _mark(tensor: Tensor) -> tuple[int, object]:
 
 def can_fold(network: nn.Module) -> bool:
     """Tell whether a network runs its normalisations where :func:`fold` expects them."""
-    return type(network).__name__ in ("ResNet", "EfficientNet")
+    return type(network).__name__ in ("ResNet", "EfficientNet", "MobileNetV3")
 
 
 def fold(module: nn.Module) -> nn.Module:
     """Return a copy of a module in which convolutions normalise and pad by themselves; for evaluation only.
 
     A batch normalisation is folded where it is registered right behind a convolution of as many channels, which is how
-    ResNets and EfficientNets are written; any other stays.
+    ResNets, EfficientNets and MobileNets are written; any other stays.
     """
     module = deepcopy(module).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     for parent in list(module.modules()):

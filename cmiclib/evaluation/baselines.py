@@ -9,21 +9,25 @@ over the first k places is S(k), the probability that none of them is right. The
     mrr        = sum over k of (S(k-1) - S(k)) / k
     map10      = sum over k ≤ 10 of (1/k) · sum over j ≤ k of P(places j and k are both right), over min(R, 10)
 
-The untrained network is EfficientNet-Lite0 with ImageNet weights, nearest view.
+The untrained network is EfficientNet-Lite0 with ImageNet weights, or any other one, nearest view.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..benchmark import Benchmark
+from ..config import ModelConfig
+from ..encoders import Encoder
+from ..errors import ConfigError
 from ..io.code import code_digest
 from ..training.features import kept_file
-from ..weights import load_efficientnet
+from ..weights import PACKAGED, load_initial_weights, usual_init
 
 _MAP_DEPTH = 10
 
@@ -80,29 +84,43 @@ def _expected(
     }
 
 
-def untrained_scores(images: np.ndarray, views: np.ndarray, *, size: int = 160, batch: int = 16) -> dict[str, Tensor]:
-    """Score photos against shapes with an ImageNet network that was trained neither on views nor on this task.
+def untrained_scores(
+    images: np.ndarray, views: np.ndarray, *, size: int | None = None, batch: int = 16, backbone: str = PACKAGED,
+    init: str | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Score photos against shapes with a network that was trained neither on views nor on this task.
 
     The photo is cut out by its mask and put on white, so that it resembles a view. A shape's score is the cosine of its
     nearest view. There are two kinds of features:
 
-    ``untrained``: the 1,280 after the last convolution, averaged over the picture, as is common. ``untrained_cells``:
-    the 320 maps of the last block, averaged in the cells of a 3 × 3 grid. For 118 real Pix3D photos and 393 shapes they
-    had a Top-1 of 35 % and a Top-10 of 75 %, the others 25 % and 66 %.
+    ``untrained``: those of the whole picture, as a classifier takes them; EfficientNet-Lite0's are the 1,280 after the
+    last convolution. ``untrained_cells``: the last stage's maps, averaged in the cells of a 3 × 3 grid, where the
+    network's stages are known. For 118 real Pix3D photos and 393 shapes EfficientNet-Lite0's 320 maps had a Top-1 of
+    35 % and a Top-10 of 75 %, its others 25 % and 66 %.
 
-    Photos are uint8 (Q, 4, S, S), RGB and mask, views uint8 (N, V, S, S); ``batch`` of them at a time pass the network,
-    which sees ``size`` × ``size`` pixels. Returns float32 (Q, N) in [-1, 1] for each kind. CheckpointError where the
-    package with the weights is missing, or its file differs.
+    Photos are uint8 (Q, 4, S, S), RGB and mask, views uint8 (N, V, S, S). ``batch`` of them at a time pass the network,
+    which sees ``size`` × ``size`` pixels; default: 160, of other networks 224. ``init`` is as ``model.init``; default:
+    :func:`.weights.usual_init`. Returns float32 (Q, N) in [-1, 1] for each kind. CheckpointError where the weights
+    cannot be had.
     """
-    network = load_efficientnet()
-    query = _features(network, images, size, batch)  # of each kind (Q, F)
-    shape = _features(network, views.reshape(-1, 1, *views.shape[2:]), size, batch)  # of each kind (N·V, F)
+    size = size or (160 if backbone == PACKAGED else 224)
+    try:
+        encoder = Encoder(backbone, 3, ModelConfig(image_size=size, grid=3))
+    except ConfigError:
+        encoder = Encoder(backbone, 3, ModelConfig(image_size=size))  # raises again where it is not for the stages
+    load_initial_weights(encoder, backbone, init or usual_init(backbone))
+    # Nothing learns, yet gradients stay possible: no stage is folded, which would change the last digits.
+    encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    scale = normalise_pixels if backbone == PACKAGED else lambda rgb: rgb / 127.5 - 1
+    query = _features(encoder, scale, images, size, batch)  # of each kind (Q, F)
+    shape = _features(encoder, scale, views.reshape(-1, 1, *views.shape[2:]), size, batch)  # of each kind (N·V, F)
     scores = [(q @ s.T).unflatten(1, views.shape[:2]).amax(dim=2) for q, s in zip(query, shape, strict=True)]  # (Q, N)
-    return dict(zip(("untrained", "untrained_cells"), scores, strict=True))
+    return dict(zip(("untrained", "untrained_cells"), scores, strict=False))
 
 
-@torch.inference_mode()
-def _features(network: nn.Module, pictures: np.ndarray, size: int, batch: int) -> list[Tensor]:
+def _features(
+    encoder: Encoder, scale: Callable[[Tensor], Tensor], pictures: np.ndarray, size: int, batch: int
+) -> list[Tensor]:
     whole, cells = [], []
     for start in range(0, len(pictures), batch):
         block = torch.from_numpy(np.array(pictures[start : start + batch])).float()
@@ -110,21 +128,20 @@ def _features(network: nn.Module, pictures: np.ndarray, size: int, batch: int) -
         if mask.shape[1]:  # a photo, put on white
             rgb = rgb * mask + 255 * (1 - mask)
         rgb = F.interpolate(rgb, (size, size), mode="bilinear", antialias=True)
-        maps = network.blocks(network.bn1(network.conv_stem(normalise_pixels(rgb))))  # type: ignore[operator]
-        wide = network.bn2(network.conv_head(maps))  # type: ignore[operator]
-        whole.append(F.normalize(wide.mean(dim=(2, 3)), dim=1))  # (B, 1280)
-        cells.append(F.normalize(F.adaptive_avg_pool2d(maps, 3).flatten(1), dim=1))  # (B, 320 · 9)
-    return [torch.cat(whole), torch.cat(cells)]
+        features = encoder.features(scale(rgb).contiguous(memory_format=torch.channels_last))
+        whole.append(F.normalize(features[:, : encoder.whole], dim=1))
+        cells.append(F.normalize(features[:, encoder.whole :], dim=1))
+    return [torch.cat(kind) for kind in (whole, cells) if kind[0].shape[1]]
 
 
 def normalise_pixels(rgb: Tensor) -> Tensor:
-    """Scale [0, 255] as the weights expect it: (x - 127) / 128."""
-    return ((rgb - 127) / 128).contiguous(memory_format=torch.channels_last)
+    """Scale [0, 255] as EfficientNet-Lite0's weights expect it: (x - 127) / 128."""
+    return (rgb - 127) / 128
 
 
 def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dict[str, Tensor]:
     """Return :func:`untrained_scores` of a split's photos over the gallery; a file in ``folder`` keeps them."""
-    key = f"{benchmark.hash} {code_digest(['evaluation/baselines', 'weights'])}"
+    key = f"{benchmark.hash} {code_digest(['evaluation/baselines', 'encoders', 'engine', 'weights'])}"
     path = folder / f"untrained-{split}-{hashlib.sha256(key.encode()).hexdigest()[:10]}.safetensors"
     photos = benchmark.images[benchmark.rows(split)]  # type: ignore[arg-type]
     return kept_file(path, lambda: untrained_scores(photos, benchmark.views))

@@ -24,7 +24,7 @@ from ..metrics import macro, per_query_metrics, restrict_to_category, summarise
 from ..model import fused_scores
 from ..training.guard import check_unchanged
 from ..training.run import Run
-from .baselines import category_prior, chance
+from .baselines import category_prior, chance, untrained_scores
 
 SCORES_AT_ONCE = 1 << 24  # Scores that are judged together: 64 MB, and a few times as much for intermediate results
 DISTANCES = ("d_hau", "d_iou")
@@ -155,6 +155,15 @@ def report(scored: Scored, distances: bool = True) -> dict[str, float]:
         other = scored.metrics(**options)
         figures |= {f"{prefix}_{name}": float(other[name].mean()) for name in ("top1", "top10")}
     return figures | (shape_distances(scored) if distances else {})
+
+
+def report_untrained(
+    benchmark: Benchmark, names: Sequence[str], init: str | None = None, split: str = "test"
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the figures of networks as they are, by name and kind, see :func:`.baselines.untrained_scores`."""
+    rows = photo_rows(benchmark, split)
+    made = {name: untrained_scores(benchmark.images[rows], benchmark.views, backbone=name, init=init) for name in names}
+    return {name: {k: report(Scored(v, rows, benchmark)) for k, v in kinds.items()} for name, kinds in made.items()}
 
 
 def by_part(scored: Scored, parts: Mapping[str, np.ndarray]) -> pd.DataFrame:

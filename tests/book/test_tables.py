@@ -1,10 +1,11 @@
-"""The folded table: all rows, safe texts, and a search field that refers to them."""
+"""Folded tables: all rows, safe texts, a search field that refers to them; and networks that did not run."""
 
+import json
 from html.parser import HTMLParser
 
 import pandas as pd
 
-from cmiclib.book.tables import searchable
+from cmiclib.book.tables import DOWNLOADED, NOT_RUN, downloaded_table, searchable
 
 
 class Elements(HTMLParser):
@@ -47,3 +48,14 @@ def test_search_field_needs_no_kernel_and_no_file() -> None:
     fields = [attributes for tag, attributes in tags if tag == "input"]
     assert len(fields) == 1
     assert "row.hidden" in fields[0]["oninput"]
+
+
+def test_networks_that_need_a_download_say_so_until_they_were_measured(tmp_path) -> None:
+    path = tmp_path / "downloaded.json"
+    table = downloaded_table(path)
+    assert len(table) == 6 and (table == NOT_RUN).all(axis=None)
+    name, title = next(iter(DOWNLOADED.items()))
+    path.write_text(json.dumps({name: {"untrained": {"top1": 0.5, "top1_low": 0.4, "top1_high": 0.6}}}))
+    table = downloaded_table(path)
+    assert table.loc[(title, "whole picture"), "Top-1"] == "50.0 (40.0 to 60.0)"
+    assert (table.drop((title, "whole picture")) == NOT_RUN).all(axis=None)

@@ -8,12 +8,13 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from cmiclib.config import ModelConfig
-from cmiclib.encoders import Encoder, make_backbone, split
+from cmiclib.encoders import Encoder
+from cmiclib.engine.backbones import make_backbone, split
 from cmiclib.engine.folded import EvenlyPadded, Folded, fold
 from cmiclib.weights import PACKAGED
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
-BACKBONES = ("resnet10t", "resnet18", "resnet50", "tf_efficientnet_b0", PACKAGED)
+BACKBONES = ("resnet10t", "resnet18", "resnet50", "tf_efficientnet_b0", "mobilenetv4_conv_small_035", PACKAGED)
 
 
 def shaken(net: nn.Module) -> nn.Module:
@@ -29,9 +30,10 @@ def shaken(net: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("side", [64, 75, 96])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_folded_backbone_gives_the_maps_of_the_backbone(backbone, side):
-    net = shaken(make_backbone(backbone, 3)[0])
-    stages, top = split(net, backbone)
-    whole = nn.Sequential(*stages, *top)
+    net = make_backbone(backbone, 3, side)[0]
+    stages, top, _ = split(net, backbone, 3, side)
+    whole = nn.Sequential(*stages, *top).double().eval()
+    shaken(net)
     images = torch.randn(2, 3, side, side, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(fold(whole)(images), whole(images), **EXACT)
@@ -39,14 +41,14 @@ def test_a_folded_backbone_gives_the_maps_of_the_backbone(backbone, side):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_nothing_of_the_original_changes(backbone):
-    net = shaken(make_backbone(backbone, 3)[0])
+    net = shaken(make_backbone(backbone, 3, 64)[0])
     before = deepcopy(net.state_dict())
     fold(net)
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
 
 
 def test_every_normalisation_of_the_packaged_network_is_folded_and_no_map_is_padded_by_copying():
-    folded = fold(make_backbone(PACKAGED, 3)[0])
+    folded = fold(make_backbone(PACKAGED, 3, 64)[0])
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     padded = [module for module in folded.modules() if isinstance(module, EvenlyPadded)]
     assert len(padded) == sum(isinstance(module, Conv2dSame) for module in folded.modules()) == 5

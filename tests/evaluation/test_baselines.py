@@ -2,8 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
+from cmiclib.errors import ConfigError
 from cmiclib.evaluation import baselines as module
 from cmiclib.evaluation.baselines import category_prior, chance, untrained_scores
 from cmiclib.metrics import retrieval_metrics
@@ -93,6 +96,21 @@ def test_scores_do_not_depend_on_the_batch() -> None:
     whole = untrained_scores(photos, views, size=64, batch=64)
     assert list(whole) == ["untrained", "untrained_cells"]
     torch.testing.assert_close(untrained_scores(photos, views, size=64, batch=2), whole, atol=1e-5, rtol=0)
+
+
+def test_any_network_can_be_the_untrained_one(tmp_path) -> None:
+    """Its own size, its own weights; without known stages it has no cells."""
+    rng = np.random.default_rng(1)
+    photos = rng.integers(0, 255, (3, 4, 32, 32), dtype=np.uint8)
+    views = rng.integers(0, 255, (2, 3, 32, 32), dtype=np.uint8)
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "test_vit.safetensors")
+    first, again = (untrained_scores(photos, views, backbone="test_vit", init=str(tmp_path)) for _ in range(2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert {kind: scores.shape for kind, scores in first.items()} == dict.fromkeys(first, (3, 2)) and len(first) == 2
+    assert [*untrained_scores(photos, views, size=32, backbone="xcit_nano_12_p16_224", init="random")] == ["untrained"]
+    with pytest.raises(ConfigError, match="unknown backbone"):
+        untrained_scores(photos, views, backbone="test_vit.no_such_tag")
 
 
 def other(benchmark):
