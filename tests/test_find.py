@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +153,17 @@ def test_the_app_takes_a_folder_of_meshes(untrained_run, models, monkeypatch, tm
     assert not list(untrained_run.path.glob("index-*"))
     both = CliRunner().invoke(app, ["app", "--shapes", str(models), "--benchmark", str(models)])
     assert both.exit_code == 2 and "one of the two" in both.output
+
+
+def test_a_second_call_loads_only_what_it_needs(common, photo):
+    assert find(photo, *common).exit_code == 0
+    code = """
+import sys
+from cmiclib.cli import app
+app(sys.argv[1:], standalone_mode=False)
+slow = {"trimesh", "embreex", "scipy", "sklearn", "numba", "matplotlib", "kornia", "IPython", "ipywidgets"}
+print(sorted(slow & set(sys.modules)), file=sys.stderr)
+"""
+    command = [sys.executable, "-c", code, "find", str(photo), *map(str, common)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stderr.splitlines()[-1] == "[]", done.stderr

@@ -1,6 +1,8 @@
 """What the commands share: errors as messages, tables, JSON files, the types of options."""
 
+import atexit
 import errno
+import gc
 import io
 import sys
 from pathlib import Path
@@ -28,6 +30,7 @@ class Commands(TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
                 stream.reconfigure(errors="replace")
+        atexit.register(gc.freeze)  # else Python looks through all that torch made, for a second, before it ends
         return super().main(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:

@@ -14,21 +14,13 @@ import trimesh
 
 from ..errors import CMICError, MeshError
 from .files import check_content, check_inside, read_limited
+from .formats import FORMATS, REFUSED, WAY_OUT
 from .formats.gltf import POSTSCRIPT, mend_gltf
 from .formats.packed import glb_of_cad, read_3mf, read_dae
 from .formats.ply import read_ply
 from .formats.text import mend_obj, read_off, read_stl
 from .images import decode_image
 
-FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", ".off", ".3mf", ".dae", ".step", ".stp", ".iges", ".igs")
-REFUSED = {
-    ".fbx": "FBX", ".usd": "USD", ".usda": "USD", ".usdc": "USD", ".usdz": "USD", ".blend": "Blender's own format",
-    ".3ds": "3D Studio", ".max": "3ds Max's own format", ".skp": "SketchUp's own format", ".3dm": "Rhino's own format",
-    ".c4d": "Cinema 4D's own format", ".lwo": "LightWave's own format", ".sldprt": "SolidWorks's own format",
-    ".wrl": "VRML", ".x3d": "X3D", ".3dxml": "3DXML", ".ifc": "IFC", ".abc": "Alembic", ".vrm": "VRM", ".jt": "JT",
-}  # fmt: skip
-"""Endings of meshes that are not read, and what they are."""
-WAY_OUT = "open it in Blender or the program that wrote it, and export it as GLB"
 STARTS = {
     b"PK\3\4": ("a zip archive", ("3mf",)), b"\x1f\x8b": ("a gzip archive", ()), b"Rar!": ("a RAR archive", ()),
     b"7z\xbc\xaf": ("a 7z archive", ()), b"%PDF": ("PDF", ()), b"\x89PNG": ("a picture", ()),

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 import numpy as np
 
 from ...errors import MeshError
+from . import CUT
 from .polygons import fan, strips
-from .text import CUT
 
 MOST_NODES = 10_000
 MOST_DEPTH = 100
@@ -29,6 +29,7 @@ PACKED = {
 TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 STRIP, FAN, TRIANGLES = 5, 6, 4
+GAMMA = 2.2  # of colours on a screen; glTF's factors are linear light
 
 
 def mend_gltf(data: bytes, find: Callable[[str], bytes], most_faces: int) -> bytes:
@@ -69,6 +70,19 @@ def mend_gltf(data: bytes, find: Callable[[str], bytes], most_faces: int) -> byt
         children = {child for node in nodes for child in node.get("children", [])}
         header["scenes"], file.changed = [{"nodes": [k for k in range(len(nodes)) if k not in children]}], True
     return file.packed() if file.changed else data
+
+
+def read_own(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Return corners, float32 (F, 3, 3), and colours, uint8 (F, 3), of what `cmiclib.geometry.export_glb` wrote."""
+    file = _File(data, lambda _: b"")
+    file.read_buffers()
+    corners, colors = [np.zeros((0, 3, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
+    for part in (part for mesh in file.header.get("meshes", []) for part in mesh["primitives"]):
+        faces = file.accessor(part["indices"]).reshape(-1, 3)
+        corners.append(file.accessor(part["attributes"]["POSITION"])[faces])
+        linear = np.array(file.header["materials"][part["material"]]["pbrMetallicRoughness"]["baseColorFactor"][:3])
+        colors.append(np.tile(np.rint(255 * linear ** (1 / GAMMA)).astype(np.uint8), (len(faces), 1)))
+    return np.concatenate(corners), np.concatenate(colors)
 
 
 class _File:

@@ -13,8 +13,9 @@ import trimesh
 
 from ...errors import MeshError
 from ..files import read_member
+from . import CUT
 from .polygons import triangulate
-from .text import CUT, check_corners
+from .text import check_corners
 
 XML_LIMIT = 1 << 29
 MOST_PARTS = 10_000

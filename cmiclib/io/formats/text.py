@@ -7,9 +7,8 @@ import numpy as np
 import trimesh
 
 from ...errors import MeshError
+from . import CUT
 from .polygons import cut_ears, is_concave, triangulate
-
-CUT = "download or export it again: the rest is missing"
 
 
 def decoded(data: bytes) -> str:

@@ -20,9 +20,9 @@ from urllib.parse import unquote
 
 from ...benchmark.writer import BenchmarkWriter
 from ...errors import SourceError
-from ...geometry import frame_rotation
+from ...io.formats import FORMATS
 from ...io.images import ENDINGS
-from ...io.meshes import FORMATS
+from ...io.protocol import frame_rotation
 from .. import DEFAULT, Prepared, PrepareOptions, listed
 from ..building import build
 from ..meshes import MeshFile

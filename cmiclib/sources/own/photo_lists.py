@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from ...benchmark.checks import SPLITS
 from ...errors import SourceError
 from ...io.files import check_inside
+from ...io.formats import FORMATS, REFUSED, WAY_OUT
 from ...io.images import ENDINGS
-from ...io.meshes import FORMATS, REFUSED, WAY_OUT
 from .. import listed
 from ..photos import PhotoFile, torn_apart
 from .listings import hash_share, inside, numbered, read_listing
