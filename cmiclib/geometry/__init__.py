@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from ..errors import MeshError
+from ..errors import MeshError, PassingError
 from ..io.formats.gltf import GAMMA
 from ..io.meshes import read_scene
 from ..io.protocol import frame_rotation
@@ -31,6 +31,8 @@ def load_mesh(path: str | Path, up: str = "+y", front: str = "+z") -> trimesh.Tr
     scene = read_scene(path)
     try:
         mesh = _join(scene)
+    except MemoryError:
+        raise PassingError("the mesh is larger than the memory", path=path, fix="simplify it") from None
     except Exception as error:  # parts that do not fit together fail in many ways
         problem = "the parts of the mesh do not fit together"
         raise MeshError(problem, path=path, fix="convert it to OBJ, GLB, PLY, STL or OFF") from error

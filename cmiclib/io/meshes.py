@@ -12,7 +12,7 @@ from typing import Any
 
 import trimesh
 
-from ..errors import CMICError, MeshError
+from ..errors import CMICError, MeshError, PassingError
 from .files import check_content, check_inside, read_limited
 from .formats import FORMATS, REFUSED, WAY_OUT
 from .formats.gltf import POSTSCRIPT, mend_gltf
@@ -78,9 +78,9 @@ def parse_scene(data: bytes, path: Path, process: bool = False, resolver: Any = 
             len(getattr(scene.geometry[scene.graph[node][1]], "faces", ())) for node in scene.graph.nodes_geometry
         ))  # fmt: skip
     except MeshError as error:
-        raise MeshError(error.problem, path=error.path or path, fix=error.fix) from None
+        raise type(error)(error.problem, path=error.path or path, fix=error.fix) from None
     except MemoryError:
-        raise MeshError("the mesh is larger than the memory", path=path, fix="simplify it") from None
+        raise PassingError("the mesh is larger than the memory", path=path, fix="simplify it") from None
     except Exception as error:  # trimesh's readers fail in many ways, with words about themselves
         raise MeshError(
             f"cannot be read as a mesh: the file is damaged, or not {kind.upper()}", path=path, fix=_FIX

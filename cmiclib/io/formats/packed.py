@@ -1,6 +1,7 @@
 """3MF, COLLADA (DAE), and STEP or IGES by way of the package cascadio."""
 
 import io
+import signal
 import subprocess
 import sys
 import zipfile
@@ -11,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import trimesh
 
-from ...errors import MeshError
+from ...errors import MeshError, PassingError
 from ..files import read_member
 from . import CUT
 from .polygons import triangulate
@@ -188,7 +189,9 @@ def glb_of_cad(data: bytes, kind: str) -> bytes:
     try:
         done = subprocess.run([sys.executable, "-c", code, kind], input=data, capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        raise MeshError(f"it is not converted within {SECONDS} seconds", fix="export it as GLB") from None
+        raise PassingError(f"it is not converted within {SECONDS} seconds", fix="export it as GLB") from None
+    if done.returncode == -signal.SIGKILL:  # by the system, where memory is short
+        raise PassingError("its conversion was ended, perhaps for want of memory", fix="export it as GLB")
     at = done.stdout.find(b"glTF")
     if done.returncode or at < 0:
         raise MeshError("it cannot be converted to triangles: it is damaged or cut off", fix="export it as GLB")
