@@ -273,6 +273,9 @@ def _upright(image: Image.Image) -> Image.Image:
 def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bit files open as I;16 or I
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode == "F":
+        numbers = np.nan_to_num(np.asarray(image))
+        return Image.fromarray((numbers * (255 if numbers.max() <= 1 else 1)).clip(0, 255).astype(np.uint8))
     return image
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import trimesh
 
 from ..errors import CMICError, MeshError, PassingError
@@ -18,7 +19,7 @@ from .formats import FORMATS, REFUSED, WAY_OUT
 from .formats.gltf import POSTSCRIPT, mend_gltf
 from .formats.packed import glb_of_cad, read_3mf, read_dae
 from .formats.ply import read_ply
-from .formats.text import mend_obj, read_off, read_stl
+from .formats.text import decoded, mend_obj, read_off, read_stl
 from .images import decode_image
 
 STARTS = {
@@ -73,7 +74,8 @@ def parse_scene(data: bytes, path: Path, process: bool = False, resolver: Any = 
         if data.startswith(start) and kind not in right:
             raise MeshError(f"this is {name}, not {kind.upper()}", path=path, fix="correct its ending, or unpack it")
     try:
-        scene = _parse(data, kind, process, resolver)
+        with np.errstate(all="ignore"):  # NaN and Inf are refused later, in words
+            scene = _parse(data, kind, process, resolver)
         _check_faces(sum(
             len(getattr(scene.geometry[scene.graph[node][1]], "faces", ())) for node in scene.graph.nodes_geometry
         ))  # fmt: skip
@@ -131,4 +133,4 @@ class _Beside(trimesh.resolvers.FilePathResolver):
         data = read_limited(path, MESH_LIMIT, MeshError)
         if data.startswith(POSTSCRIPT):
             raise MeshError("this texture is PostScript", path=path, fix="convert it to PNG or JPEG")
-        return data
+        return decoded(data).encode() if path.suffix.lower() == ".mtl" else data

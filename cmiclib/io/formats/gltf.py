@@ -28,6 +28,11 @@ PACKED = {
 }
 TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+HARMLESS = (
+    "KHR_materials_", "KHR_texture_", "EXT_texture_", "MSFT_texture_", "KHR_lights_", "EXT_lights_", "KHR_xmp",
+    "KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "KHR_animation_", "EXT_mesh_features", "EXT_structural_",
+)  # fmt: skip
+"""What names of extensions begin with that are read, or that change no shape."""
 STRIP, FAN, TRIANGLES = 5, 6, 4
 GAMMA = 2.2  # of colours on a screen; glTF's factors are linear light
 
@@ -46,9 +51,17 @@ def mend_gltf(data: bytes, find: Callable[[str], bytes], most_faces: int) -> byt
         if extension in [*header.get("extensionsUsed", []), *header.get("extensionsRequired", [])]:
             fix = "export it without compression, or unpack it with 'gltf-transform copy in.glb out.glb'"
             raise MeshError(f"its geometry is compressed with {packer}, which is not read", fix=fix)
+    if str(header.get("asset", {}).get("version", "2")).startswith("1"):
+        raise MeshError("this is glTF 1.0, which is not read", fix="export it as glTF 2.0 or GLB")
+    if other := [name for name in header.get("extensionsRequired", []) if not name.startswith(HARMLESS)]:
+        raise MeshError(f"it needs the extension {other[0]:.60}, which is not read", fix="export it without")
     file.read_buffers()
     _check_pictures(file)
-    nodes, meshes = header.get("nodes", []), header.get("meshes", [])
+    meshes = header.get("meshes", [])
+    nodes = header.setdefault("nodes", [])
+    if meshes and not nodes:  # a library of meshes, none of which is placed
+        nodes += [{"mesh": number} for number in range(len(meshes))]
+        header.pop("scenes", None)
     if any("skin" in node and "mesh" in node for node in nodes):
         fix = "apply the armature's pose in Blender, and export it without skins"
         raise MeshError("it is bound to a skeleton (a skin), whose pose decides its shape", fix=fix)
@@ -91,7 +104,7 @@ class _File:
     def __init__(self, data: bytes, find: Callable[[str], bytes]) -> None:
         self.find, self.changed, self.buffers, self.binary = find, False, list[bytes](), b""
         if not data.startswith(b"glTF"):
-            if data.lstrip()[:1] != b"{":
+            if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] != b"{":
                 raise MeshError("this is not glTF: it begins neither with a header nor with JSON", fix=CUT)
             self.header, self.changed = json.loads(data.decode("utf-8-sig")), True
             return
