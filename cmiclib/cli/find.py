@@ -8,12 +8,13 @@ import typer
 from ..errors import ImageError, StorageError
 from .common import SHIPPED, AutoMask, JsonFile, RunFolder, open_run, show, write_json
 
+SHAPES = "a folder of mesh files, each of at most 3 million faces, searched to any depth"
 KEPT = "where made views and vectors are kept; what is not used for 60 days is removed"
 
 
 def find(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photo files")],
-    shapes: Annotated[Path, typer.Option(metavar="DIR", help="a folder of mesh files, searched to any depth")],
+    shapes: Annotated[Path, typer.Option(metavar="DIR", help=SHAPES)],
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="mask image, white on the object")] = None,
     auto_mask: AutoMask = False,

@@ -101,6 +101,7 @@ def _parse(data: bytes, kind: str, process: bool, resolver: Any) -> trimesh.Scen
     if kind in ("glb", "gltf"):
         data, kind = mend_gltf(data, partial(_beside, resolver), MOST_FACES), "glb"
     else:
+        _check_faces(data.count(b"\nf "))  # before the work on each line
         text = mend_obj(data)
         _check_faces(text.count("\nf "))
         data = text.encode()

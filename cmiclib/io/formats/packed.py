@@ -89,8 +89,10 @@ def read_3mf(data: bytes) -> trimesh.Trimesh:
         for path, model in models.items() for item in model.iter() if _tag(item) == "item"
     ]  # fmt: skip
     if not waiting:  # some programs list nothing to build
-        inner = {part.get("objectid") for item in objects.values() for part in item.iter() if _tag(part) == "component"}
-        waiting = [(number, path, np.eye(4), 0) for path, number in objects if number not in inner]
+        nested = {
+            part.get("objectid") for item in objects.values() for part in item.iter() if _tag(part) == "component"
+        }
+        waiting = [(number, path, np.eye(4), 0) for path, number in objects if number not in nested]
     while waiting:
         number, path, placing, depth = waiting.pop()
         owner = objects.get((path, number))
