@@ -39,6 +39,10 @@ class MeshError(CMICError):
     """A mesh cannot be read, has no faces, or its coordinates contain NaN or Inf."""
 
 
+class PassingError(MeshError):
+    """A mesh could not be read now, which says nothing about its file: memory, time, or the file is being written."""
+
+
 class ImageError(CMICError):
     """A photo or mask cannot be read or does not fit."""
 

@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +97,8 @@ def test_several_photos_share_one_gallery(common, photo, tmp_path):
     [
         (["--category", "sofa"], "no shapes of the category 'sofa'"),
         (["--box", "1,2,3"], "not a box"),
+        (["--box", "0,0,inf,9"], "not a box"),
+        (["--box", "nan,0,9,9"], "not a box"),
         (["--box", "500,500,600,600"], "box"),
         (["--up", "+y", "--front", "-y"], "parallel"),
     ],
@@ -151,3 +156,38 @@ def test_the_app_takes_a_folder_of_meshes(untrained_run, models, monkeypatch, tm
     assert not list(untrained_run.path.glob("index-*"))
     both = CliRunner().invoke(app, ["app", "--shapes", str(models), "--benchmark", str(models)])
     assert both.exit_code == 2 and "one of the two" in both.output
+
+
+def test_a_second_call_loads_only_what_it_needs(common, photo):
+    assert find(photo, *common).exit_code == 0
+    code = """
+import sys
+from cmiclib.cli import app
+app(sys.argv[1:], standalone_mode=False)
+slow = {"trimesh", "embreex", "scipy", "sklearn", "numba", "matplotlib", "kornia", "IPython", "ipywidgets"}
+print(sorted(slow & set(sys.modules)), file=sys.stderr)
+"""
+    command = [sys.executable, "-c", code, "find", str(photo), *map(str, common)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stderr.splitlines()[-1] == "[]", done.stderr
+
+
+def test_odd_names_are_shown_as_they_are(common, models, tmp_path, photo):
+    odd = tmp_path / "odd" / "chair"
+    odd.mkdir(parents=True)
+    name = "a [bold]name <b>&\"quoted'" + "long" * 30 + ".stl"
+    (odd / name).write_bytes((models / "lamp/cone.stl").read_bytes())
+    result = find(photo, "--shapes", odd.parent, *common[2:])
+    assert result.exit_code == 0, result.output
+    told = "".join(line.split("│")[3].strip() for line in result.output.splitlines() if line.count("│") == 6)
+    assert "[bold]name" in told and told.endswith("long.stl")
+    page = (tmp_path / "answer.html").read_text("utf-8")
+    assert "<b>&" not in page and page.count("&lt;b&gt;&amp;&quot;quoted&#x27;") > 5
+
+
+def test_a_photo_whose_name_is_not_utf_8(common, photo, tmp_path):
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+    Path(strange).write_bytes(photo.read_bytes())
+    result = find(strange, *common, "--category", "lamp", "--json", tmp_path / "answer.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "answer.json").read_text("utf-8"))[0]["photo"] == strange

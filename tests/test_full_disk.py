@@ -15,9 +15,10 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.book import runner
 from cmiclib.config import Config, ModelConfig, TrainConfig
 from cmiclib.errors import StorageError
+from cmiclib.geometry import render
 from cmiclib.index import ShapeIndex
 from cmiclib.model import build_model
-from cmiclib.sources import PrepareOptions, meshes
+from cmiclib.sources import PrepareOptions
 from cmiclib.sources.own.folder import prepare_folder
 from cmiclib.training import loop as training
 from cmiclib.training.loop import train
@@ -81,8 +82,8 @@ def test_prepare(disk: Disk, tiny_benchmark: Benchmark, tmp_path: Path, monkeypa
     done = (disk.root / ".own.partial" / "shapes.jsonl").read_text().count("\n")
     assert 0 < done < 5
     disk.make_room()
-    made, original = [], meshes.render_views
-    monkeypatch.setattr(meshes, "render_views", lambda mesh, *rest: made.append(mesh) or original(mesh, *rest))
+    made, original = [], render.render_views
+    monkeypatch.setattr(render, "render_views", lambda mesh, *rest: made.append(mesh) or original(mesh, *rest))
     assert prepare(disk.root / "own").hash == undisturbed.hash
     assert len(made) == 5 - done
     assert {path.name for path in disk.root.iterdir()} == {"earlier", "own"}

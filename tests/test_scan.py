@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from cmiclib.index import ShapeIndex
 from cmiclib.metrics import retrieval_metrics
 from cmiclib.model import attention_scores, fused_scores
-from cmiclib.scan import ALONE, SHAPES, scan
+from cmiclib.scan import ALONE, FEW, SHAPES, scan
 
 
 def plainly(query, views, weight):
@@ -29,7 +29,7 @@ def gallery(shapes, views=12, d=16, queries=1, scale=1.0, seed=0):
 
 @pytest.mark.parametrize("shapes, views, d, queries", [
     (1, 1, 1, 1), (7, 12, 16, 1), (333, 5, 33, 3), (64, 12, 128, 4),
-    (1, 1, 1, 5), (333, 5, 33, 21), (64, 12, 128, 256), (2 * SHAPES + 3, 12, 16, 515),
+    (1, 1, 1, 5), (333, 5, 33, 21), (333, 12, 129, 21), (64, 12, 128, 256), (2 * SHAPES + 3, 12, 16, 515),
 ])  # fmt: skip
 def test_scores_are_those_of_the_two_products(shapes, views, d, queries):
     query, vectors, weight = gallery(shapes, views, d, queries)
@@ -38,16 +38,18 @@ def test_scores_are_those_of_the_two_products(shapes, views, d, queries):
 
 
 @pytest.mark.parametrize("queries", [1, 40])
+@pytest.mark.parametrize("shapes", [40, 1400])
 @pytest.mark.parametrize("scale", [0.0, 50.0, 1e4])
-def test_a_softmax_however_sharp_stays_a_number(scale, queries):
-    query, vectors, weight = gallery(40, queries=queries, scale=scale)
+def test_a_softmax_however_sharp_stays_a_number(scale, queries, shapes):
+    query, vectors, weight = gallery(shapes, queries=queries, scale=scale)
     exact = plainly(query, vectors, weight)
     torch.testing.assert_close(scan(query, vectors, weight).double(), exact, atol=2e-3 if scale > 100 else 1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("queries", [1, 40])
-def test_what_is_no_number_stays_none(queries):
-    query, vectors, weight = gallery(30, queries=queries)
+@pytest.mark.parametrize("d", [16, 1024])
+def test_what_is_no_number_stays_none(queries, d):
+    query, vectors, weight = gallery(30, d=d, queries=queries)
     vectors[7, 3, 2] = torch.nan
     assert scan(query, vectors, weight).isnan().any(dim=0).nonzero().flatten().tolist() == [7]
     query[0, 5] = torch.nan
@@ -65,8 +67,10 @@ def test_a_gallery_in_half_precision_is_scored_in_whole_precision_on_every_proce
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("fusion", ["attention", "mean", "max"])
-def test_copies_of_a_shape_get_equal_scores_and_a_query_alone_those_of_its_batch(fusion, dtype):
-    query, vectors, weight = gallery(519, d=128, queries=300)
+@pytest.mark.parametrize("d", [128, 32])  # of the compiled pass, and of a small gallery
+def test_copies_of_a_shape_get_equal_scores_and_a_query_alone_those_of_its_batch(fusion, dtype, d):
+    query, vectors, weight = gallery(519, d=d, queries=300)
+    assert (vectors.numel() <= FEW) == (d == 32)
     vectors[518] = vectors[3]
     vectors = vectors.to(dtype)
     scores = fused_scores(query, vectors, weight, fusion)
@@ -85,7 +89,9 @@ def test_a_process_that_scored_a_small_gallery_can_be_forked():
     code = """
 import os, torch
 from cmiclib.model import attention_scores
-score = lambda: attention_scores(torch.ones(20, 4), torch.ones(30, 3, 4), torch.eye(4))
+def score():
+    for shapes in (30, 8200):
+        attention_scores(torch.ones(1, 32), torch.ones(shapes, 1, 32), torch.eye(32))
 score()
 if not (child := os.fork()):
     score()
@@ -103,9 +109,10 @@ def test_one_thread_and_several_give_the_same_scores():
     assert torch.equal(scan(query[:3], vectors, weight), whole[:3])
 
 
+@pytest.mark.parametrize("d", [33, 128])
 @pytest.mark.parametrize("fusion", ["mean", "max"])
-def test_other_fusions_are_those_of_the_products(fusion):
-    query, vectors, weight = gallery(2 * SHAPES + 3, 5, 33, queries=21)
+def test_other_fusions_are_those_of_the_products(fusion, d):
+    query, vectors, weight = gallery(2 * SHAPES + 3, 5, d, queries=21)
     cosines = torch.einsum("qd,nvd->qnv", query.double(), vectors.double())
     exact = cosines.mean(dim=-1) if fusion == "mean" else cosines.amax(dim=-1)
     torch.testing.assert_close(scan(query, vectors, weight, fusion).double(), exact, atol=1e-6, rtol=0)

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..benchmark import Benchmark
-from ..geometry import face_colors, load_mesh
-from .page import HERE, STYLE, Pictures, data_uri, photo_part, ranking, view_part
+from ..errors import BenchmarkError
+from ..io.files import read_limited
+from ..io.formats.gltf import read_own
+from .page import HERE, MODEL_LIMIT, STYLE, Pictures, data_uri, photo_part, ranking, view_part
 from .retriever import Answer, Found
 
 SOLIDS = 5
@@ -72,11 +74,9 @@ def _found(each: Found, gallery: Benchmark, file: Path, pictures: Pictures, soli
 
 def _solid(glb: Path) -> str:
     """Return a mesh as JSON: base64 of int16 (F, 3, 3) corners, in 1/16384, and of uint8 (F, 3) colours."""
-    mesh = load_mesh(glb)
-    corners = np.asarray(mesh.triangles, np.float64)  # (F, 3, 3)
+    corners, colors = read_own(read_limited(glb, MODEL_LIMIT, BenchmarkError))
     middle = (corners.min(axis=(0, 1)) + corners.max(axis=(0, 1))) / 2
     reach = np.linalg.norm(corners - middle, axis=2).max() or 1.0
     quantised = np.rint((corners - middle) / (2 * reach) * 16384).astype("<i2")
-    colors = face_colors(mesh)[:, :3].astype(np.uint8)  # (F, 3)
     return json.dumps({name: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode() for name, a in
                        (("corners", quantised), ("colors", colors))})  # fmt: skip

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ImageError
-from ..io.images import mask_pixels, photo_of
+from ..io.images import learn_heif, mask_pixels, photo_of
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # each decoder is a way in
+FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "BMP")  # each decoder is a way in
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000  # as telephones take them; a small file can claim thousands of times more
 LONGEST = 3000  # pixels; larger photos are made smaller, because a query has 224
@@ -64,6 +64,7 @@ def _decode(content: bytes, what: str) -> Image.Image:
     if len(content) > MAX_BYTES:
         raise ImageError(f"the {what} has {len(content) / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f}", fix=LARGER)
     try:
+        learn_heif()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large and of odd files
             image = Image.open(io.BytesIO(content), formats=FORMATS)  # noqa: TID251 (uploads have tighter limits)
@@ -92,7 +93,7 @@ def _looks_like(content: bytes) -> str:
     guesses = {
         "an SVG drawing, not a photo": b"<svg" in start,
         "a page of HTML or XML, not a photo": start.startswith(b"<"),
-        "a HEIC, AVIF or video file, which is not read here": content[4:8] == b"ftyp",
+        "a video, or a damaged HEIC or AVIF file": content[4:8] == b"ftyp",
         "a TIFF file, which is not read here": content[:4] in (b"II*\0", b"MM\0*"),
     }
     return next(

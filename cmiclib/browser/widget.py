@@ -65,7 +65,7 @@ class QueryBrowser(widgets.VBox):
         self.outcome = widgets.Dropdown(options=outcomes, description="First shape", layout=WIDE)
         self.order = widgets.Dropdown(options=list(ORDERS), description="Order", layout=WIDE)
         self.photo = widgets.Select(options=[], description="Photo", rows=8, layout=WIDE)
-        accept = ",".join(f".{name.lower()}" for name in (*FORMATS, "JPG"))
+        accept = ",".join(f".{name.lower()}" for name in (*FORMATS, "JPG", "HEIC"))
         self.upload = widgets.FileUpload(accept=accept, description="Choose a photo", layout=WIDE)
         self.mask_upload = widgets.FileUpload(accept=accept, description="Choose its mask", layout=WIDE)
         self.mask = widgets.Dropdown(options=[], description="Mask", layout=WIDE)

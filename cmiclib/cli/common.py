@@ -1,6 +1,8 @@
 """What the commands share: errors as messages, tables, JSON files, the types of options."""
 
+import atexit
 import errno
+import gc
 import io
 import sys
 from pathlib import Path
@@ -24,10 +26,11 @@ class Commands(TyperGroup):
     """Turns expected errors into a message without a traceback."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Read the command line; a terminal without UTF-8 shows replacements for what it cannot show."""
+        """Read the command line; what a terminal cannot show is replaced."""
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            if isinstance(stream, io.TextIOWrapper):  # also under UTF-8, for names of files that are not
                 stream.reconfigure(errors="replace")
+        atexit.register(gc.freeze)  # else Python looks through all that torch made, for a second, before it ends
         return super().main(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
@@ -95,11 +98,14 @@ def open_run(folder: Path) -> "Run":
 def show(header: list[str], rows: list[list[str]]) -> None:
     """Print a table."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*header)
+    table = Table()
+    for name in header:
+        table.add_column(name, overflow="fold")  # a path that is cut off names no file
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console().print(table)
 
 

@@ -8,10 +8,13 @@ import typer
 from ..errors import ImageError, StorageError
 from .common import SHIPPED, AutoMask, JsonFile, RunFolder, open_run, show, write_json
 
+SHAPES = "a folder of mesh files, each of at most 3 million faces, searched to any depth"
+KEPT = "where made views and vectors are kept; what is not used for 60 days is removed"
+
 
 def find(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photo files")],
-    shapes: Annotated[Path, typer.Option(metavar="DIR", help="a folder of mesh files, searched to any depth")],
+    shapes: Annotated[Path, typer.Option(metavar="DIR", help=SHAPES)],
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="mask image, white on the object")] = None,
     auto_mask: AutoMask = False,
@@ -26,7 +29,7 @@ def find(
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="also draw the answer; one photo only")] = None,
     json_file: JsonFile = None,
     open_page: Annotated[bool, typer.Option("--open", help="show the page in a web browser")] = False,
-    cache: Annotated[Path | None, typer.Option(metavar="DIR", help="where made views and vectors are kept")] = None,
+    cache: Annotated[Path | None, typer.Option(metavar="DIR", show_default="~/.cache/cmic", help=KEPT)] = None,
     jobs: Annotated[int, typer.Option(min=1, help="processes that render")] = 2,
 ) -> None:
     """Find the shape that a photo shows in a folder of meshes; what was made of the folder is kept."""
@@ -38,6 +41,7 @@ def find(
     from ..io.images import open_photo, read_mask
     from ..sources import PrepareOptions
     from ..sources.own.kept import cache_folder, keep_gallery
+    from ..sources.own.overview import say_overview
 
     if len(photos) > 1 and (mask or box or png):
         raise ImageError("--mask, --box and --png belong to one photo", fix="search for one photo at a time")
@@ -63,6 +67,8 @@ def find(
     left += gallery.left_out
     for line in left:
         typer.echo(f"not taken: {line}", err=True)
+    for line in say_overview(gallery.benchmark):
+        typer.echo(line, err=True)
     index = gallery_index(weights, gallery.benchmark, progress=True)
     retriever, answers = Retriever(index, gallery.benchmark), list[Answer]()
     for photo, question, choice in asked:
@@ -78,7 +84,7 @@ def find(
             ],
         )  # fmt: skip
     page = answers_page(answers, gallery.benchmark, gallery.files, left)
-    write_atomically(html, lambda temporary: temporary.write_text(page, "utf-8"))
+    write_atomically(html, lambda temporary: temporary.write_text(page, "utf-8", "replace"))
     typer.echo(f"answer: {html}", err=True)
     if png:
         from ..browser.page import answer_png

@@ -38,8 +38,11 @@ def _options(size: int = 224, jobs: int = 2, allow_missing: bool = False) -> "Pr
 def _report(prepared: "Prepared") -> None:
     """Say what was made, and what was left out of it."""
     from ..sources import listed
+    from ..sources.own.overview import say_overview
 
     benchmark, left_out = prepared
+    for line in say_overview(benchmark):
+        typer.echo(line, err=True)
     if left_out:
         typer.echo(listed(left_out, "item", " left out, see left_out.txt"), err=True)
     if len(benchmark.queries):

@@ -12,14 +12,12 @@ from PIL import Image
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from ..errors import MeshError
+from ..errors import MeshError, PassingError
+from ..io.formats.gltf import GAMMA
 from ..io.meshes import read_scene
+from ..io.protocol import frame_rotation
 
 VOXELS = 128
-GAMMA = 2.2  # of colours on a screen
-_AXES = {
-    "+x": (1, 0, 0), "-x": (-1, 0, 0), "+y": (0, 1, 0), "-y": (0, -1, 0), "+z": (0, 0, 1), "-z": (0, 0, -1),
-}  # fmt: skip
 
 
 def load_mesh(path: str | Path, up: str = "+y", front: str = "+z") -> trimesh.Trimesh:
@@ -33,6 +31,8 @@ def load_mesh(path: str | Path, up: str = "+y", front: str = "+z") -> trimesh.Tr
     scene = read_scene(path)
     try:
         mesh = _join(scene)
+    except MemoryError:
+        raise PassingError("the mesh is larger than the memory", path=path, fix="simplify it") from None
     except Exception as error:  # parts that do not fit together fail in many ways
         problem = "the parts of the mesh do not fit together"
         raise MeshError(problem, path=path, fix="convert it to OBJ, GLB, PLY, STL or OFF") from error
@@ -71,17 +71,6 @@ def face_colors(part: trimesh.Trimesh) -> np.ndarray:
             # A damaged texture spoils no geometry.
             color = image.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
     return np.tile(np.array([*color, 255], np.uint8), (len(part.faces), 1))
-
-
-def frame_rotation(up: str, front: str) -> np.ndarray:
-    """Return the 3×3 rotation that takes axis `up` to +y and axis `front` to +z; MeshError: they are parallel."""
-    for axis in (up, front):
-        if axis not in _AXES:
-            raise MeshError(f"unknown axis '{axis}'", fix=f"use one of: {', '.join(_AXES)}")
-    y, z = np.array(_AXES[up]), np.array(_AXES[front])
-    if y @ z:
-        raise MeshError(f"up '{up}' and front '{front}' are parallel", fix="name two different axes")
-    return np.stack([np.cross(y, z), y, z]).astype(float)
 
 
 def check_mesh(mesh: trimesh.Trimesh, path: str | Path | None = None) -> None:

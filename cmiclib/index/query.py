@@ -78,9 +78,11 @@ def stored_row(benchmark: Benchmark, query_id: str) -> int:
 
 
 def parse_box(text: str) -> Box:
-    """Read ``x0,y0,x1,y1``; raises ImageError for anything but four numbers."""
+    """Read ``x0,y0,x1,y1``; raises ImageError for anything but four finite numbers."""
     try:
         x0, y0, x1, y1 = map(float, text.split(","))
+        if not np.isfinite([x0, y0, x1, y1]).all():
+            raise ValueError
     except ValueError:
         raise ImageError(f"'{text}' is not a box", fix="give four numbers: x0,y0,x1,y1") from None
     return x0, y0, x1, y1

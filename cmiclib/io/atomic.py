@@ -35,7 +35,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Write indented JSON in UTF-8, keys in their order, with :func:`write_atomically`."""
     text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"))
 
 
 def sync_folder(path: Path) -> None:

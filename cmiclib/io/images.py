@@ -207,7 +207,7 @@ def decode_image(file: Path | BinaryIO, path: Path) -> Image.Image:
         ImageError: not an image, cut off, or more than 80 million pixels.
     """
     try:
-        _learn_heif()
+        learn_heif()
         with Image.open(file, formats=FORMATS) as image:  # noqa: TID251 (the one place)
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
@@ -231,7 +231,7 @@ def decode_image(file: Path | BinaryIO, path: Path) -> Image.Image:
 
 
 @cache
-def _learn_heif() -> None:
+def learn_heif() -> None:
     """Tell Pillow how to read HEIC, as telephones take photos; the others it knows."""
     if find_spec("pillow_heif"):  # a machine that only trains may lack it
         import pillow_heif
@@ -273,6 +273,9 @@ def _upright(image: Image.Image) -> Image.Image:
 def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bit files open as I;16 or I
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode == "F":
+        numbers = np.nan_to_num(np.asarray(image))
+        return Image.fromarray((numbers * (255 if numbers.max() <= 1 else 1)).clip(0, 255).astype(np.uint8))
     return image
 
 

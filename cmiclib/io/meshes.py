@@ -10,25 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import trimesh
 
-from ..errors import CMICError, MeshError
+from ..errors import CMICError, MeshError, PassingError
 from .files import check_content, check_inside, read_limited
+from .formats import FORMATS, REFUSED, WAY_OUT
 from .formats.gltf import POSTSCRIPT, mend_gltf
 from .formats.packed import glb_of_cad, read_3mf, read_dae
 from .formats.ply import read_ply
-from .formats.text import mend_obj, read_off, read_stl
+from .formats.text import decoded, mend_obj, read_off, read_stl
 from .images import decode_image
 
-FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", ".off", ".3mf", ".dae", ".step", ".stp", ".iges", ".igs")
-REFUSED = {
-    ".fbx": "FBX", ".usd": "USD", ".usda": "USD", ".usdc": "USD", ".usdz": "USD", ".blend": "Blender's own format",
-    ".3ds": "3D Studio", ".max": "3ds Max's own format", ".skp": "SketchUp's own format", ".3dm": "Rhino's own format",
-    ".c4d": "Cinema 4D's own format", ".lwo": "LightWave's own format", ".sldprt": "SolidWorks's own format",
-    ".wrl": "VRML", ".x3d": "X3D", ".3dxml": "3DXML", ".ifc": "IFC", ".abc": "Alembic", ".vrm": "VRM", ".jt": "JT",
-}  # fmt: skip
-"""Endings of meshes that are not read, and what they are."""
-WAY_OUT = "open it in Blender or the program that wrote it, and export it as GLB"
 STARTS = {
     b"PK\3\4": ("a zip archive", ("3mf",)), b"\x1f\x8b": ("a gzip archive", ()), b"Rar!": ("a RAR archive", ()),
     b"7z\xbc\xaf": ("a 7z archive", ()), b"%PDF": ("PDF", ()), b"\x89PNG": ("a picture", ()),
@@ -81,14 +74,15 @@ def parse_scene(data: bytes, path: Path, process: bool = False, resolver: Any = 
         if data.startswith(start) and kind not in right:
             raise MeshError(f"this is {name}, not {kind.upper()}", path=path, fix="correct its ending, or unpack it")
     try:
-        scene = _parse(data, kind, process, resolver)
+        with np.errstate(all="ignore"):  # NaN and Inf are refused later, in words
+            scene = _parse(data, kind, process, resolver)
         _check_faces(sum(
             len(getattr(scene.geometry[scene.graph[node][1]], "faces", ())) for node in scene.graph.nodes_geometry
         ))  # fmt: skip
     except MeshError as error:
-        raise MeshError(error.problem, path=error.path or path, fix=error.fix) from None
+        raise type(error)(error.problem, path=error.path or path, fix=error.fix) from None
     except MemoryError:
-        raise MeshError("the mesh is larger than the memory", path=path, fix="simplify it") from None
+        raise PassingError("the mesh is larger than the memory", path=path, fix="simplify it") from None
     except Exception as error:  # trimesh's readers fail in many ways, with words about themselves
         raise MeshError(
             f"cannot be read as a mesh: the file is damaged, or not {kind.upper()}", path=path, fix=_FIX
@@ -107,6 +101,7 @@ def _parse(data: bytes, kind: str, process: bool, resolver: Any) -> trimesh.Scen
     if kind in ("glb", "gltf"):
         data, kind = mend_gltf(data, partial(_beside, resolver), MOST_FACES), "glb"
     else:
+        _check_faces(data.count(b"\nf "))  # before the work on each line
         text = mend_obj(data)
         _check_faces(text.count("\nf "))
         data = text.encode()
@@ -139,4 +134,4 @@ class _Beside(trimesh.resolvers.FilePathResolver):
         data = read_limited(path, MESH_LIMIT, MeshError)
         if data.startswith(POSTSCRIPT):
             raise MeshError("this texture is PostScript", path=path, fix="convert it to PNG or JPEG")
-        return data
+        return decoded(data).encode() if path.suffix.lower() == ".mtl" else data

@@ -1,8 +1,15 @@
-"""The protocol of views, which a prepared benchmark states and a renderer follows."""
+"""The protocol of views, which a prepared benchmark states and a renderer follows, and the frames of files."""
 
 import math
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
+
+from ..errors import MeshError
+
+_AXES = {
+    "+x": (1, 0, 0), "-x": (-1, 0, 0), "+y": (0, 1, 0), "-y": (0, -1, 0), "+z": (0, 0, 1), "-z": (0, 0, -1),
+}  # fmt: skip
 
 
 class ViewProtocol(BaseModel):
@@ -28,3 +35,14 @@ class ViewProtocol(BaseModel):
 
 PROTOCOL = ViewProtocol()
 """The protocol of this library's benchmarks."""
+
+
+def frame_rotation(up: str, front: str) -> np.ndarray:
+    """Return the 3×3 rotation that takes axis `up` to +y and axis `front` to +z; MeshError: they are parallel."""
+    for axis in (up, front):
+        if axis not in _AXES:
+            raise MeshError(f"unknown axis '{axis}'", fix=f"use one of: {', '.join(_AXES)}")
+    y, z = np.array(_AXES[up]), np.array(_AXES[front])
+    if y @ z:
+        raise MeshError(f"up '{up}' and front '{front}' are parallel", fix="name two different axes")
+    return np.stack([np.cross(y, z), y, z]).astype(float)

@@ -1,11 +1,14 @@
 """From lists of files to a finished benchmark: what every source does at the end."""
 
 import contextlib
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from ..benchmark.writer import BenchmarkWriter
 from ..errors import CMICError, SourceError
@@ -79,6 +82,8 @@ def _add(
             if isinstance(result, CMICError):
                 also = f"; {log} holds the traceback" if isinstance(result, Defect) else ""
                 problems.append((item, f"{result.path or item.path}: {result.problem}{also}"))
+                if len(problems) == 1 and options.progress and options.allow_missing:  # the others wait for the end
+                    tqdm.write(f"left out: {problems[0][1]}", sys.stderr)
                 if isinstance(result, Defect):
                     with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                         file.write(f"{item.path}\n{result.trace}\n")

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import trimesh
 
 from ..benchmark.checks import check_views
 from ..benchmark.growing import origin_of
 from ..benchmark.writer import BenchmarkWriter
-from ..geometry import export_glb, load_mesh, normalise, pack_voxels, sample_points, simplify, voxelise
-from ..geometry.render import render_views
 from ..io.protocol import ViewProtocol
+
+if TYPE_CHECKING:
+    import trimesh
 
 VIEWER_FACES = 4_000
 
@@ -32,7 +32,7 @@ def prepare_mesh(
     mesh: "MeshFile",
     size: int,
     protocol: ViewProtocol,
-    load: Callable[[Path, str, str], trimesh.Trimesh] | None = None,
+    load: "Callable[[Path, str, str], trimesh.Trimesh] | None" = None,
     measured: bool = True,
 ) -> Shape:
     """Return what a gallery needs of a mesh file.
@@ -49,6 +49,9 @@ def prepare_mesh(
         MeshError: the file cannot be used.
         BenchmarkError: the views are empty.
     """
+    from ..geometry import export_glb, load_mesh, normalise, pack_voxels, sample_points, simplify, voxelise
+    from ..geometry.render import render_views  # these load trimesh, which a folder that is known does without
+
     shape = normalise((load or load_mesh)(mesh.path, mesh.up, mesh.front))
     views = render_views(shape, size, protocol)
     check_views(views, mesh.shape_id)  # here, so that it is listed with the other problems

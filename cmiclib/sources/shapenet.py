@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from ..benchmark.writer import BenchmarkWriter
 from ..errors import SourceError
-from ..geometry import frame_rotation
 from ..io.files import check_inside, leads_inside, read_json
+from ..io.protocol import frame_rotation
 from . import DEFAULT, Prepared, PrepareOptions, listed
 from .building import build
 from .meshes import MeshFile

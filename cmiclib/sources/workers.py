@@ -63,7 +63,7 @@ def results(
     pairs = (pair for group, part in zip(groups, made, strict=True) for pair in zip(group, part, strict=True))
     with warnings.catch_warnings(), contextlib.closing(made):
         warnings.filterwarnings("ignore", r"\d+ tasks ")  # joblib's, where the caller leaves early
-        yield iter(tqdm(pairs, what, sum(map(len, groups)), disable=not options.progress))
+        yield iter(tqdm(pairs, what, sum(map(len, groups)), disable=not options.progress or not groups))
 
 
 def _on_cluster(function: Callable[[T], R], groups: list[list[T]]) -> Generator[Any, None, None]:

@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 from PIL.ExifTags import Base
@@ -68,7 +69,10 @@ def broken_exif() -> bytes:
 
 GIF = {"save_all": True, "append_images": [Image.new("RGB", SIZE, "white")] * 3, "duration": 20, "loop": 0}
 GRAY = ((235, 235, 235), (19, 19, 19))
+pillow_heif.register_heif_opener()
 READ = {
+    "HEIC": (file(picture(), "HEIF", quality=95), (RED, BLUE)),
+    "AVIF": (file(picture(), "AVIF", quality=95), (RED, BLUE)),
     "EXIF rotation": (rotated(), (RED, BLUE)),
     "CMYK JPEG": (file(picture().convert("CMYK"), "JPEG", quality=95), (RED, BLUE)),
     "16-bit PNG": (sixteen_bit(), GRAY),
@@ -98,7 +102,7 @@ REFUSED = {
         png(60, 40, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))), "damaged or cut off"),
     "JPEG's first bytes, then nothing": (b"\xff\xd8\xff\xe0" + bytes(100), "not an image|damaged"),
     "TIFF": (file(picture(), "TIFF"), "TIFF"),
-    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(100), "HEIC"),
+    "damaged HEIC": (b"\0\0\0\x18ftypheic" + bytes(100), "HEIC"),
     "too many bytes": (file(picture(), "PNG") + bytes(MAX_BYTES), "MB, more than"),
     "a pickle": (b"\x80\x04cos\nsystem\n(S'true'\ntR.", "not an image"),
 }  # fmt: skip

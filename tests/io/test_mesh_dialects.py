@@ -69,6 +69,13 @@ def test_indices_from_the_end_count_from_the_line_where_they_stand(tmp_path: Pat
     assert mesh.extents.tolist() == [5, 1, 1]
 
 
+@pytest.mark.parametrize("face", ["-9 -1 -2", "-1 -2 -3 -9", "-9/1 -1/1 -2/1", "-9//-1 -1//-1 -2//-1"])
+def test_an_index_from_the_end_that_leads_before_the_start_is_refused(tmp_path: Path, face: str) -> None:
+    (tmp_path / "a.obj").write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nvt 0 0\nvn 0 0 1\nf {face}\nf 1 2 3\n")
+    with pytest.raises(MeshError, match="does not have"):
+        load_mesh(tmp_path / "a.obj")
+
+
 @pytest.mark.parametrize(
     "dialect",
     [
@@ -165,7 +172,9 @@ def test_ply_of_points_has_no_faces(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("color", ["", " 200 10 10", " 200 10 10 255", " 0.8 0.04 0.04", " 7"])
-@pytest.mark.parametrize("head", ["OFF\n{}", "OFF {}", "off # made by hand\n\n# counts\n{}", "{}", "\ufeffOFF\n{}"])
+@pytest.mark.parametrize(
+    "head", ["OFF\n{}", "OFF {}", "off # made by hand\n\n# counts\n{}", "{}", "\ufeffOFF\n{}", "OFF{}"]
+)
 def test_off_of_polygons(tmp_path: Path, color: str, head: str) -> None:
     rows = [f"{len(polygon)} {' '.join(map(str, polygon))}{color}" for polygon in POLYGONS]
     text = head.format(f"{len(CORNERS)} {len(POLYGONS)} 0") + "\n"
@@ -198,9 +207,10 @@ def test_stl_with_a_tail(tmp_path: Path, tail: bytes, head: bytes) -> None:
 
 
 @pytest.mark.parametrize("change", [str, str.upper, lambda text: text.replace("\n", "\r"), lambda text: text * 2])
-def test_stl_as_text(tmp_path: Path, change) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_stl_as_text(tmp_path: Path, change, encoding: str) -> None:
     text = change("solid vertex of a box\n" + BOX.export(file_type="stl_ascii").partition("\n")[2])
-    (tmp_path / "box.stl").write_text(text)
+    (tmp_path / "box.stl").write_text(text, encoding)
     assert load_mesh(tmp_path / "box.stl").area == pytest.approx(22 * text.lower().count("endsolid"))
 
 

@@ -143,6 +143,8 @@ def test_gltf_whose_buffer_is_missing_or_elsewhere(tmp_path: Path) -> None:
         ({"extensionsRequired": ["EXT_meshopt_compression"]}, "meshopt"),
         ({"nodes": [{"mesh": 0, "skin": 0}], "skins": [{"joints": [0]}]}, "skin"),
         ({"nodes": [{"mesh": 0, "weights": [0.5]}]}, "blend shapes"),
+        ({"extensionsRequired": ["VENDOR_shapes"]}, "VENDOR_shapes"),
+        ({"asset": {"version": "1.0"}}, r"glTF 1\.0"),
     ],
 )
 def test_what_decides_the_shape_elsewhere_is_named(tmp_path: Path, changes: dict, said: str) -> None:
@@ -152,6 +154,19 @@ def test_what_decides_the_shape_elsewhere_is_named(tmp_path: Path, changes: dict
     with pytest.raises(MeshError, match="cut off: it claims"):
         (tmp_path / "a.glb").write_bytes(glb(tree(), DATA)[:-20])
         load_mesh(tmp_path / "a.glb")
+
+
+def test_what_changes_no_shape_is_passed_over(tmp_path: Path) -> None:
+    harmless = ["KHR_texture_transform", "KHR_materials_unlit", "EXT_texture_webp"]
+    for changes in (
+        {"extensionsRequired": harmless},
+        {"extensionsUsed": ["VENDOR_shapes"]},
+        {"nodes": [], "scenes": []},
+    ):
+        assert load(tmp_path / "a.glb", tree(**changes)).volume == pytest.approx(6)
+    inside = {"byteLength": 168, "uri": "data:application/gltf-buffer;base64," + base64.b64encode(DATA).decode()}
+    (tmp_path / "a.gltf").write_text("\ufeff" + json.dumps(tree(buffers=[inside])), "utf-8")
+    assert load_mesh(tmp_path / "a.gltf").volume == pytest.approx(6)
 
 
 # 3MF
@@ -188,6 +203,17 @@ def test_3mf_with_components_transforms_and_colours(tmp_path: Path) -> None:
     assert mesh.volume == pytest.approx(6 + 12 + 6 + 12 + 6)
     assert mesh.bounds.tolist() == [[-1, -1, -1.5], [11, 61, 1.5]]
     assert {tuple(color) for color in face_colors(mesh)[:, :3].tolist()} == {(200, 10, 20), (102, 102, 102)}
+
+
+@pytest.mark.parametrize("items", ["", '<item objectid="1"/><item objectid="2" transform="1 0 0 0 1 0 0 0 1 9 0 0"/>'])
+@pytest.mark.parametrize("color", ["red", "", "#C80A14"])
+def test_3mf_without_a_list_and_with_supports(tmp_path: Path, items: str, color: str) -> None:
+    paint = f'<basematerials id="5"><base name="a" displaycolor="{color}"/></basematerials>'
+    support = mesh_xml(2).replace('type="model"', 'type="support"')
+    path = write_3mf(tmp_path / "a.3mf", main=MODEL.format(paint + mesh_xml(1, 'pid="5" pindex="0"') + support, items))
+    mesh = load_mesh(path)
+    assert mesh.volume == pytest.approx(6) and mesh.extents == pytest.approx([1, 2, 3])
+    assert face_colors(mesh)[0, :3].tolist() == ([200, 10, 20] if color[:1] == "#" else [102, 102, 102])
 
 
 @pytest.mark.parametrize(
@@ -253,6 +279,7 @@ def test_dae_with_a_concave_polygon_transforms_colour_and_axis(
 @pytest.mark.parametrize(
     "text, said",
     [(dae(skin=True), "skin"), ("<COLLADA/>", "COLLADA|no scene"), (dae()[:900], "cut off"), ("no xml", "cut off"),
+     (dae().replace(">0 0 0 ", ">0 NaN 0 "), "NaN or Inf"), (dae(kind="polygons").replace("<p>", "<ph><p>").replace("</p>", "</p><h>0 1 2</h></ph>"), "holes"),
      (dae().replace("<scene>", "<s>").replace("</scene>", "</s>"), "no scene"), (dae().replace(" 6 7</p>", " 6 70</p>"), "damaged")],
 )  # fmt: skip
 def test_a_damaged_dae_is_called_that(tmp_path: Path, text: str, said: str) -> None:

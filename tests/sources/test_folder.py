@@ -14,7 +14,7 @@ from cmiclib.benchmark import Benchmark
 from cmiclib.cli import app
 from cmiclib.errors import MeshError, SourceError
 from cmiclib.io.images import open_photo
-from cmiclib.sources import PrepareOptions, meshes, photos
+from cmiclib.sources import PrepareOptions, photos
 from cmiclib.sources.own.folder import find_meshes, prepare_folder
 from cmiclib.sources.own.photo_lists import find_photos
 
@@ -282,7 +282,7 @@ def test_a_mask_of_another_size_is_named_and_what_was_done_is_kept(own: Path, mo
     for said in (r"cube/3.png: the mask is 20×10 pixels, its photo 64×64", r"cube/4.jpg: cannot be", "mask is empty"):
         assert error.match(said)
     again: list[str] = []
-    monkeypatch.setattr(meshes, "render_views", refuse)  # no mesh is prepared again
+    monkeypatch.setattr("cmiclib.geometry.render.render_views", refuse)  # no mesh is prepared again
     monkeypatch.setattr(photos, "open_photo", lambda path: again.append(path.name) or open_photo(path))
     made = prepare(own, **options, allow_missing=True)
     assert again == ["3.jpg", "4.jpg", "5.jpg"]
@@ -375,7 +375,7 @@ def test_a_defect_is_named_with_its_traceback_in_a_log(own: Path, monkeypatch: p
             raise RecursionError("nobody thought of this")
         return b""
 
-    monkeypatch.setattr(meshes, "export_glb", broken)
+    monkeypatch.setattr("cmiclib.geometry.export_glb", broken)
     with pytest.raises(SourceError, match=r"working on it failed unexpectedly; .*out\.errors\.log") as error:
         prepare(own)
     assert "nobody" not in str(error.value)
@@ -393,7 +393,7 @@ def test_a_repaired_photo_makes_its_shape_seen_and_loses_nothing(own: Path, monk
     with pytest.raises(SourceError, match="1 photo cannot be used"):
         prepare(own, photos=own / "photos")
     (own / "photos/box/cube/0.jpg").write_bytes(good)
-    monkeypatch.setattr(meshes, "render_views", refuse)
+    monkeypatch.setattr("cmiclib.geometry.render.render_views", refuse)
     assert prepare(own, photos=own / "photos").benchmark.queries["seen"].tolist() == [True, True, False]
 
 

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import trimesh
 
-from cmiclib.errors import SourceError
+from cmiclib.errors import PassingError, SourceError
 from cmiclib.sources import PrepareOptions
 from cmiclib.sources.own import kept
 from cmiclib.sources.own.kept import cache_folder, keep_gallery
@@ -183,3 +184,74 @@ def test_a_damaged_table_of_digests_costs_reading_again(folder, tmp_path):
 def test_the_cache_lies_where_the_system_keeps_caches(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert os.name == "nt" or cache_folder() == tmp_path / "cmic"
+
+
+def test_a_verdict_on_memory_or_time_is_not_kept(folder, tmp_path, monkeypatch):
+    real, broken = kept.prepare_mesh, ["cone"]
+
+    def short_of_memory(mesh, *rest, **options):
+        if broken and mesh.path.stem in broken:
+            raise PassingError("the mesh is larger than the memory", path=mesh.path, fix="simplify it")
+        return real(mesh, *rest, **options)
+
+    monkeypatch.setattr(kept, "prepare_mesh", short_of_memory)
+    first = keep_gallery(folder, tmp_path / "cache", OPTIONS)
+    assert len(first.benchmark.shapes) == 2 and "memory" in first.left_out[0]
+    broken.clear()
+    again = keep_gallery(folder, tmp_path / "cache", OPTIONS)
+    assert len(again.benchmark.shapes) == 3 and not again.left_out
+
+
+def test_a_file_saved_while_it_is_rendered_is_not_kept_for_the_old_one(folder, tmp_path, monkeypatch):
+    real, saved = kept.prepare_mesh, trimesh.creation.box((5, 1, 1))
+
+    def slow(mesh, *rest, **options):
+        if mesh.path.stem == "box" and saved is not None:
+            saved.export(mesh.path)
+        return real(mesh, *rest, **options)
+
+    monkeypatch.setattr(kept, "prepare_mesh", slow)
+    first = keep_gallery(folder, tmp_path / "cache", OPTIONS)
+    assert "changed while it was read" in first.left_out[0] and len(made(tmp_path / "cache")) == 2
+    monkeypatch.setattr(kept, "prepare_mesh", real)
+    assert len(keep_gallery(folder, tmp_path / "cache", OPTIONS).benchmark.shapes) == 3
+
+
+def test_what_was_long_not_used_goes_and_a_folder_has_one_gallery(folder, tmp_path):
+    cache, old = tmp_path / "cache", time.time() - (kept.DAYS + 1) * 86400
+    keep_gallery(folder, cache, OPTIONS)
+    keep_gallery(folder, cache, OPTIONS, category="lamp")
+    before = made(cache)
+    (folder / "lamp" / "cone.stl").unlink()
+    (cache / "vectors" / "encoder").mkdir(parents=True)
+    for name in before:
+        os.utime(cache / "shapes" / name, (old, old))
+        (cache / "vectors" / "encoder" / name).touch()
+    keep_gallery(folder, cache, OPTIONS)  # opens nothing of the lamp
+    assert len(list((cache / "galleries").iterdir())) == 2  # the whole folder's is one, the lamps' another
+    trimesh.creation.icosphere(1).export(folder / "chair/ball.off")
+    keep_gallery(folder, cache, OPTIONS)
+    assert len(made(cache) & before) == 2 and len(made(cache)) == 3
+    assert {path.name for path in (cache / "vectors" / "encoder").iterdir()} == made(cache) & before
+
+
+@pytest.mark.parametrize("name", ["other.mtl", "of wood.mtl"])
+def test_a_material_of_another_name_belongs_to_the_content(tmp_path, name):
+    models = tmp_path / "models"
+    models.mkdir()
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nusemtl a\nf 1 2 3\nf 1 2 4\nf 1 3 4\n"
+    (models / "box.obj").write_text(f"mtllib {name}\n{corners}")
+    (models / name).write_text("newmtl a\nKd 1 0 0\n")
+    first = keep_gallery(models, tmp_path / "cache", OPTIONS)
+    (models / name).write_text("newmtl a\nKd 0 0 1\n")
+    second = keep_gallery(models, tmp_path / "cache", OPTIONS)
+    assert first.benchmark.meta["digests"] != second.benchmark.meta["digests"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+@pytest.mark.parametrize("name", [b"\xff.obj", b"one|two.obj", b"back\\slash.obj", b"two\nlines.obj"])
+def test_a_name_that_cannot_be_kept_is_named_and_costs_itself_only(folder, tmp_path, name):
+    shutil.copyfile(folder / "chair/box.obj", os.fsencode(folder) + b"/" + name)
+    gallery = keep_gallery(folder, tmp_path / "cache", OPTIONS)
+    assert len(gallery.benchmark.shapes) == 3
+    assert len(gallery.left_out) == 1 and "rename it" in gallery.left_out[0] and gallery.left_out[0].isascii()

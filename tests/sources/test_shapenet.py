@@ -120,11 +120,11 @@ def test_two_synsets_of_one_name_stay_two_categories(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cmiclib.sources import meshes
+    from cmiclib import geometry
 
     root = write_shapenet(tmp_path / "root", "v1", FOUR)
     rendered = []
-    real = meshes.load_mesh
+    real = geometry.load_mesh
 
     def counted(path, *axes):
         if len(rendered) == 2:
@@ -132,12 +132,12 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
         rendered.append(path)
         return real(path, *axes)
 
-    monkeypatch.setattr(meshes, "load_mesh", counted)
+    monkeypatch.setattr("cmiclib.geometry.load_mesh", counted)
     with pytest.raises(KeyboardInterrupt):
         prepare(root, tmp_path)
     assert not (tmp_path / "out").exists()
     first, rendered[:] = list(rendered), []
-    monkeypatch.setattr(meshes, "load_mesh", lambda path, *axes: (rendered.append(path), real(path, *axes))[1])
+    monkeypatch.setattr("cmiclib.geometry.load_mesh", lambda path, *axes: (rendered.append(path), real(path, *axes))[1])
     made, _ = prepare(root, tmp_path)
     assert len(made.shapes) == 5 and not set(first) & set(rendered) and len(first + rendered) == 5
 

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 import numpy as np
 
 from ...errors import MeshError
+from . import CUT
 from .polygons import fan, strips
-from .text import CUT
 
 MOST_NODES = 10_000
 MOST_DEPTH = 100
@@ -28,7 +28,13 @@ PACKED = {
 }
 TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+HARMLESS = (
+    "KHR_materials_", "KHR_texture_", "EXT_texture_", "MSFT_texture_", "KHR_lights_", "EXT_lights_", "KHR_xmp",
+    "KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "KHR_animation_", "EXT_mesh_features", "EXT_structural_",
+)  # fmt: skip
+"""What names of extensions begin with that are read, or that change no shape."""
 STRIP, FAN, TRIANGLES = 5, 6, 4
+GAMMA = 2.2  # of colours on a screen; glTF's factors are linear light
 
 
 def mend_gltf(data: bytes, find: Callable[[str], bytes], most_faces: int) -> bytes:
@@ -45,9 +51,17 @@ def mend_gltf(data: bytes, find: Callable[[str], bytes], most_faces: int) -> byt
         if extension in [*header.get("extensionsUsed", []), *header.get("extensionsRequired", [])]:
             fix = "export it without compression, or unpack it with 'gltf-transform copy in.glb out.glb'"
             raise MeshError(f"its geometry is compressed with {packer}, which is not read", fix=fix)
+    if str(header.get("asset", {}).get("version", "2")).startswith("1"):
+        raise MeshError("this is glTF 1.0, which is not read", fix="export it as glTF 2.0 or GLB")
+    if other := [name for name in header.get("extensionsRequired", []) if not name.startswith(HARMLESS)]:
+        raise MeshError(f"it needs the extension {other[0]:.60}, which is not read", fix="export it without")
     file.read_buffers()
     _check_pictures(file)
-    nodes, meshes = header.get("nodes", []), header.get("meshes", [])
+    meshes = header.get("meshes", [])
+    nodes = header.setdefault("nodes", [])
+    if meshes and not nodes:  # a library of meshes, none of which is placed
+        nodes += [{"mesh": number} for number in range(len(meshes))]
+        header.pop("scenes", None)
     if any("skin" in node and "mesh" in node for node in nodes):
         fix = "apply the armature's pose in Blender, and export it without skins"
         raise MeshError("it is bound to a skeleton (a skin), whose pose decides its shape", fix=fix)
@@ -71,13 +85,26 @@ def mend_gltf(data: bytes, find: Callable[[str], bytes], most_faces: int) -> byt
     return file.packed() if file.changed else data
 
 
+def read_own(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Return corners, float32 (F, 3, 3), and colours, uint8 (F, 3), of what `cmiclib.geometry.export_glb` wrote."""
+    file = _File(data, lambda _: b"")
+    file.read_buffers()
+    corners, colors = [np.zeros((0, 3, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
+    for part in (part for mesh in file.header.get("meshes", []) for part in mesh["primitives"]):
+        faces = file.accessor(part["indices"]).reshape(-1, 3)
+        corners.append(file.accessor(part["attributes"]["POSITION"])[faces])
+        linear = np.array(file.header["materials"][part["material"]]["pbrMetallicRoughness"]["baseColorFactor"][:3])
+        colors.append(np.tile(np.rint(255 * linear ** (1 / GAMMA)).astype(np.uint8), (len(faces), 1)))
+    return np.concatenate(corners), np.concatenate(colors)
+
+
 class _File:
     """A header, the buffers it names, and whether anything was mended."""
 
     def __init__(self, data: bytes, find: Callable[[str], bytes]) -> None:
         self.find, self.changed, self.buffers, self.binary = find, False, list[bytes](), b""
         if not data.startswith(b"glTF"):
-            if data.lstrip()[:1] != b"{":
+            if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] != b"{":
                 raise MeshError("this is not glTF: it begins neither with a header nor with JSON", fix=CUT)
             self.header, self.changed = json.loads(data.decode("utf-8-sig")), True
             return

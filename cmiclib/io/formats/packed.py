@@ -1,6 +1,8 @@
 """3MF, COLLADA (DAE), and STEP or IGES by way of the package cascadio."""
 
 import io
+import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -11,16 +13,19 @@ from xml.etree import ElementTree
 import numpy as np
 import trimesh
 
-from ...errors import MeshError
+from ...errors import MeshError, PassingError
 from ..files import read_member
+from . import CUT
 from .polygons import triangulate
-from .text import CUT, check_corners
+from .text import check_corners
 
 XML_LIMIT = 1 << 29
 MOST_PARTS = 10_000
 SECONDS = 120
 """For STEP and IGES, whose surfaces are cut into triangles first."""
 GRAY = (102, 102, 102)
+HEX = re.compile("#[0-9a-fA-F]{6}")
+SUPPORTS = ("support", "solidsupport")  # of a printer, not of the object
 UPRIGHT = {"Z_UP": [[1, 0, 0], [0, 0, 1], [0, -1, 0]], "X_UP": [[0, -1, 0], [1, 0, 0], [0, 0, 1]]}
 """COLLADA's axis that points up → the rotation that makes it +y."""
 
@@ -75,19 +80,25 @@ def read_3mf(data: bytes) -> trimesh.Trimesh:
             if tag == "object":
                 objects[path, item.get("id", "")] = item
             elif tag in ("basematerials", "colorgroup"):
-                hexes = [child.get("displaycolor") or child.get("color") or "#666666" for child in item]
-                colors[path, item.get("id", "")] = np.array([list(bytes.fromhex(text[1:7])) for text in hexes])
+                names = [child.get("displaycolor") or child.get("color") or "" for child in item]
+                tints = [list(bytes.fromhex(name[1:7])) if HEX.match(name) else GRAY for name in names]
+                colors[path, item.get("id", "")] = np.array(tints)
     parts = _Parts()
     waiting = [
         (item.get("objectid", ""), _attribute(item, "path") or path, _placing(item), 0)
         for path, model in models.items() for item in model.iter() if _tag(item) == "item"
     ]  # fmt: skip
+    if not waiting:  # some programs list nothing to build
+        nested = {
+            part.get("objectid") for item in objects.values() for part in item.iter() if _tag(part) == "component"
+        }
+        waiting = [(number, path, np.eye(4), 0) for path, number in objects if number not in nested]
     while waiting:
         number, path, placing, depth = waiting.pop()
         owner = objects.get((path, number))
         if owner is None or depth > 30 or len(parts.faces) > MOST_PARTS:
             raise MeshError("its objects lack parts, contain themselves, or are too many", fix="export it again")
-        for part in owner.iter():
+        for part in owner.iter() if owner.get("type", "model") not in SUPPORTS else ():
             if _tag(part) == "component":
                 inner = _attribute(part, "path") or path
                 waiting.append((part.get("objectid", ""), inner, _placing(part) @ placing, depth + 1))
@@ -135,9 +146,12 @@ def read_dae(data: bytes) -> trimesh.Trimesh:
     """Read COLLADA: the geometry that its scene places, turned so that its upper axis is +y.
 
     Raises:
-        MeshError: damaged, or bound to a skeleton.
+        MeshError: damaged, bound to a skeleton, or with polygons that have holes.
     """
     parse_xml(data)
+    if b"<ph>" in data:  # pycollada would leave them out
+        raise MeshError("it has polygons with holes, which are not read", fix="export it with triangles, or as GLB")
+    data = re.sub(rb"(?i)(?<=[\s>])[-+]?nan(?=[\s<])", b"inf", data)  # pycollada takes NaN for 0
     if b"<instance_controller" in data:
         fix = "apply the armature's pose in Blender, and export it without skins"
         raise MeshError("it is bound to a skeleton (a skin), whose pose decides its shape", fix=fix)
@@ -187,7 +201,9 @@ def glb_of_cad(data: bytes, kind: str) -> bytes:
     try:
         done = subprocess.run([sys.executable, "-c", code, kind], input=data, capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        raise MeshError(f"it is not converted within {SECONDS} seconds", fix="export it as GLB") from None
+        raise PassingError(f"it is not converted within {SECONDS} seconds", fix="export it as GLB") from None
+    if done.returncode == -signal.SIGKILL:  # by the system, where memory is short
+        raise PassingError("its conversion was ended, perhaps for want of memory", fix="export it as GLB")
     at = done.stdout.find(b"glTF")
     if done.returncode or at < 0:
         raise MeshError("it cannot be converted to triangles: it is damaged or cut off", fix="export it as GLB")

@@ -11,8 +11,9 @@ import numpy as np
 import trimesh
 
 from ...errors import MeshError
+from . import CUT
 from .polygons import strips, triangulate
-from .text import CUT, check_corners, decoded, numbers
+from .text import check_corners, decoded, numbers
 
 TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",

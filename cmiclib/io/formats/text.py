@@ -7,9 +7,8 @@ import numpy as np
 import trimesh
 
 from ...errors import MeshError
+from . import CUT
 from .polygons import cut_ears, is_concave, triangulate
-
-CUT = "download or export it again: the rest is missing"
 
 
 def decoded(data: bytes) -> str:
@@ -48,7 +47,7 @@ def mend_obj(data: bytes) -> str:
         MeshError: a face names a vertex that does not exist.
     """
     text = re.sub(r"(?m)^[^\S\n]+", "", re.sub(r"(?m)^[^\S\n]*#.*$", "", decoded(data)))
-    text = re.sub(r"\\[^\S\n]*\n", " ", text)
+    text = re.sub(r"(?m)^fo\b", "f", re.sub(r"\\[^\S\n]*\n", " ", text))
     if re.search(r"[^\S\n ]|(?m:^(?:v[nt]?|f)\b.*#)", text):
         text = re.sub(r"(?m)^((?:v[nt]?|f)\b[^#\n]*)#.*$", r"\1", re.sub(r"[^\S\n]", " ", text))
     last = text.rpartition("\n")[2].split()
@@ -99,11 +98,13 @@ def _mend_faces(lines: list[str]) -> str:
 
 def _absolute(corner: str, seen: tuple[int, ...]) -> str:
     """Return a corner such as -4/-4/-1 with indices from the start, given how many of each kind came before it."""
-    parts = corner.split("/")
-    return "/".join(
-        str(_number(part) + count + 1) if part.startswith("-") else part
-        for part, count in zip(parts, seen, strict=False)
-    )
+    parts = [
+        _number(part) + count + 1 if part.startswith("-") else part
+        for part, count in zip(corner.split("/"), seen, strict=False)
+    ]
+    if any(isinstance(part, int) and part < 1 for part in parts):
+        raise MeshError("faces of the mesh name vertices that it does not have", fix="export it again")
+    return "/".join(map(str, parts))
 
 
 def _number(text: str) -> int:
@@ -119,6 +120,8 @@ def read_stl(data: bytes) -> trimesh.Trimesh:
     Raises:
         MeshError: the file is cut off.
     """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = decoded(data).encode()
     count = int.from_bytes(data[80:84], "little")
     room = (len(data) - 84) // 50
     if b"\0" not in data[:512] and re.search(rb"solid|facet", data[:512], re.IGNORECASE):
@@ -142,7 +145,7 @@ def read_off(data: bytes) -> trimesh.Trimesh:
         MeshError: cut off, binary, or faces that name vertices that do not exist.
     """
     lines = [line for raw in decoded(data).split("\n") if (line := raw.partition("#")[0].strip())]
-    head = re.match(r"(ST)?(C)?(N)?(4)?(n)?OFF\b(?P<rest>.*)", lines[0] if lines else "", re.IGNORECASE)
+    head = re.match(r"(ST)?(C)?(N)?(4)?(n)?OFF(?![a-z])(?P<rest>.*)", lines[0] if lines else "", re.IGNORECASE)
     if head:
         lines = [head["rest"].strip(), *lines[1:]] if head["rest"].strip() else lines[1:]
         if head[4] or head[5] or "BINARY" in head["rest"].upper():

@@ -20,19 +20,28 @@ from urllib.parse import unquote
 
 from ...benchmark.writer import BenchmarkWriter
 from ...errors import SourceError
-from ...geometry import frame_rotation
+from ...io.files import leads_inside
+from ...io.formats import FORMATS
 from ...io.images import ENDINGS
-from ...io.meshes import FORMATS
+from ...io.protocol import frame_rotation
 from .. import DEFAULT, Prepared, PrepareOptions, listed
 from ..building import build
 from ..meshes import MeshFile
 from ..photos import PhotoFile, cut_photo
 from .listings import read_listing
+from .overview import write_overview
 from .photo_lists import OF_MESHES, find_photos, visible_files
 
 FACTS = ("name", "creator", "licence", "source", "group")
 OTHER = "misc"
 """Category of meshes that lie in no folder."""
+
+
+NAMES = {
+    ".gltf": rb'"uri"\s*:\s*"([^":]{1,200})"', ".obj": rb"(?m)^[ \t]*mtllib[ \t]+([^\r\n]{1,200})",
+    ".mtl": rb"(?mi)^[ \t]*map_Kd[ \t]+([^\r\n]{1,200})", ".ply": rb"(?i)texturefile[ \t]+([^\r\n]{1,200})",
+}  # fmt: skip
+"""What names files that lie beside a mesh or its materials; a regular expression for each ending."""
 
 
 def prepare_folder(
@@ -82,7 +91,9 @@ def prepare_folder(
         output, name=root.resolve().name, source="a folder of meshes", licence="see shapes.csv", size=options.size,
         extra={"up": up, "front": front, "automatic_masks": automatic},
     )  # fmt: skip
-    return build(writer, meshes, queries, options, left_out)
+    prepared = build(writer, meshes, queries, options, left_out)
+    write_overview(prepared.benchmark)
+    return prepared
 
 
 def find_meshes(
@@ -114,7 +125,10 @@ def find_meshes(
         files = known if len(known) == len(paths) else {str(p): [p] for p in paths}
     if same := [" and ".join(map(str, paths)) for paths in files.values() if len(paths) > 1]:
         raise SourceError(listed(same, "shape", " with two files"), path=root, fix="rename or remove one file of each")
-    if odd := [shape_id for shape_id in files if set("|\\\n\0") & set(shape_id)]:
+    odd = [shape_id for shape_id in files if set("|\\\n\r\0") & set(shape_id)]
+    if twice:
+        others += [f"{str(root / files.pop(name)[0])!a}: this name cannot be a shape's; rename it" for name in odd]
+    elif odd:
         raise SourceError(listed(odd, "name", " cannot be a shape id"), path=root, fix="rename them, without | and \\")
     facts = _facts(categories, list(files)) if categories else {name: {"category": _folder(name)} for name in files}
     axes = {name: (_axis(path, up, "+y"), _axis(path, front, "+z")) for name, (path,) in files.items()}
@@ -140,13 +154,19 @@ def _axis(path: PurePosixPath, rules: str, usual: str) -> str:
 
 
 def _beside(file: Path) -> tuple[Path, ...]:
-    """Return the files that a mesh file is read with: materials of an OBJ, buffers and pictures of a glTF."""
-    if file.suffix.lower() != ".gltf":
-        return (file.with_suffix(".mtl"),) if file.suffix.lower() == ".obj" else ()
-    with suppress(OSError, UnicodeDecodeError), file.open("rb") as stream:
-        names = re.findall(rb'"uri"\s*:\s*"([^":]{1,200})"', stream.read(1 << 24))
-        return tuple(file.parent / unquote(name.decode()) for name in dict.fromkeys(names))
-    return ()
+    """Return the files that a mesh file is read with: materials of an OBJ, buffers of a glTF, pictures."""
+    pattern, found = NAMES.get(file.suffix.lower()), dict[Path, None]()
+    with suppress(OSError, ValueError):
+        start = b""
+        if pattern:
+            with file.open("rb") as stream:
+                start = stream.read(1 << 24 if file.suffix.lower() == ".gltf" else 1 << 16)
+        for name in re.findall(pattern or b"$^", start):
+            text = name.decode("utf-8", "surrogateescape").strip()
+            path = file.parent / (unquote(text) if file.suffix.lower() == ".gltf" else text.replace("\\", "/"))
+            if leads_inside(path, file.parent):
+                found |= dict.fromkeys((path, *_beside(path)))
+    return tuple(found)
 
 
 def _folder(shape_id: str) -> str:

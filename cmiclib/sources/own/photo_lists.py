@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from ...benchmark.checks import SPLITS
 from ...errors import SourceError
 from ...io.files import check_inside
+from ...io.formats import FORMATS, REFUSED, WAY_OUT
 from ...io.images import ENDINGS
-from ...io.meshes import FORMATS, REFUSED, WAY_OUT
 from .. import listed
 from ..photos import PhotoFile, torn_apart
 from .listings import hash_share, inside, numbered, read_listing
@@ -118,7 +118,9 @@ def visible_files(
         links = [Path(name, folder) for folder in folders if Path(name, folder).is_symlink()]
         others += [f"{path}: a linked folder is not followed" for path in links]
         for path in (Path(name, file) for file in files if not file.startswith(".")):
-            if path.suffix.lower() in endings and path.is_file():
+            if os.fsencode(path).decode("utf-8", "replace") != str(path):
+                others.append(f"{str(path)!a}: this name is not UTF-8; rename it")
+            elif path.suffix.lower() in endings and path.is_file():
                 check_inside(path, root, SourceError)
                 found.append(PurePosixPath(path.relative_to(root).as_posix()))
             elif path.suffix.lower() not in passed_over:

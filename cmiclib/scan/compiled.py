@@ -1,70 +1,35 @@
-"""Score a gallery on the CPU in one compiled pass: each view is read once, and only scores are written.
+"""The compiled pass over a gallery: each view is read once, and only scores are written.
 
-:func:`cmiclib.model.fused_scores` calls it. Every pair of query and shape goes through the same instructions, in
-float32, whatever stands beside it: copies of one shape get equal scores, and a query alone gets the scores that it gets
-in a batch. Processors differ in the order of sums, so their scores differ by less than 1e-6.
+Every pair of query and shape goes through the same instructions, in float32, whatever stands beside it. Processors
+differ in the order of sums, so their scores differ by less than 1e-6.
 """
 
 import numba
 import numpy as np
-import torch
 from llvmlite import ir
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, overload
-from torch import Tensor
 
-from .config import Fusion
+from . import SHAPES
 
 SUMS = {"reassoc", "contract", "nsz"}
 """The compiler may reorder sums, but not assume that there is no NaN."""
-SHAPES = 256
-"""Shapes in a piece of work; each piece allocates three small arrays."""
-ALONE = 1 << 14
-"""Scores that one thread computes within milliseconds. A process that never used more threads can still be forked."""
 AHEAD = 4
 """Views that are prefetched: the processor's own prefetching stops at each page of memory."""
 LINE = 64
 """Bytes of a cache line."""
-FUSIONS: tuple[Fusion, ...] = ("attention", "mean", "max")
-
-
-def scan(query: Tensor, views: Tensor, weight: Tensor, fusion: Fusion = "attention") -> Tensor:
-    """Compute :func:`cmiclib.model.fused_scores` without gradients, on the CPU.
-
-    Args:
-        query: (Q, d) float32, rows of length 1.
-        views: (N, V, d) float32 or bfloat16, last axis of length 1; may be memory-mapped.
-        weight: (d, d) float32, the matrix W; only attention uses it.
-        fusion: how views become a score.
-
-    Returns:
-        (Q, N) float32. Views in bfloat16 are widened; the arithmetic is float32.
-    """
-    # In double precision, because the matrix product of a library depends on how many queries there are.
-    turned = (query.double() @ weight.double().T).float()  # (Q, d)
-    scores = query.new_empty(len(query), len(views))  # (Q, N)
-    views = views.contiguous()
-    numbers = views.view(torch.int16).numpy().view(np.uint16) if views.dtype == torch.bfloat16 else views.numpy()
-    inputs = numbers, query.contiguous().numpy(), turned.numpy(), scores.numpy(), FUSIONS.index(fusion)
-    if scores.numel() <= ALONE:
-        _scan_piece(*inputs, 0, len(views))
-    else:
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-        _scan(*inputs)
-    bad = query if fusion != "attention" else turned
-    scores[~bad.isfinite().all(dim=1)] = torch.nan  # a maximum passes over NaN
-    return scores
 
 
 @numba.njit(parallel=True, fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
-def _scan(views, query, turned, scores, fusion):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
+def scan_all(views, query, turned, scores, fusion):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
+    """Score all shapes, on several threads."""
     shapes = len(views)
     for piece in numba.prange((shapes + SHAPES - 1) // SHAPES):
-        _scan_piece(views, query, turned, scores, fusion, piece * SHAPES, min(shapes, (piece + 1) * SHAPES))
+        scan_piece(views, query, turned, scores, fusion, piece * SHAPES, min(shapes, (piece + 1) * SHAPES))
 
 
 @numba.njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
-def _scan_piece(views, query, turned, scores, fusion, first, last):  # type: ignore[no-untyped-def]  # pragma: no cover
+def scan_piece(views, query, turned, scores, fusion, first, last):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Score the shapes from ``first`` to before ``last``."""
     count, length = views.shape[1], views.shape[2]
     flat, line = views.reshape(-1), LINE // views.itemsize
