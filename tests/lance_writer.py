@@ -1,6 +1,9 @@
-"""A process of the kill test: it appends blocks of shapes, again and again, until all are there."""
+"""A process of the kill test: it appends so many blocks of shapes, then goes on while a file is there."""
 
 import sys
+import time
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,9 +23,12 @@ def block(writer: int, number: int) -> tuple[list[str], torch.Tensor, range]:
 
 
 if __name__ == "__main__":
-    path, writer, blocks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    path, writer, blocks, going = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     index = ShapeIndex.load(path)
-    for number in range(blocks):
+    for number in count():
+        if number >= blocks and not going.exists():
+            break
         names, views, rows = block(writer, number)
         index.append(names, views, rows)
         print(number, flush=True)
+        time.sleep(0.02)

@@ -181,7 +181,8 @@ def serve(
 
 def notebook(run: str | None, benchmark: str | None, index: str | None = None) -> dict[str, Any]:
     """Return the app's notebook."""
-    cell = v4.new_code_cell(f"from cmiclib.browser.app import show\n\nshow({run!r}, {benchmark!r}, {index!r})")
+    more = f", {index!r}" if index else ""
+    cell = v4.new_code_cell(f"from cmiclib.browser.app import show\n\nshow({run!r}, {benchmark!r}{more})")
     return v4.new_notebook(cells=[cell], metadata={"kernelspec": KERNEL, "title": "Find the shape in the photo"})
 
 

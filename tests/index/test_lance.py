@@ -221,35 +221,37 @@ def test_a_write_that_fails_is_one_error_and_leaves_what_is_there(tmp_path, monk
 
 @pytest.mark.slow
 def test_of_two_writers_one_is_killed_ten_times_and_no_shape_is_lost_or_doubled(tmp_path):
-    blocks, generator = 60, random.Random(time.time_ns())
+    blocks, generator, going = 40, random.Random(time.time_ns()), tmp_path / "going"
+    going.touch()
     database = lance.LanceIndex.create(tmp_path / "x", ShapeIndex(torch.zeros(0, VIEWS, DIM), torch.eye(DIM), []))
     database.append(["first"], F.normalize(torch.ones(1, VIEWS, DIM), dim=-1), [-1])
     before = database.versions()[-1]
 
     def start(writer):
-        command = [sys.executable, lance_writer.__file__, str(tmp_path / "x"), str(writer), str(blocks)]
+        command = [sys.executable, lance_writer.__file__, str(tmp_path / "x"), str(writer), str(blocks), str(going)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    survivor, kills = start(0), 0
-    while kills < 10:
+    def names():
+        return database.table.search().select(["shape_id"]).to_arrow()["shape_id"].to_pylist()
+
+    survivor = start(0)  # it writes from before the first kill until after the last
+    survivor.stdout.readline()
+    for _ in range(10):
         victim = start(1)
-        victim.stdout.readline()  # its first block is written
+        victim.stdout.readline()
         time.sleep(generator.uniform(0, 0.4))
-        if victim.poll() is None:
-            os.kill(victim.pid, signal.SIGKILL)
-            kills += 1
+        assert (victim.poll(), survivor.poll()) == (None, None)
+        os.kill(victim.pid, signal.SIGKILL)
         victim.wait()
         assert lance.LanceIndex.load(tmp_path / "x", version=before).shape_ids == ["first"]
-        now = ShapeIndex.load(tmp_path / "x").table.search().select(["shape_id"]).to_arrow()["shape_id"].to_pylist()
-        assert len(now) == len(set(now))
+        assert len(names()) == len(set(names()))
+    going.unlink()
     victim = start(1)
-    assert [survivor.wait(), victim.wait()] == [0, 0]
-    expected = {
-        name: vectors for w in (0, 1) for i in range(blocks) for name, vectors in zip(*block(w, i)[:2], strict=True)
-    }
-    table = ShapeIndex.load(tmp_path / "x").table.search().select(["shape_id"]).to_arrow()["shape_id"].to_pylist()
-    assert sorted(table) == sorted(["first", *expected])
-    found = ShapeIndex.load(tmp_path / "x")
-    stored = dict(zip(found.shape_ids, found.views, strict=True))
+    numbers = [1 + int(process.communicate()[0].split()[-1]) for process in (survivor, victim)]
+    assert (survivor.returncode, victim.returncode, numbers[1]) == (0, 0, blocks)
+    written = [block(writer, number)[:2] for writer in (0, 1) for number in range(numbers[writer])]
+    expected = {name: vectors for some, views in written for name, vectors in zip(some, views, strict=True)}
+    assert sorted(names()) == sorted(["first", *expected])
+    stored = dict(zip(database.shape_ids, database.views, strict=True))
     assert all((stored[name] - vectors).abs().max() < 1e-3 for name, vectors in expected.items())
     assert lance.LanceIndex.load(tmp_path / "x", version=before).shape_ids == ["first"]
