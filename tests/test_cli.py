@@ -383,3 +383,44 @@ def test_a_terminal_without_utf_8_gets_replacements(tmp_path: Path, encoding: st
         assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
     shown = "出" if encoding in ("utf-8", "ascii") else "?"  # click takes ASCII for a terminal that says nothing
     assert shown in done.stdout.decode("utf-8" if encoding == "ascii" else encoding)
+
+
+def test_a_database_is_an_index_like_any_other(tmp_path: Path, run_folder, tiny_benchmark, photo) -> None:
+    pytest.importorskip("lancedb")
+    file, database, common = tmp_path / "x.index", tmp_path / "database", ["--benchmark", tiny_benchmark.path]
+    made = ["index", "--run", run_folder, *common, "--output"]
+    assert invoke(*made, file).exit_code == 0
+    for _ in range(2):  # what is there is passed over
+        result = invoke(*made, database, "--engine", "lance")
+        assert result.exit_code == 0, result.output
+        assert f"{len(tiny_benchmark.shapes)} shapes" in result.output
+    answers, figures = [], []
+    for index in (file, database):
+        for options in ([], ["--exact"]):
+            result = invoke("search", photo, "--index", index, *options, "--top", 3, "--json", tmp_path / "found.json")
+            assert result.exit_code == 0, result.output
+            assert "not proven" not in result.output
+            (found,) = json.loads((tmp_path / "found.json").read_text())
+            answers.append([each["shape_id"] for each in found["results"]])
+            assert (found["certified"], found["visited"]) == (True, len(tiny_benchmark.shapes))
+        result = invoke("evaluate", *common, "--index", index, "--json", tmp_path / "figures.json")
+        assert result.exit_code == 0, result.output
+        figures.append(json.loads((tmp_path / "figures.json").read_text()))
+    assert all(ids == answers[0] for ids in answers)
+    assert figures[0] == pytest.approx(figures[1], abs=1e-3)
+
+
+def test_an_answer_that_is_not_proven_says_so(tmp_path: Path, run_folder, tiny_benchmark, photo, monkeypatch) -> None:
+    lance = pytest.importorskip("cmiclib.index.lance")
+    pytest.importorskip("lancedb")
+    common = ["--run", run_folder, "--benchmark", tiny_benchmark.path]
+    assert invoke("index", *common, "--output", tmp_path / "x", "--engine", "lance").exit_code == 0
+    monkeypatch.setattr(lance, "CANDIDATES", 1)
+    search = ["search", photo, "--index", tmp_path / "x", "--top", 1]
+    assert "the best of 1 candidates, not proven; --exact goes on" in " ".join(invoke(*search).output.split())
+    assert "not proven" not in invoke(*search, "--exact").output
+
+
+def test_an_address_is_no_place_for_a_file(tiny_benchmark) -> None:
+    result = invoke("index", "--benchmark", tiny_benchmark.path, "--output", "s3://bucket/x")
+    assert result.exit_code == 2 and "--engine lance" in result.stderr

@@ -405,3 +405,12 @@ def test_bounds_are_shown_over_the_clusters_with_what_bounds_them():
     first, _ = figures.bound_shares([result, result | {"vectors": "random"}]).axes
     assert first.get_title(loc="left") == "Trained vectors"
     assert [list(line.get_ydata()) for line in first.lines] == [[0.9, 0.9], [0.2, 0.2], [0.1, 0.1]]
+
+
+def test_certificates_show_what_the_counts_say():
+    needed = {"1000": [10, 20, 30, 40], "100000": [100, 200, 300, 4000]}
+    left, right = figures.certificates(needed, 512).axes
+    median, _, most = (line.get_ydata().tolist() for line in left.get_lines())
+    assert median == [25, 250] and most == [40, 4000]
+    at, share = right.get_lines()[0].get_data()
+    assert dict(zip(at.tolist(), share.tolist(), strict=True))[256] == 0.5 and share[-1] == 1

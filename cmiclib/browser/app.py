@@ -73,14 +73,20 @@ def benchmark_of(run: Run, shipped: Benchmark, prepared: Path) -> Benchmark | No
     return None
 
 
-def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[QueryBrowser, str]:
+def open_browser(
+    run: str | None = None, benchmark: str | None = None, index: str | None = None
+) -> tuple[QueryBrowser, str]:
     """Return a browser, and a phrase that says what it searches with.
 
     ``run`` is a run folder; default: the user's newest run, else the shipped model. ``benchmark`` is the gallery's
     folder; default: the benchmark that the run was trained on. A converted checkpoint was trained on none, and searches
-    the shipped one. BenchmarkError or CheckpointError: something is missing or damaged, or the run's benchmark is not
+    the shipped one. An ``index`` that is there replaces the run; its gallery is the benchmark, by default the shipped
+    one. BenchmarkError or CheckpointError: something is missing or damaged, or the run's benchmark is not
     here; ConfigError: a benchmark without a run.
     """
+    if index is not None:
+        gallery = Benchmark.open(benchmark) if benchmark else open_sweethome()
+        return QueryBrowser(ShapeIndex.load(index), gallery), f"The index {index}"
     if benchmark is not None and run is None:
         raise ConfigError("--benchmark needs a run that searches it", fix="pass --run as well")
     shipped = open_sweethome()
@@ -91,11 +97,11 @@ def open_browser(run: str | None = None, benchmark: str | None = None) -> tuple[
         if benchmark is None and not trained:
             words = f"The converted checkpoint {chosen.path.name}, which names no benchmark, in the shipped gallery"
             return _of_run(chosen, shipped), words
-        gallery = own if benchmark is None else Benchmark.open(benchmark)
-        if gallery is None:
+        searched = own if benchmark is None else Benchmark.open(benchmark)
+        if searched is None:
             fix = "pass --benchmark DIR with the gallery to search"
             raise BenchmarkError("the benchmark of this run is not here", path=chosen.path, fix=fix)
-        return _of_run(chosen, gallery, own), f"The run {chosen.path.name}"
+        return _of_run(chosen, searched, own), f"The run {chosen.path.name}"
     if newest := newest_run(shipped, OUTPUTS, PREPARED):
         return _of_run(*newest), f"Your newest run, {newest[0].path.name} of {newest[0].environment['date']}"
     retriever = shipped_retriever(SHIPPED, shipped)
@@ -137,27 +143,31 @@ def _of_run(run: Run, gallery: Benchmark, own: Benchmark | None = None) -> Query
     return QueryBrowser(gallery_index(run, gallery), gallery)
 
 
-def show(run: str | None = None, benchmark: str | None = None) -> None:
+def show(run: str | None = None, benchmark: str | None = None, index: str | None = None) -> None:
     """Display the app, or the error that prevents it; the app's notebook calls this."""
     head = "<h1>Find the shape in the photo</h1>"
     try:
-        browser, words = open_browser(run, benchmark)
+        browser, words = open_browser(run, benchmark, index)
         name = f"{words}; gallery {browser.retriever.gallery.name}, {len(browser.retriever.index)} shapes."
         display(widgets.VBox([widgets.HTML(f"{head}<p>{name}</p>"), browser]))
     except CMICError as error:
         display(widgets.HTML(f"{STYLE}{head}{message(error)}"))
 
 
-def serve(run: str | None = None, benchmark: str | None = None, port: int = PORT, tab: bool = True) -> int:
+def serve(
+    run: str | None = None, benchmark: str | None = None, port: int = PORT, tab: bool = True, index: str | None = None
+) -> int:
     """Run the app until it is stopped; return Voilà's exit status.
 
-    :func:`open_browser` is called first with run and benchmark, and may raise. The port is one of 127.0.0.1; no other
-    machine can connect. ``tab`` opens the app in a web browser.
+    :func:`open_browser` is called first with run, benchmark and index, and may raise. The port is one of 127.0.0.1; no
+    other machine can connect. ``tab`` opens the app in a web browser.
     """
     run, benchmark = (str(Path(path).resolve()) if path else None for path in (run, benchmark))
-    open_browser(run, benchmark)  # errors come here, and slow work is done once
+    if index and "://" not in index:
+        index = str(Path(index).resolve())
+    open_browser(run, benchmark, index)  # errors come here, and slow work is done once
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "browser.ipynb").write_text(json.dumps(notebook(run, benchmark)), "utf-8")
+        (Path(folder) / "browser.ipynb").write_text(json.dumps(notebook(run, benchmark, index)), "utf-8")
         (Path(folder) / "voila.json").write_text(json.dumps(settings(port, tab)), "utf-8")
         print(f"http://127.0.0.1:{port}/ (stop it with Ctrl+C)", flush=True)
         command = [sys.executable, "-m", "voila", "--template=cmic", "browser.ipynb"]
@@ -169,9 +179,10 @@ def serve(run: str | None = None, benchmark: str | None = None, port: int = PORT
             return 0
 
 
-def notebook(run: str | None, benchmark: str | None) -> dict[str, Any]:
+def notebook(run: str | None, benchmark: str | None, index: str | None = None) -> dict[str, Any]:
     """Return the app's notebook."""
-    cell = v4.new_code_cell(f"from cmiclib.browser.app import show\n\nshow({run!r}, {benchmark!r})")
+    more = f", {index!r}" if index else ""
+    cell = v4.new_code_cell(f"from cmiclib.browser.app import show\n\nshow({run!r}, {benchmark!r}{more})")
     return v4.new_notebook(cells=[cell], metadata={"kernelspec": KERNEL, "title": "Find the shape in the photo"})
 
 

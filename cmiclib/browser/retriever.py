@@ -64,6 +64,7 @@ class Choice:
     box: Box | None = None  # x0, y0, x1, y1 in pixels of the photo as it was sent
     mirror: bool = False
     top: int = 8
+    exact: bool = False  # go on until the ranking is proven; matters to a database
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class Answer:
     rank: int | None  # of the best right shape, from 1; None: no right shape is known
     margin: float | None  # the best right shape's score minus the best wrong one's; None: one of the two is missing
     own: str | None = None  # id of the best right shape
+    certified: bool = True  # whether `found` is proven to be the best of the gallery
+    visited: int = 0  # how many shapes were scored
 
     def record(self) -> dict[str, Any]:
         """Return the answer for JSON; ``object`` and ``results`` as in ``cmic search --json``."""
@@ -102,7 +105,7 @@ class Answer:
         return {
             "photo": self.question.name, "object": self.query.how, "mask": self.choice.mask, "box": box,
             "mirrored": self.choice.mirror, "own": sorted(self.question.own), "rank": self.rank, "margin": self.margin,
-            "lead": self.lead, "results": results,
+            "lead": self.lead, "certified": self.certified, "visited": self.visited, "results": results,
         }  # fmt: skip
 
 
@@ -185,23 +188,25 @@ class Retriever:
         """Search the gallery; ImageError if the photo lacks the mask that was chosen, or the box or mask is empty."""
         query = cut(question, choice)
         vector = self.index.embed(query.image[None])  # (1, d)
-        result = self.index.search(vector, choice.top)
-        scores = self.index.scores(vector)[0].numpy()  # (N,)
+        result = self.index.search(vector, max(2, choice.top), choice.exact)
+        proof = result.certified[0], result.visited[0]
         row_of = {shape_id: row for row, shape_id in enumerate(self.index.shape_ids)}
-        found: list[Found] = []
-        for shape_id, score, weights in zip(result.ids[0], result.scores[0].tolist(), result.weights[0], strict=True):
+        found, first_scores = list[Found](), result.scores[0].tolist()
+        for shape_id, score, weights in zip(result.ids[0], first_scores, result.weights[0], strict=True):
             row, good = row_of[shape_id], shape_id in question.own
             category = self.gallery.shapes.category.iloc[row]
             found.append(Found(len(found) + 1, row, shape_id, category, score, good, weights.numpy()))
+        del found[choice.top :]
+        lead = first_scores[0] - first_scores[1] if len(first_scores) > 1 else None
+        if row_of.keys().isdisjoint(question.own):
+            return Answer(question, choice, query, vector[0], found, lead, None, None, None, *proof)
+        scores = self.index.scores(vector)[0].numpy()  # (N,)
         order = np.argsort(-scores, kind="stable")
-        best, right = scores[order], np.isin(self.index.shape_ids, sorted(question.own))[order]  # (N,)
-        lead = float(best[0] - best[1]) if len(best) > 1 else None
-        if not right.any():
-            return Answer(question, choice, query, vector[0], found, lead, None, None)
+        best, right = scores[order], np.isin(list(row_of), sorted(question.own))[order]  # (N,)
         first = int(right.argmax())
         margin = None if right.all() else float(best[first] - best[right.argmin()])
-        own = self.index.shape_ids[order[first]]
-        return Answer(question, choice, query, vector[0], found, lead, first + 1, margin, own)
+        own = list(row_of)[order[first]]
+        return Answer(question, choice, query, vector[0], found, lead, first + 1, margin, own, *proof)
 
     @property
     def atlas(self) -> Atlas:

@@ -141,10 +141,11 @@ class QueryBrowser(widgets.VBox):
             if self.outcome.value or self.order.value != "by name":
                 self._embed()
             chosen = self.retriever.select(self.category.value, self.outcome.value, self.order.value)
-            labels = chosen.query_id
+            labels = chosen.query_id.tolist()
             if "outcome" in chosen:
-                margin = chosen.margin.map(lambda value: " " if np.isnan(value) else f" {value:+.3f} ")
-                labels = chosen.outcome.map({"right": "✓", "wrong": "✗"}) + margin + labels
+                margins = ["" if np.isnan(margin) else f"{margin:+.3f} " for margin in chosen.margin]
+                marks = [{"right": "✓", "wrong": "✗"}[outcome] for outcome in chosen.outcome]
+                labels = [f"{mark} {margin}{name}" for mark, margin, name in zip(marks, margins, labels, strict=True)]
             with self._setting():
                 self.photo.options = list(zip(labels, chosen.row.tolist(), strict=True))
                 self.photo.value = next(iter(chosen.row.tolist()), None)

@@ -10,7 +10,7 @@ import yaml
 
 from ..book import find_root
 from ..errors import BookError, ConfigError
-from .common import SHIPPED, BenchmarkName, Outputs, Profile, flag, folder_option, open_run, show, write_json
+from .common import SHIPPED, BenchmarkName, IndexPath, Outputs, Profile, flag, folder_option, open_run, show, write_json
 
 RUN = "a run folder; default: your newest run, otherwise the shipped model"
 
@@ -85,6 +85,7 @@ def app(
     shapes: Annotated[Path | None, folder_option("a folder of meshes as the gallery, as in `cmic find`")] = None,
     port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 8866,
     tab: Annotated[bool, typer.Option("--tab/--no-tab", help="open the app in the web browser")] = True,
+    index: IndexPath = None,
 ) -> None:
     """Open the query browser as an app on this machine."""
     from ..book.publish import fetch_vendor
@@ -106,9 +107,10 @@ def app(
         kept = keep_gallery(shapes, cache_folder(), options)
         for line in kept.left_out:
             typer.echo(f"not taken: {line}", err=True)
-        gallery_index(weights, kept.benchmark, progress=True)
+        if not index:
+            gallery_index(weights, kept.benchmark, progress=True)
         run, benchmark = weights.path, kept.benchmark.path
-    status = serve(str(run) if run else None, str(benchmark) if benchmark else None, port, tab)
+    status = serve(str(run) if run else None, str(benchmark) if benchmark else None, port, tab, index)
     if status != 0:
         raise BookError(f"the app ended with status {status}", fix="if the port is taken, pass another one with --port")
 

@@ -75,6 +75,11 @@ RunFolder = Annotated[
     Path, typer.Option("--run", "-r", metavar="RUN", show_default="the shipped weights", help="a run of `cmic train`")
 ]
 RunOutput = Annotated[Path, folder_option("the run folder to write", "RUN")]
+IndexPath = Annotated[
+    str | None,
+    typer.Option(metavar="INDEX", help="what `cmic index` made of this gallery: a file, a database or its address"),
+]
+Exact = Annotated[bool, typer.Option("--exact", help="go on until the answer is proven; matters to a database")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the result here")]
 
 
@@ -93,6 +98,11 @@ def open_run(folder: Path) -> "Run":
     if folder == SHIPPED:
         typer.echo(f"weights: {folder}", err=True)
     return Run.open(folder)
+
+
+def proof(certified: bool, visited: int) -> str:
+    """Say it where an answer is not proven to be that of a full search."""
+    return "" if certified else f"the best of {visited:,} candidates, not proven; --exact goes on"
 
 
 def show(header: list[str], rows: list[list[str]]) -> None:

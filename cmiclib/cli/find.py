@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ImageError, StorageError
-from .common import SHIPPED, AutoMask, JsonFile, RunFolder, open_run, show, write_json
+from .common import SHIPPED, AutoMask, Exact, IndexPath, JsonFile, RunFolder, open_run, proof, show, write_json
 
 SHAPES = "a folder of mesh files, each of at most 3 million faces, searched to any depth"
 KEPT = "where made views and vectors are kept; what is not used for 60 days is removed"
@@ -31,10 +31,13 @@ def find(
     open_page: Annotated[bool, typer.Option("--open", help="show the page in a web browser")] = False,
     cache: Annotated[Path | None, typer.Option(metavar="DIR", show_default="~/.cache/cmic", help=KEPT)] = None,
     jobs: Annotated[int, typer.Option(min=1, help="processes that render")] = 2,
+    index: IndexPath = None,
+    exact: Exact = False,
 ) -> None:
     """Find the shape that a photo shows in a folder of meshes; what was made of the folder is kept."""
     from ..browser.answers import answers_page
     from ..browser.retriever import Answer, Choice, Question, Retriever, best_mask, cut
+    from ..index import ShapeIndex
     from ..index.cache import gallery_index
     from ..index.query import parse_box
     from ..io.atomic import write_atomically
@@ -51,9 +54,8 @@ def find(
         try:
             pixels, opaque, turn = open_photo(photo)
             question = Question(photo.name, pixels, read_mask(mask, pixels, turn) if mask else opaque)
-            choice = Choice(
-                "automatic" if auto_mask and question.mask is None else best_mask(question), corners, top=top
-            )
+            marked = "automatic" if auto_mask and question.mask is None else best_mask(question)
+            choice = Choice(marked, corners, top=top, exact=exact)
             cut(question, choice)
             asked.append((photo, question, choice))
         except ImageError as error:
@@ -69,8 +71,8 @@ def find(
         typer.echo(f"not taken: {line}", err=True)
     for line in say_overview(gallery.benchmark):
         typer.echo(line, err=True)
-    index = gallery_index(weights, gallery.benchmark, progress=True)
-    retriever, answers = Retriever(index, gallery.benchmark), list[Answer]()
+    made = ShapeIndex.load(index) if index else gallery_index(weights, gallery.benchmark, progress=True)
+    retriever, answers = Retriever(made, gallery.benchmark), list[Answer]()
     for photo, question, choice in asked:
         answer = retriever.answer(question, choice)
         answers.append(answer)
@@ -83,6 +85,8 @@ def find(
                 for each in answer.found
             ],
         )  # fmt: skip
+        if said := proof(answer.certified, answer.visited):
+            typer.echo(said)
     page = answers_page(answers, gallery.benchmark, gallery.files, left)
     write_atomically(html, lambda temporary: temporary.write_text(page, "utf-8", "replace"))
     typer.echo(f"answer: {html}", err=True)

@@ -1,15 +1,17 @@
 """Commands around one model: train, evaluate, index, convert, search."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError, ImageError, StorageError
 from .common import (
     SHIPPED,
     AutoMask,
+    Exact,
     Folder,
+    IndexPath,
     JsonFile,
     Profile,
     RunFolder,
@@ -19,6 +21,7 @@ from .common import (
     folder_option,
     open_benchmark,
     open_run,
+    proof,
     show,
     write_json,
 )  # fmt: skip
@@ -56,7 +59,7 @@ def evaluate(
     gallery: Annotated[Path | None, folder_option("search these shapes, which lack the photos' own shapes")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "test",
     mode: Annotated[str | None, typer.Option(help="as the released test script does: simple, full or shapenet")] = None,
-    changed: Changed = False, json_file: JsonFile = None,
+    changed: Changed = False, json_file: JsonFile = None, index: IndexPath = None,
     untrained: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="instead of a run, a network of timm as it is; repeatable")
     ] = None,
@@ -65,7 +68,7 @@ def evaluate(
         typer.Option(help="weights of --untrained, as model.init; default: timm for a name with a tag, else imagenet"),
     ] = None,
 ) -> None:  # fmt: skip
-    """Measure a run on a prepared benchmark, in its own gallery or in one that lacks the photos' shapes.
+    """Measure a run, or an index made with one, on a benchmark, in its gallery or one that lacks the photos' shapes.
 
     Under torchrun, each process embeds its share of the gallery; write -r there, because torchrun has its own --run.
     """
@@ -77,16 +80,16 @@ def evaluate(
     from ..training.guard import check_unchanged
 
     if untrained:
-        if gallery or mode:
-            raise ConfigError("--untrained excludes --gallery and --mode", fix="leave them out")
+        if gallery or mode or index:
+            raise ConfigError("--untrained excludes --gallery, --mode and --index", fix="leave them out")
         measured = report_untrained(open_benchmark(benchmark), untrained, init, split)
         flat = {f"{name}, {kind}": values for name, kinds in measured.items() for kind, values in kinds.items()}
         rows = {metric: [f"{values[metric]:.4g}" for values in flat.values()] for metric in next(iter(flat.values()))}
         show(["metric", *flat], [[metric, *values] for metric, values in rows.items()])
         write_json(json_file, measured)
         return
-    opened, trained = open_benchmark(benchmark), open_run(run)
-    if not changed:
+    opened, trained = open_benchmark(benchmark), None if index else open_run(run)
+    if trained and not changed:
         check_unchanged(trained, opened)
     searched = open_benchmark(gallery) if gallery else None
     if searched is not None:  # all this before the gallery is embedded, which can take long
@@ -96,42 +99,60 @@ def evaluate(
     photo_rows(opened, split)
     device = own_device()
     with joined(device) as processes:
-        index = ShapeIndex.build(trained.model(device), searched or opened, trained.config, processes=processes)
+        if trained:
+            shapes = ShapeIndex.build(trained.model(device), searched or opened, trained.config, processes=processes)
+        else:
+            shapes = ShapeIndex.load(str(index))
     if not processes.first:
         return
     if mode is None:
         if searched is None:
-            figures = report(score_index(index, opened, split)) | {"gallery_size": len(index)}
+            figures = report(score_index(shapes, opened, split)) | {"gallery_size": len(shapes)}
         else:
-            figures = evaluate_unseen(index, opened, searched, split)
+            figures = evaluate_unseen(shapes, opened, searched, split)
         show(["metric", "value"], [[name, f"{value:.4g}"] for name, value in figures.items()])
         write_json(json_file, figures)
         return
-    table = released_table(index, opened, mode, split, searched)
+    table = released_table(shapes, opened, mode, split, searched)
     show(["of", *table.columns], [[str(name), *(f"{value:.4g}" for value in row)] for name, *row in table.itertuples()])
-    write_json(json_file, {**table.loc[TOTAL].to_dict(), "gallery_size": len(index)})
+    write_json(json_file, {**table.loc[TOTAL].to_dict(), "gallery_size": len(shapes)})
 
 
 def index(
-    benchmark: Folder, output: Annotated[Path, file_option("the index file to write")], run: RunFolder = SHIPPED,
+    benchmark: Folder,
+    output: Annotated[str, typer.Option(metavar="INDEX", help="file to write; with --engine lance a folder or s3://…")],
+    run: RunFolder = SHIPPED,
+    engine: Annotated[Literal["file", "lance"], typer.Option(help="file, or lance: a database that grows")] = "file",
     half: Annotated[bool, flag("--half", "store bfloat16: half the size, slightly different scores")] = False,
     changed: Changed = False,
 ) -> None:  # fmt: skip
-    """Embed a benchmark's gallery for `cmic search`; under torchrun, write -r instead of --run."""
+    """Embed a benchmark's gallery for `cmic search`; under torchrun, write -r instead of --run.
+
+    A database (LanceDB, pip install 'cmiclib[scale]') is searched without being loaded, and stores float16. Shapes that
+    it has are passed over, others are added; each process writes its share, and what was stopped goes on.
+    """
     import torch
 
     from ..engine.distributed import joined, own_device
     from ..index import ShapeIndex
     from ..training.guard import check_unchanged
 
+    if engine == "file" and "://" in output:
+        raise StorageError("a file is written to a folder", path=output, fix="pass --engine lance as well")
     trained, opened, device = open_run(run), open_benchmark(benchmark), own_device()
     if not changed:
         check_unchanged(trained, opened)
     dtype = torch.bfloat16 if half else torch.float32
     with joined(device) as processes:
-        gallery = ShapeIndex.build(trained.model(device), opened, trained.config, dtype, processes)
+        if engine == "lance":
+            from ..index.lance import LanceIndex
+
+            gallery: ShapeIndex = LanceIndex.grow(output, trained.model(device), opened, trained.config, processes)
+        else:
+            gallery = ShapeIndex.build(trained.model(device), opened, trained.config, dtype, processes)
+            if processes.first:
+                gallery.save(output)
         if processes.first:
-            gallery.save(output)
             typer.echo(f"{len(gallery)} shapes: {output}")
 
 
@@ -147,7 +168,7 @@ def convert(
 
 def search(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photo files; with --benchmark, query ids")],
-    index: Annotated[Path, file_option("an index file that `cmic index` wrote")],
+    index: Annotated[str, typer.Option(metavar="INDEX", help="what `cmic index` wrote: a file, or a database")],
     mask: Annotated[Path | None, file_option("mask image, white on the object")] = None,
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
     auto_mask: AutoMask = False,
@@ -155,6 +176,7 @@ def search(
     save_mask: Annotated[Path | None, file_option("write the mask that was used, as PNG")] = None,
     top: Annotated[int, typer.Option(min=1, help="number of shapes to list")] = 10,
     json_file: JsonFile = None,
+    exact: Exact = False,
     benchmark: Annotated[Path | None, folder_option("search with this benchmark's own photos and their masks")] = None,
 ) -> None:
     """List the shapes that match a photo best.
@@ -188,12 +210,17 @@ def search(
             fix = "pass --auto-mask, or leave out --save-mask"
             raise ImageError("there is no mask to save", path=photos[0], fix=fix)
         write_mask(save_mask, loaded[0].mask)
-    found = gallery.search(gallery.embed(np.stack([query.image for query in loaded])), top)
+    found = gallery.search(gallery.embed(np.stack([query.image for query in loaded])), top, exact)
     answers = []
-    for photo, (_, how, _), ids, scores in zip(photos, loaded, found.ids, found.scores.tolist(), strict=True):
+    proofs = zip(found.certified, found.visited, strict=True)
+    each = zip(photos, loaded, found.ids, found.scores.tolist(), proofs, strict=True)
+    for photo, (_, how, _), ids, scores, (certified, visited) in each:
         typer.echo(f"{photo} ({how})")
         results = [{"shape_id": name, "score": score} for name, score in zip(ids, scores, strict=True)]
-        lines = [[str(rank), each["shape_id"], f"{each['score']:.3f}"] for rank, each in enumerate(results, 1)]
+        lines = [[str(rank), shape["shape_id"], f"{shape['score']:.3f}"] for rank, shape in enumerate(results, 1)]
         show(["rank", "shape", "score"], lines)
-        answers.append({"photo": str(photo), "object": how, "results": results})
+        if said := proof(certified, visited):
+            typer.echo(said)
+        known = {"certified": certified, "visited": visited}
+        answers.append({"photo": str(photo), "object": how, **known, "results": results})
     write_json(json_file, answers)

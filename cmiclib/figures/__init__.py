@@ -7,5 +7,5 @@ from .embedding import embedding_map
 from .grids import color_transfer
 from .results import category_bars, confusion, effects, margins, rank_curves, result_points
 from .retrieval import attended_views, attention, retrieval_rows
-from .speed import bound_shares, roofline, search_scaling
+from .speed import bound_shares, certificates, roofline, search_scaling
 from .style import category_colors, use_style

@@ -101,3 +101,27 @@ def bound_shares(results: Rows) -> Figure:
             ax.minorticks_off()
         ax.legend(loc="center left", bbox_to_anchor=(0.0, 0.6))
     return figure
+
+
+def certificates(needed: Mapping[str, Sequence[int]], candidates: int) -> Figure:
+    """Show how many shapes a search must visit before its first ten are proven, over the gallery's size.
+
+    ``needed`` has for each number of shapes one count a photo: ``tools/measure/measure_scale.py`` stores it. On the
+    right, the share of the largest gallery's photos that so many candidates suffice for; the line is the default.
+    """
+    sizes, most = [int(size) for size in needed], np.array(list(needed.values())[-1])
+    with new_figure(3.4) as figure:
+        left, right = figure.subplots(1, 2)
+        for share, color, name in ((50, GREEN, "median photo"), (95, ORANGE, "95 of 100 photos"), (100, PINK, "all")):
+            visited = [np.percentile(counts, share) for counts in needed.values()]
+            left.plot(sizes, visited, "o-", color=color, label=name)
+        left.set(xscale="log", yscale="log", xlabel="shapes, 12 views each", title="Shapes to visit")
+        left.legend(fontsize=8)
+        at = 2 ** np.arange(4, 1 + int(np.ceil(np.log2(max(most.max(), candidates)))))
+        right.plot(at, [(most <= count).mean() for count in at], "o-", color=BLUE)
+        right.axvline(candidates, color=FAINT, linestyle="--")
+        percent_axis(right, "y")
+        right.set(xscale="log", xlabel="candidates", ylabel="% of photos certified", title=f"{sizes[-1]:,} shapes")
+        for ax in (left, right):
+            ax.grid(True)
+    return figure

@@ -5,8 +5,9 @@ An index file is self-contained: the gallery's view embeddings, the attention ma
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,18 @@ from .file import Contents, read_index, write_index
 BLOCK = 1 << 26  # Products of queries and views in a block of the gallery: 256 MB where all of them exist at once
 
 
-class SearchResult(NamedTuple):
-    """The first k shapes of each query, best first."""
+@dataclass(frozen=True)
+class SearchResult:
+    """The first k shapes of each query, best first; ``ids, scores, weights = result`` takes it apart."""
 
     ids: list[list[str]]  # Q lists of k
     scores: Tensor  # (Q, k)
     weights: Tensor  # (Q, k, V) how much each view of the shape counted
+    certified: list[bool]  # Q; whether these are proven to be the best of the gallery
+    visited: list[int]  # Q; how many shapes were scored
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.ids, self.scores, self.weights))
 
 
 class ShapeIndex(Contents):
@@ -57,7 +64,7 @@ class ShapeIndex(Contents):
             views = embed_gallery(model.eval(), benchmark.views, config)
         else:
             views = embed_in_shares(model.eval(), benchmark.views, config, processes)
-        return cls(views.to(dtype), attention, ids, model, config, gallery=_sha256(benchmark))
+        return cls(views.to(dtype), attention, ids, model, config, gallery=views_sha256(benchmark))
 
     @classmethod
     def from_arrays(
@@ -74,9 +81,17 @@ class ShapeIndex(Contents):
         """How views become a score."""
         return self.config.model.fusion if self.config else "attention"
 
+    @property
+    def view_count(self) -> int:
+        """V, the views of a shape."""
+        return self.views.shape[1]
+
+    def _made_from(self, benchmark: Benchmark) -> bool:
+        return not self.gallery or views_sha256(benchmark) in ("", self.gallery)
+
     def check_gallery(self, benchmark: Benchmark) -> None:
         """Raise BenchmarkError for other shapes, another order, another number of views, or other pictures."""
-        ids, views, sha256 = benchmark.shapes.shape_id.tolist(), benchmark.views.shape[1], _sha256(benchmark)
+        ids, views = benchmark.shapes.shape_id.tolist(), benchmark.views.shape[1]
         if self.shape_ids != ids:
             if len(ids) != len(self):
                 problem = f"it has {len(ids)} shapes, the index {len(self)}"
@@ -84,9 +99,9 @@ class ShapeIndex(Contents):
                 row = next(i for i, pair in enumerate(zip(ids, self.shape_ids, strict=True)) if pair[0] != pair[1])
                 same = "the same shapes in another order" if set(ids) == set(self.shape_ids) else "other shapes"
                 problem = f"it has {same}; in row {row} '{ids[row]}', the index '{self.shape_ids[row]}'"
-        elif views != self.views.shape[1]:
-            problem = f"its shapes have {views} views, those of the index {self.views.shape[1]}"
-        elif self.gallery and sha256 and self.gallery != sha256:
+        elif views != self.view_count:
+            problem = f"its shapes have {views} views, those of the index {self.view_count}"
+        elif not self._made_from(benchmark):
             problem = "its views have changed since the index was made"
         else:
             return
@@ -143,11 +158,15 @@ class ShapeIndex(Contents):
             yield part, fused_scores(query, self.views[part], self.attention, self.fusion)
 
     @torch.no_grad()
-    def search(self, query: Tensor | np.ndarray, k: int = 10) -> SearchResult:
-        """Return ids, scores and view weights of the k best shapes of each query (Q, d), by :meth:`rank`; N at most."""
+    def search(self, query: Tensor | np.ndarray, k: int = 10, exact: bool = False) -> SearchResult:
+        """Return ids, scores and view weights of the k best shapes of each query (Q, d), by :meth:`rank`; N at most.
+
+        It is exact here; ``exact`` matters to :class:`cmiclib.index.lance.LanceIndex`.
+        """
         rows, scores = self.rank(query, k)
         ids = [[self.shape_ids[i] for i in line] for line in rows.tolist()]
-        return SearchResult(ids, scores, self.view_weights(query, rows))
+        asked = len(ids)
+        return SearchResult(ids, scores, self.view_weights(query, rows), [True] * asked, [len(self)] * asked)
 
     @torch.no_grad()
     def view_weights(self, query: Tensor | np.ndarray, rows: Tensor) -> Tensor:
@@ -168,14 +187,21 @@ class ShapeIndex(Contents):
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str | None = None) -> "ShapeIndex":
-        """Open an index file; its views stay on the disk, memory-mapped, until a search reads them.
+        """Open an index file, or a database of :class:`cmiclib.index.lance.LanceIndex`, by what lies there.
+
+        A file's views stay on the disk, memory-mapped, until a search reads them.
 
         Photos are embedded on ``device``, by default one of the kind that embedded the gallery, else the CPU; in the
         gallery's precision, or in fp32 on another kind of device. CheckpointError for a file that is missing, damaged
         or not an index.
         """
+        if "://" in str(path) or (Path(path) / "head.lance").is_dir():
+            from .lance import LanceIndex
+
+            return LanceIndex.load(path, device)
         return cls(**vars(read_index(Path(path), device)))
 
 
-def _sha256(benchmark: Benchmark) -> str:
+def views_sha256(benchmark: Benchmark) -> str:
+    """Return the digest of a benchmark's pictures of views, or an empty string."""
     return benchmark.meta.get("sha256", {}).get("views.npy", "")

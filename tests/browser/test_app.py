@@ -190,3 +190,10 @@ def test_voila_listens_on_loopback_only_and_shows_no_traceback():
     assert settings["VoilaConfiguration"]["show_tracebacks"] is False
     assert settings["Voila"]["tornado_settings"]["websocket_max_message_size"] > app.MAX_BYTES
     assert "show('run', None)" in app.notebook("run", None)["cells"][0]["source"]
+
+
+def test_an_index_that_is_there_is_searched_instead_of_a_run(index, tiny_benchmark, tmp_path):
+    index.save(tmp_path / "x.index")
+    browser, words = app.open_browser(None, str(tiny_benchmark.path), str(tmp_path / "x.index"))
+    assert words.startswith("The index ") and browser.retriever.index.shape_ids == index.shape_ids
+    assert "show(None, 'there', 'x')" in app.notebook(None, "there", "x")["cells"][0]["source"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 
@@ -324,6 +325,11 @@ def test_torchrun_trains_evaluates_and_indexes_by_the_commands_of_the_readme(tin
     assert two == pytest.approx(alone, abs=1e-6)
     indexes = [ShapeIndex.load(tmp_path / f"{count}.index") for count in (1, 2)]
     torch.testing.assert_close(indexes[1].views, indexes[0].views, atol=1e-5, rtol=0)
+    if find_spec("lancedb"):
+        together("index", "-r", run, "--benchmark", folder, "--output", tmp_path / "base", "--engine", "lance")
+        database = ShapeIndex.load(tmp_path / "base")
+        database.check_gallery(tiny_benchmark)
+        torch.testing.assert_close(database.views, indexes[0].views, atol=1e-3, rtol=0)
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):
