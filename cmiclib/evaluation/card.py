@@ -171,9 +171,9 @@ def data_sheet(known: dict[str, Any], benchmark: Benchmark | None) -> str:
     data = known.get("data.json", {})
     if benchmark is None:
         photos = ", ".join(f"{count} {split}" for split, count in data.get("photos", {}).items()) or "not noted"
-        composition = f"Shapes: {data.get('shapes', 'not noted')}. Photos: {photos}. Hash: `{data.get('hash')}`."
-        origin = "Not noted in the run; pass the benchmark to have its shapes, photos and licences counted here."
-        return SHEET.format(name=data.get("benchmark", "not noted"), composition=composition, origin=origin)
+        noted = f"Shapes: {data.get('shapes', 'not noted')}. Photos: {photos}. Hash: `{data.get('hash', 'not noted')}`."
+        ask = "Not noted in the run; pass the benchmark to have its shapes, photos and licences counted here."
+        return SHEET.format(name=data.get("benchmark", "not noted"), composition=noted, origin=ask)
     shapes, queries = benchmark.shapes, benchmark.queries
     splits = queries.groupby("split").agg(photos=("query_id", "size"), shapes=("shape_id", "nunique"))
     lines = [
