@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .config import Fusion, ModelConfig
 from .encoders import Encoder
+from .pretrained import Pretrained
 from .weights import load_initial_weights
 
 CHUNK = 1 << 26
@@ -119,7 +120,7 @@ def _check_shapes(query: Tensor, views: Tensor, weight: Tensor) -> None:
         )
 
 
-class CMIC(nn.Module):
+class CMIC(Pretrained):
     """Both encoders and the attention matrix W; build it with :func:`build_model`."""
 
     def __init__(self, config: ModelConfig):

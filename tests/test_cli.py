@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import trimesh
 from PIL import Image
 from released_archive import write_archive
-from toybook import make_book
+from toybook import make_book, write_chapter
 from typer.testing import CliRunner
 
 from cmiclib.book import runner
@@ -359,6 +360,22 @@ def test_the_report_of_a_profile_that_does_not_exist_or_never_ran_is_refused(
         refused = invoke("book", "--profile", name)
         assert refused.exit_code == 2 and said in refused.stderr
     assert not (root / "outputs").exists()
+
+
+def test_a_typo_in_an_override_is_an_error_within_three_seconds_and_touches_nothing(tmp_path: Path) -> None:
+    root = make_book(tmp_path)
+    write_chapter(root, "first", more="OVERRIDES = []\n")
+    (root / "outputs/demo/html").mkdir(parents=True)
+    (root / "outputs/demo/html/index.html").write_text("finished")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    command = [CMIC, "reproduce", "OVERRIDES=[loss.tua=0.05]"]
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    refused = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert refused.returncode == 2 and "unknown configuration key 'loss.tua'" in refused.stderr
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    # CPU seconds: other processes on the machine do not count.
+    assert (ended.ru_utime + ended.ru_stime) - (began.ru_utime + began.ru_stime) < 3
 
 
 @pytest.mark.parametrize("wrong", ["PROFILE=smoke", "BENCHMARK=other", "OUTPUTS=elsewhere"])

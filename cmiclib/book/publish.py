@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import os
 import re
@@ -36,6 +37,7 @@ REDIRECT = """<!DOCTYPE html>
 """
 
 WARNING = ":::{{warning}}\n{}\n:::\n"
+OLD = ".html.old"  # the report before, while the new one takes its place
 OLDER = "This chapter was made with an older state of the code or data; `make reproduce` makes it again."
 
 
@@ -163,6 +165,9 @@ def unpack(package: Package, archive: Path, target: Path) -> None:
 def publish(root: Path, profile: str, outputs: str = "outputs") -> tuple[Path, bool]:
     """Build ``outputs/<profile>/html`` if something changed; return its ``index.html``, and whether it was built now.
 
+    The report is built elsewhere and takes its place when it is whole. That of an experiment names its overrides on
+    every page.
+
     Warnings are errors when every chapter ran with the same state of code and data. Where one failed, did not run or is
     older, its page says so instead. BookError: no chapter has run, or the build failed; its messages are in
     ``outputs/<profile>/html.log``.
@@ -173,13 +178,14 @@ def publish(root: Path, profile: str, outputs: str = "outputs") -> tuple[Path, b
         raise BookError("no chapter has run with this profile", path=folder, fix=f"make reproduce PROFILE={profile}")
     fetch_vendor(root)
     with alone(folder, BookError):
+        if not (folder / "html").exists() and (folder / OLD).exists():  # killed while one took the other's place
+            (folder / OLD).rename(folder / "html")
         record = read_record(folder)
         index, key = folder / "html" / "index.html", html_key(root, folder, record)
         if record.get("html", {}).get("key") == key and index.exists():
             return index, False
         started = time.perf_counter()
         build(folder, strict=stage(root, folder, record))
-        index.write_text(REDIRECT.format(page=f"{pages(root)[0]}.html"), "utf-8")
         seconds = round(time.perf_counter() - started, 1)
         write_json(folder / RECORD, record | {"html": {"key": key, "seconds": seconds}})
         return index, True
@@ -190,7 +196,9 @@ def html_key(root: Path, folder: Path, record: dict[str, Any]) -> str:
     files = [root / "_config.yml", root / "_toc.yml", *sources(root), *(folder / "notebooks").glob("*.ipynb")]
     files += [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".css", ".js")]
     hashes = [[os.path.relpath(path, root), file_hash(path)] for path in sorted(files)]
-    return digest(hashes, [package.integrity for package in VENDOR], record.get("chapters"))
+    return digest(
+        hashes, [package.integrity for package in VENDOR], record.get("chapters"), record.get("overrides", [])
+    )
 
 
 def sources(root: Path) -> list[Path]:
@@ -210,6 +218,9 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
     config = yaml.safe_load((root / "_config.yml").read_text("utf-8"))
     if not config["repository"]["url"]:
         del config["launch_buttons"]  # they need an address; without one the theme fails
+    if overrides := record.get("overrides"):
+        named = html.escape(", ".join(overrides))
+        config["html"]["announcement"] = f"An experiment, not the book’s results: <code>{named}</code>"
     (site / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
     shutil.copy(root / "_toc.yml", site)
     for path in sources(root):
@@ -256,6 +267,11 @@ def build(folder: Path, strict: bool) -> None:
         said = "\n  ".join(problems[:8] or log.splitlines()[-8:])
         fix = "correct what these messages name; warnings are errors here"
         raise BookError(f"the HTML could not be built:\n  {said}", path=folder / "html.log", fix=fix)
-    shutil.rmtree(folder / "html", ignore_errors=True)
-    (folder / "site" / "_build" / "html").replace(folder / "html")
+    fresh, place, old = folder / "site" / "_build" / "html", folder / "html", folder / OLD
+    (fresh / "index.html").write_text(REDIRECT.format(page=f"{pages(folder / 'site')[0]}.html"), "utf-8")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    fresh.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(folder / "site")

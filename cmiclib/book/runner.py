@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -51,6 +52,7 @@ class Result:
     failed: list[str]
     skipped: list[str]
     current: list[str]
+    outputs: str = "outputs"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ def reproduce(
 ) -> Result:  # fmt: skip
     """Run what changed; executed notebooks go to ``outputs/<profile>/notebooks``.
 
+    With ``OVERRIDES`` among the parameters, everything goes to a folder of its own instead, ``Result.outputs``, and
+    chapters that these cannot change are copied from ``outputs`` if they ran there.
+
     A chapter that fails keeps its notebook up to the error. Chapters that need it are skipped, others run. A chapter
     that is not asked for keeps its notebook and is marked as stale in the record if its key changed.
 
@@ -107,18 +112,22 @@ def reproduce(
     """
     book = read_book(root)
     todo = selected(book, chapters or [])
-    given = {"PROFILE": profile, "BENCHMARK": benchmark, "OUTPUTS": outputs} | (parameters or {})
     check_parameters(todo, parameters or {})
-    plain, changed = profile_config(profile), profile_config(profile, given.get("OVERRIDES", []))
-    folder = root / outputs / profile
+    overrides = (parameters or {}).get("OVERRIDES", [])
+    plain, changed = profile_config(profile), profile_config(profile, overrides)
+    baseline, outputs = outputs, f"{outputs}/experiments/{changed.digest()}" if overrides else outputs
+    given = {"PROFILE": profile, "BENCHMARK": benchmark, "OUTPUTS": outputs} | (parameters or {})
+    folder, finished_folder = root / outputs / profile, root / baseline / profile
     with alone(folder, BookError):
         data, versions, code = benchmark_hash(), digest(package_versions()), Library(library)
         earlier = read_record(folder)
         done: dict[str, dict[str, Any]] = earlier.get("chapters", {})
         record = {"profile": profile, "benchmark": benchmark, "chapters": done, "html": earlier.get("html", {})}
+        record |= {"overrides": overrides} if overrides else {}
+        others = read_record(finished_folder).get("chapters", {}) if overrides else {}
         for gone in set(done) - {chapter.name for chapter in book}:
             del done[gone]
-        jobs, made, result = dict[str, Job](), dict[str, Any](), Result([], [], [], [])
+        jobs, made, result = dict[str, Job](), dict[str, Any](), Result([], [], [], [], outputs)
         for chapter in book:
             own = {name: value for name, value in given.items() if name in chapter.parameters}
             settings = (changed if "OVERRIDES" in own else plain).digest()
@@ -126,8 +135,18 @@ def reproduce(
                 "code": code.digest(chapter.text), "packages": versions, "config": settings, "benchmark": data,
                 "inputs": inputs_hash(root, chapter),
             }  # fmt: skip
-            key = digest(chapter.text, hashes, own, [jobs[need].key for need in chapter.needs])
+            needed = [jobs[need].key for need in chapter.needs]
+            key = digest(chapter.text, hashes, own, needed)
             target = folder / "notebooks" / f"{chapter.name}.ipynb"
+            if chapter.name in others:  # as it ran without the overrides, if they do not reach it
+                there = finished_folder / "notebooks" / target.name
+                twin = digest(chapter.text, hashes, own | {"OUTPUTS": baseline}, needed)
+                if Job(chapter, twin, own, hashes, there).is_done(others[chapter.name]):
+                    key = twin
+                    if chapter in todo:
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(there, target)
+                        done[chapter.name] = dict(others[chapter.name])
             jobs[chapter.name] = job = Job(chapter, key, own, hashes, target)
             entry = done.get(chapter.name, {})
             entry.pop("stale", None)

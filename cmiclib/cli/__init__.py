@@ -8,7 +8,7 @@ from .book import book, readme, reproduce, vendor, verify
 from .common import Commands
 from .find import find
 from .fit import fit
-from .method import convert, evaluate, index, search, train
+from .method import convert, evaluate, index, save, search, train
 from .prepare import prepare
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ for command in (
     evaluate,
     index,
     convert,
+    save,
     search,
     reproduce,
     ablations,

@@ -20,12 +20,19 @@ def reproduce(
     profile: Profile = "demo", benchmark: BenchmarkName = "sweethome", outputs: Outputs = "outputs",
     chapter: Annotated[list[str] | None, typer.Option(help="run only this and what it needs; repeatable")] = None,
 ) -> None:  # fmt: skip
-    """Run the chapters whose inputs changed and write the report; NAME=VALUE sets a parameter of the chapters."""
+    """Run the chapters whose inputs changed and write the report; NAME=VALUE sets a parameter of the chapters.
+
+    OVERRIDES=[…] is an experiment: results and report get a folder of their own, OUTPUTS/experiments/….
+    """
+    from ..config import profile as profile_config
+
+    root, given = find_root(Path.cwd()), dict(parse_parameter(text) for text in parameters or [])
+    if isinstance(overrides := given.get("OVERRIDES"), list):
+        profile_config(profile, map(str, overrides))  # a typo shall not wait for what is imported below
+
     from ..book import open_benchmark
     from ..book.publish import fetch_vendor
     from ..book.runner import reproduce
-
-    root = find_root(Path.cwd())
 
     def benchmark_hash() -> str:
         if fetch_vendor(root):  # early, because the report cannot be written without
@@ -34,11 +41,11 @@ def reproduce(
 
     result = reproduce(
         root, profile=profile, benchmark=benchmark, outputs=outputs, benchmark_hash=benchmark_hash, chapters=chapter,
-        parameters=dict(parse_parameter(text) for text in parameters or []),
+        parameters=given,
     )  # fmt: skip
-    write_report(root, profile, outputs)
+    write_report(root, profile, result.outputs)
     if result.failed:
-        notebooks = ", ".join(f"{outputs}/{profile}/notebooks/{name}.ipynb" for name in result.failed)
+        notebooks = ", ".join(f"{result.outputs}/{profile}/notebooks/{name}.ipynb" for name in result.failed)
         skipped = f"; {', '.join(result.skipped)} needed them" if result.skipped else ""
         failed = f"these chapters failed: {', '.join(result.failed)}{skipped}"
         raise BookError(failed, fix=f"read the error in {notebooks}")

@@ -166,6 +166,17 @@ def convert(
     typer.echo(f"run: {convert_reference_checkpoint(checkpoint, output).path}")
 
 
+def save(
+    output: RunOutput, run: RunFolder = SHIPPED,
+    benchmark: Annotated[Path | None, folder_option("the training's, to be counted in the data sheet")] = None,
+) -> None:  # fmt: skip
+    """Write a folder to pass on: model, model card (README.md) and data sheet, from the run's own figures."""
+    from ..evaluation.card import pass_on
+
+    pass_on(open_run(run), output, open_benchmark(benchmark) if benchmark else None)
+    typer.echo(f"model, model card and data sheet: {output}")
+
+
 def search(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photo files; with --benchmark, query ids")],
     index: Annotated[str, typer.Option(metavar="INDEX", help="what `cmic index` wrote: a file, or a database")],

@@ -17,18 +17,17 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from ..benchmark import file_sha256
 from ..config import Config, ModelConfig, parse_config, profile
 from ..errors import CheckpointError
-from ..io.atomic import write_atomically, write_json
-from ..io.files import JSON_LIMIT, check_inside, check_regular, parse_json, read_json, read_limited
+from ..io.atomic import write_json
+from ..io.files import JSON_LIMIT, check_inside, parse_json, read_json, read_limited
 from ..io.jittor import read_jittor
 from ..model import CMIC
+from ..pretrained import AGAIN, save_weights
 
-AGAIN = "train again, or copy the run folder again"
+__all__ = ["Run", "convert_reference_checkpoint", "load_reference_checkpoint", "save_weights"]
 UNUSED = "attention.linear_out.weight"  # The released code computes it and throws the result away
 
 
@@ -52,20 +51,7 @@ class Run:
 
     def model(self, device: torch.device | str = "cpu") -> CMIC:
         """Return the model with the run's best weights, in evaluation mode; CheckpointError if they do not fit."""
-        file = self.path / "model.safetensors"
-        check_inside(file, self.path, CheckpointError)
-        check_regular(file, CheckpointError)
-        try:
-            stored = load_file(file)
-            state = {name: value.float() if value.is_floating_point() else value for name, value in stored.items()}
-            dim = self.config.model.dim
-            if "attention_weight" not in state or state["attention_weight"].shape != (dim, dim):
-                raise RuntimeError(f"they have no attention_weight of {dim} × {dim} numbers")
-            model = CMIC(self.config.model)
-            model.load_state_dict(state)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise CheckpointError(f"the weights cannot be used: {error}", path=file, fix=AGAIN) from None
-        return model.to(device).eval()
+        return CMIC.from_pretrained(self.path).to(device)
 
     @property
     def log(self) -> pd.DataFrame:
@@ -128,14 +114,18 @@ def load_reference_checkpoint(path: str | Path, config: ModelConfig | None = Non
 def convert_reference_checkpoint(path: str | Path, output: str | Path, config: Config | None = None) -> Run:
     """Write a run folder, new or empty, with the authors' model; ``config`` is by default the released one."""
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise CheckpointError("this folder is in use", path=output, fix="give another one, or remove it")
+    check_unused(output)
     config = config or profile("paper")
     model = load_reference_checkpoint(path, config.model)
-    write_json(output / "config.json", config.model_dump(mode="json"))
+    model.save_pretrained(output, config)
     write_json(output / "origin.json", {"file": Path(path).name, "sha256": file_sha256(Path(path))})
-    save_weights(output / "model.safetensors", model)
     return Run.open(output)
+
+
+def check_unused(folder: Path) -> None:
+    """Refuse a folder to write that holds something already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError("this folder is in use", path=folder, fix="give another one, or remove it")
 
 
 def _our_name(name: str) -> str:
@@ -144,10 +134,3 @@ def _our_name(name: str) -> str:
         return "attention_weight"
     name = name.replace("rendering_encoder.", "view_encoder.", 1)
     return name.replace(".resnet.fc.", ".head.", 1).replace(".resnet.", ".backbone.", 1)
-
-
-def save_weights(path: Path, model: CMIC) -> None:
-    """Write the weights as safetensors, atomically."""
-    # Cloned, because safetensors refuses two names of one shared layer.
-    state = {name: value.detach().contiguous().cpu().clone() for name, value in model.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(state, temporary))

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,6 +169,67 @@ def test_only_a_report_with_an_address_has_launch_buttons(root: Path, url: str) 
     staged = yaml.safe_load((root / "outputs/smoke/site/_config.yml").read_text())
     assert ("launch_buttons" in staged) == bool(url)
     assert staged["sphinx"] == config["sphinx"]
+
+
+def test_every_page_of_an_experiment_names_its_overrides(root: Path) -> None:
+    folder = root / "outputs/smoke"
+    publish.stage(root, folder, {})
+    assert "announcement" not in yaml.safe_load((folder / "site/_config.yml").read_text())["html"]
+    publish.stage(root, folder, {"overrides": ["loss.tau=0.05", "model.init=<b>"]})
+    said = yaml.safe_load((folder / "site/_config.yml").read_text())["html"]["announcement"]
+    assert "<code>loss.tau=0.05, model.init=&lt;b&gt;</code>" in said
+    record = {"chapters": {}}
+    assert publish.html_key(root, folder, record) != publish.html_key(root, folder, record | {"overrides": ["a=1"]})
+
+
+def old_report(root: Path) -> Path:
+    html = root / "outputs/smoke/html"
+    html.mkdir()
+    (html / "index.html").write_text("the old report")
+    return html
+
+
+def jupyter_book(monkeypatch: pytest.MonkeyPatch, end: BaseException | int) -> None:
+    """Stand in for Jupyter Book: write a page, then end with a status or an exception."""
+
+    def run(command: list[str], **options) -> subprocess.CompletedProcess:
+        built = Path(command[2]) / "_build/html"
+        built.mkdir(parents=True)
+        (built / "first.html").write_text("new")
+        if isinstance(end, BaseException):
+            raise end
+        return subprocess.CompletedProcess(command, end, stdout="")
+
+    monkeypatch.setattr(publish.subprocess, "run", run)
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), 1, OSError("no room")])
+def test_an_interrupted_build_leaves_the_old_report(root: Path, monkeypatch: pytest.MonkeyPatch, end) -> None:
+    html = old_report(root)
+    jupyter_book(monkeypatch, end)
+    with pytest.raises((KeyboardInterrupt, BookError, OSError)):
+        publish.publish(root, "smoke")
+    assert [path.name for path in html.iterdir()] == ["index.html"]
+    assert (html / "index.html").read_text() == "the old report"
+
+
+def test_a_whole_report_takes_the_place_of_the_old_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    html = old_report(root)
+    (html / "gone.html").write_text("")
+    jupyter_book(monkeypatch, 0)
+    assert publish.publish(root, "smoke") == (html / "index.html", True)
+    assert sorted(path.name for path in html.iterdir()) == ["first.html", "index.html"]
+    assert 'url=first.html"' in (html / "index.html").read_text()
+    assert not (html.parent / publish.OLD).exists() and not (html.parent / "site").exists()
+
+
+def test_a_report_moved_aside_by_a_killed_build_comes_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    html = old_report(root)
+    html.rename(html.parent / publish.OLD)
+    jupyter_book(monkeypatch, 1)
+    with pytest.raises(BookError):
+        publish.publish(root, "smoke")
+    assert (html / "index.html").read_text() == "the old report"
 
 
 def test_staged_notebooks_show_the_values_used_not_the_defaults(root: Path) -> None:

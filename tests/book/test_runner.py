@@ -148,10 +148,33 @@ def test_overrides_are_part_of_the_configuration_and_checked_before_anything_is_
             run(root, parameters={"OVERRIDES": value})
     after = {path: path.read_bytes() for path in (root / "outputs").rglob("*") if path.is_file()}
     assert kernel.ran == [] and after == before
-    assert run(root, parameters={"OVERRIDES": ["loss.tau=0.05"]}).ran == ["first", "second"]
-    chapters = runner.read_record(root / "outputs/smoke")["chapters"]
+    result = run(root, parameters={"OVERRIDES": ["loss.tau=0.05"]})
+    assert result.ran == ["first", "second"]
+    chapters = runner.read_record(root / result.outputs / "smoke")["chapters"]
     assert chapters["first"]["hashes"]["config"] == profile("smoke", ["loss.tau=0.05"]).digest()
     assert chapters["second"]["hashes"]["config"] == profile("smoke").digest()
+
+
+def test_an_experiment_has_its_own_outputs_and_the_baseline_keeps_its_bytes(root: Path, kernel: Kernel) -> None:
+    write_chapter(root, "first", more="OVERRIDES = []\n")
+    run(root)
+    before = {path: path.read_bytes() for path in (root / "outputs/smoke").rglob("*") if path.is_file()}
+    kernel.ran.clear()
+    result = run(root, parameters={"OVERRIDES": ["loss.tau=0.05"]})
+    assert result.outputs == f"outputs/experiments/{profile('smoke', ['loss.tau=0.05']).digest()}"
+    assert kernel.ran == ["first", "second"], "the third, which the override does not reach, is copied"
+    assert {kernel.parameters[name]["OUTPUTS"] for name in kernel.ran} == {result.outputs}
+    folder = root / result.outputs / "smoke"
+    assert (folder / "notebooks/third.ipynb").read_bytes() == before[root / "outputs/smoke/notebooks/third.ipynb"]
+    record = runner.read_record(folder)
+    assert record["overrides"] == ["loss.tau=0.05"] and set(record["chapters"]) == {"first", "second", "third"}
+    assert {path: path.read_bytes() for path in (root / "outputs/smoke").rglob("*") if path.is_file()} == before
+    kernel.ran.clear()
+    assert run(root, parameters={"OVERRIDES": ["loss.tau=0.05"]}).ran == [], "it is up to date"
+    run(root, parameters={"OVERRIDES": ["loss.tau=0.05"]}, chapters=["second"])
+    assert not any("stale" in entry for entry in runner.read_record(folder)["chapters"].values())
+    other = run(root, parameters={"OVERRIDES": ["loss.tau=0.06"]})
+    assert other.outputs != result.outputs and run(root).ran == []
 
 
 @pytest.mark.parametrize("name", ["PROFILE", "BENCHMARK", "OUTPUTS"])
