@@ -150,7 +150,7 @@ def test_the_app_takes_a_folder_of_meshes(untrained_run, models, monkeypatch, tm
     result = CliRunner().invoke(app, ["app", "--shapes", str(models), "--run", str(untrained_run.path)])
     assert result.exit_code == 0, result.output
     assert "not taken" in result.output and "page.obj" in result.output
-    ((run, benchmark, _, _),) = calls
+    ((run, benchmark, *_),) = calls
     browser, words = open_browser(run, benchmark)
     assert len(browser.retriever.index) == 4 and untrained_run.path.name in words
     assert not list(untrained_run.path.glob("index-*"))
