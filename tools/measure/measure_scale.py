@@ -102,7 +102,6 @@ def brute(folder: Path, shapes: int, queries: int) -> dict[str, Any]:
         tenth = -np.partition(-scores[:, :size], TOP - 1, axis=1)[:, TOP - 1]
         grown[size] = [int(n) for n in (bounds[:, :size] >= tenth[:, None]).sum(axis=1)]
     return {
-        "candidates": CANDIDATES,
         "needed": grown,
     }  # the shapes that any order of the bound must visit, for each photo
 
