@@ -102,7 +102,8 @@ def test_what_is_passed_on_holds_the_runs_own_figures(folder: Path, tmp_path: Pa
     card, sheet = (out / "README.md").read_text("utf-8"), (out / "DATASHEET.md").read_text("utf-8")
     assert "| seen | 40 | 62.5 (50.0 to 75.0) | not run | not run | not run |" in card
     assert "| chance | 40 | 12.5 | 100.0 | 50.0 | 30.0 |" in card and "gallery of 8 shapes" in card
-    assert "20 train, 10 test" in card and "12.5 seconds" in card and tiny_benchmark.hash in card
+    assert "20 train, 10 test" in card and "asks for 1000 steps of 30 photos, with seed 3104" in card
+    assert "12.5 seconds" in card and tiny_benchmark.hash in card
     assert f"- {len(tiny_benchmark.shapes)} shapes in" in sheet and "8)" in sheet
     tests = (tiny_benchmark.queries.split == "test").sum()
     assert f"- {tests} test photos" in sheet
@@ -118,6 +119,7 @@ def test_what_was_not_run_says_so(folder: Path, tmp_path: Path) -> None:
     card, sheet = ((tmp_path / "out" / name).read_text("utf-8") for name in ("README.md", "DATASHEET.md"))
     assert "Not run: the run holds no `metrics.json`" in card and "date and duration: not noted" in card
     assert "Shapes: not noted" in sheet
+    assert "No training is noted" in card and "steps of 30" not in card, "what config.json asks for was not run"
     assert model_card(CONFIG, {}) == card and data_sheet({}, None) == sheet
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmark import Benchmark
-from ..config import Config
+from ..config import Config, TrainConfig
 from ..errors import CheckpointError
 from ..io.atomic import write_json
 from ..io.files import check_inside, read_json
@@ -29,8 +29,8 @@ tags: [3d-shape-retrieval, cmic]
 
 # {name}
 
-A photo encoder, a view encoder and the attention over a shape's {views} views, as cmiclib trained them: a reproduction
-by others than the authors of *{paper}*.
+A photo encoder, a view encoder and the score over a shape's {views} views ({fusion}), for cmiclib: a reproduction, by
+others than its authors, of *{paper}*.
 
 ```python
 from cmiclib.model import CMIC
@@ -45,9 +45,8 @@ scores = model.score(query, views)  # (B, N)
 
 ## Settings
 
-Profile `{profile}`, digest `{digest}`; `config.json` has them all. Photo encoder {query}, view encoder {view},
-first stages that kept their initial weights: {frozen} and {view_frozen}; mask: {mask}; {steps} steps of {batch} photos,
-seed {seed}.
+Profile `{profile}`, digest `{digest}`; `config.json` has them all. Photo encoder {query}, view encoder {view}, from
+`{init}`; first stages that keep these weights: {frozen} and {view_frozen}; mask: {mask}.
 
 ## Results
 
@@ -112,13 +111,13 @@ def pass_on(run: Run, folder: Path, benchmark: Benchmark | None = None) -> None:
 
 def model_card(config: Config, known: dict[str, Any]) -> str:
     """Return the model card of a run; ``known`` holds those of its JSON files that exist, by name."""
-    model, train = config.model, config.train
+    model = config.model
     return CARD.format(
         name=f"CMIC, {known.get('data.json', {}).get('benchmark', 'training data not noted')}", paper=PAPER, views=12,
         size=model.image_size, length=model.length, profile=config.profile, digest=config.digest(), init=model.init,
         query=model.query_backbone, view=model.view_backbone, frozen=model.frozen, view_frozen=model.frozen_of_views,
-        mask=model.mask, steps=train.steps, batch=train.batch, seed=train.seed,
-        results=_results(known.get("metrics.json")), training=_training(known),
+        mask=model.mask, fusion=model.fusion, results=_results(known.get("metrics.json")),
+        training=_training(known, config.train),
     )  # fmt: skip
 
 
@@ -148,13 +147,14 @@ def _results(metrics: dict[str, Any] | None) -> str:
     return "\n".join([*lines, "", where])
 
 
-def _training(known: dict[str, Any]) -> str:
+def _training(known: dict[str, Any], asked: TrainConfig) -> str:
     data, made = known.get("data.json"), known.get("environment.json")
-    lines = ["Benchmark: not noted."]
+    lines = ["No training is noted: the folder names no training data, so the steps of `config.json` may not be run."]
     if data:
         photos = ", ".join(f"{count} {split}" for split, count in data.get("photos", {}).items()) or "not noted"
         lines = [f"Benchmark `{data.get('benchmark')}`, {data.get('shapes')} shapes; photos: {photos}."]
         lines.append(f"Its hash: `{data.get('hash')}`.")
+        lines.append(f"`config.json` asks for {asked.steps} steps of {asked.batch} photos, with seed {asked.seed}.")
     if not made:
         return "\n".join([*lines, "Machine, date and duration: not noted."])
     versions = ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items())
