@@ -38,7 +38,7 @@ from .step import TrainingData, step_input, training_loss
 
 METHOD = (
     "engine", "augment", "batches", "color", "crops", "damage", "embed", "encoders", "losses", "metrics", "model",
-    "scan", "training", "weights",
+    "pretrained", "scan", "training", "weights",
 )  # fmt: skip
 """The rooms and modules that a run's weights depend on; a change of one of them makes a new run."""
 
