@@ -220,7 +220,7 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
         del config["launch_buttons"]  # they need an address; without one the theme fails
     if overrides := record.get("overrides"):
         named = html.escape(", ".join(overrides))
-        config["html"]["announcement"] = f"An experiment, not the book’s results: <code>{named}</code>"
+        config["html"]["announcement"] = f"An experiment, not the book’s results: <b>{named}</b>"
     (site / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
     shutil.copy(root / "_toc.yml", site)
     for path in sources(root):

@@ -177,7 +177,7 @@ def test_every_page_of_an_experiment_names_its_overrides(root: Path) -> None:
     assert "announcement" not in yaml.safe_load((folder / "site/_config.yml").read_text())["html"]
     publish.stage(root, folder, {"overrides": ["loss.tau=0.05", "model.init=<b>"]})
     said = yaml.safe_load((folder / "site/_config.yml").read_text())["html"]["announcement"]
-    assert "<code>loss.tau=0.05, model.init=&lt;b&gt;</code>" in said
+    assert "<b>loss.tau=0.05, model.init=&lt;b&gt;</b>" in said
     record = {"chapters": {}}
     assert publish.html_key(root, folder, record) != publish.html_key(root, folder, record | {"overrides": ["a=1"]})
 
