@@ -112,7 +112,6 @@ figures.result_points(table)
 # %%
 from IPython.display import Markdown
 
-from cmiclib.metrics import paired_interval
 from cmiclib.book.tables import ROWS
 
 judged = scored.table()  # one row per photo
@@ -120,14 +119,7 @@ rivals = {kind: Scored(scores, scored.rows, benchmark).table() for kind, scores 
 seen = judged.seen.to_numpy()
 
 # %%
-gains = {}
-for kind, plain in rivals.items():
-    for part, photos in (("seen", seen), ("unseen", ~seen)):
-        if judged.shape_id[photos].nunique() < 2:
-            continue  # an interval over shapes needs two of them
-        pair = judged.top1[photos], plain.top1[photos]
-        low, high = paired_interval(*pair, judged.shape_id[photos])
-        gains[ROWS[kind if part == "seen" else f"{kind}_unseen"]] = [(pair[0] - pair[1]).mean(), low, high]
+gains = {ROWS[name]: values for name, values in metrics["gains"].items() if len(values) == 3}
 columns = ["points of Top-1", "from", "to"]
 (100 * pd.DataFrame(gains, index=columns).T).style.format("{:+.1f}").set_caption("Trained model minus …")
 

@@ -32,12 +32,19 @@ from cmiclib.book.gpu import gpu_line, read_gpu
 from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.report import score_index
 from cmiclib.index.cache import gallery_index
-from cmiclib.book.tables import measured_table, percent, published_table, read_results
+from cmiclib.book.tables import measured_table, percent, published_table, read_results, summary
 from cmiclib.evaluation.examples import examples, typical
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
-benchmark = chapter.benchmark
+benchmark, run = chapter.benchmark, trained_run(chapter)
 pd.set_option("display.max_colwidth", None)
+
+# %% [markdown]
+# ## What holds, and what does not
+
+# %%
+metrics = read_results((run.path if OVERRIDES else chapter.outputs) / "metrics.json")
+Markdown("\n".join(f"{i}. {told}" for i, told in enumerate(summary(metrics, chapter.root / "data/results"), 1)))
 
 # %% [markdown]
 # ## The task in one figure
@@ -48,7 +55,6 @@ pd.set_option("display.max_colwidth", None)
 # worst failures.
 
 # %%
-run = trained_run(chapter)
 index = gallery_index(run, benchmark)
 table = score_index(index, benchmark, "test").table()
 chosen = typical(table, 3)
@@ -64,7 +70,6 @@ figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.categ
 # comes with its exact mask and is searched in the whole gallery, shapes without photos included.
 
 # %%
-metrics = read_results((run.path if OVERRIDES else chapter.outputs) / "metrics.json")
 measured = measured_table(metrics)
 percent(measured, ["top1", "top10", "category"]).set_index(measured.label.rename("per cent"))
 

@@ -146,9 +146,9 @@ def verify(
 
 
 def readme() -> None:
-    """Write the README's table of results from data/results/demo.json."""
-    from ..book.tables import read_results, with_table
+    """Write the README's sentences and table of results from data/results."""
+    from ..book.tables import with_table
 
     root = find_root(Path.cwd())
-    page, stored = root / "README.md", read_results(root / "data" / "results" / "demo.json")
-    page.write_text(with_table(page.read_text("utf-8"), stored), "utf-8")
+    page = root / "README.md"
+    page.write_text(with_table(page.read_text("utf-8"), root / "data" / "results"), "utf-8")

@@ -20,7 +20,7 @@ from ..config import Config
 from ..embed import default_device
 from ..errors import BenchmarkError
 from ..index import ShapeIndex
-from ..metrics import macro, per_query_metrics, restrict_to_category, summarise
+from ..metrics import macro, paired_interval, per_query_metrics, restrict_to_category, summarise
 from ..model import fused_scores
 from ..training.guard import check_unchanged
 from ..training.run import Run
@@ -240,7 +240,8 @@ def evaluate_scored(
     ``config`` is of the run that the scores come from, ``untrained`` what
     :func:`cmiclib.evaluation.baselines.untrained_scores` returns for the same photos. Returns nested figures: ``seen``,
     ``unseen``, each kind of untrained scores by its name and with ``_unseen``, ``chance``, ``prior``, and what they
-    belong to. Equal runs give equal figures, so there is no date. BenchmarkError for a split without photos.
+    belong to; in ``gains`` the difference in Top-1 to each of the others, with its 95 % interval, of the same photos.
+    Equal runs give equal figures, so there is no date. BenchmarkError for a split without photos.
     """
     benchmark = scored.benchmark
     if len(scored.rows) == 0:
@@ -255,7 +256,16 @@ def evaluate_scored(
         other = Scored(scores, scored.rows, benchmark)
         parts |= {kind: (other, seen), f"{kind}_unseen": (other, ~seen)}
     figures |= {name: report(whole.part(mask)) for name, (whole, mask) in parts.items() if mask.any()}
+    figures["gains"] = {name: _gain(scored.part(mask), whole.part(mask)) for name, (whole, mask) in parts.items()
+                        if whole is not scored and mask.any()}  # fmt: skip
     rows = scored.rows[seen] if seen.any() else scored.rows
     labels = benchmark.query_category(rows), benchmark.shape_category(), benchmark.relevant(rows)
     prior = category_prior(*labels, benchmark.query_category(benchmark.rows("train")))
     return figures | {"chance": chance(*labels), "prior": prior}
+
+
+def _gain(scored: Scored, other: Scored) -> list[float]:
+    ours, theirs = (each.metrics()["top1"].numpy() for each in (scored, other))
+    shapes = scored.benchmark.queries.shape_id.to_numpy()[scored.rows]
+    between = paired_interval(ours, theirs, shapes) if len(np.unique(shapes)) > 1 else ()
+    return [float((ours - theirs).mean()), *between]

@@ -60,21 +60,41 @@ def test_the_table_shows_percentages_and_a_dash_for_what_is_missing() -> None:
     assert "400 photos of seen and 90 of unseen shapes against a gallery of 520" in lines[-1]
 
 
-def test_only_the_table_of_the_readme_changes() -> None:
+def test_only_the_results_of_the_readme_change(tmp_path) -> None:
+    (tmp_path / "demo.json").write_text(json.dumps(STORED))
     readme = f"# Title\n\n{results.BEGIN}\nold\n{results.END}\n\nrest\n"
-    text = results.with_table(readme, STORED)
-    assert text.startswith(f"# Title\n\n{results.BEGIN}\n| % |") and text.endswith(f"{results.END}\n\nrest\n")
-    assert results.with_table(text, STORED) == text
+    text = results.with_table(readme, tmp_path)
+    assert text.startswith(f"# Title\n\n{results.BEGIN}\n1. With exact masks") and "\n\n| % |" in text
+    assert text.endswith(f"{results.END}\n\nrest\n")
+    assert results.with_table(text, tmp_path) == text
     with pytest.raises(BookError, match="marks"):
-        results.with_table("# Title\n", STORED)
+        results.with_table("# Title\n", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [([0.1, 0.02, 0.2], "a gain"), ([0.1, -0.02, 0.2], "no measurable gain"), ([-0.1, -0.2, -0.02], "a loss")],
+)
+def test_the_sentences_say_what_holds_and_what_was_not_tested(tmp_path, gain: list[float], verdict: str) -> None:
+    metrics = copy.deepcopy(STORED["metrics"])
+    metrics["unseen"] |= {"top1": 0.25, "top10": 0.5}
+    metrics |= {"untrained_unseen": {"top1": 0.1}, "untrained_cells_unseen": {"top1": 0.15}}
+    metrics["gains"] = {"untrained_unseen": [0.9, 0.8, 1.0], "untrained_cells_unseen": gain}
+    first, second, _, last = results.summary(metrics, tmp_path)
+    assert "for 70 %" in first and "gallery of 520" in first
+    assert f": {verdict} over the best network" in second and f"{100 * gain[0]:+.1f} points" in second
+    assert "not run to its end" in last and "GPU" in last
+    rows = [{"photos": kind, "model": "trained", "top1": share, "queries": 60} for kind, share in
+            (("CAD mask", 0.72), ("no mask", 0.29))]  # fmt: skip
+    (tmp_path / "real_photos.json").write_text(json.dumps({"rows": rows}))
+    (tmp_path / "gpu.json").write_text("{}")
+    *_, real, _, last = results.summary(metrics, tmp_path)
+    assert "72 % of 60 photos with a perfect mask" in real and "29 %" in real and "GPU" not in last
 
 
 def test_the_readme_agrees_with_the_stored_results() -> None:
-    path = REPOSITORY / "data" / "results" / "demo.json"
-    if not path.exists():
-        pytest.skip("data/results/demo.json does not exist yet")
     readme = (REPOSITORY / "README.md").read_text("utf-8")
-    assert results.with_table(readme, json.loads(path.read_text("utf-8"))) == readme, "run `make readme`"
+    assert results.with_table(readme, REPOSITORY / "data" / "results") == readme, "run `make readme`"
 
 
 def test_a_snapshot_holds_what_readers_need_to_judge_it(tmp_path) -> None:
