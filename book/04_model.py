@@ -39,7 +39,7 @@ from cmiclib.book.trained import trained_run
 from cmiclib.config import profile
 from cmiclib.evaluation.report import Scored, report
 from cmiclib.figures.curves import attention_by_angle, distributions
-from cmiclib.index.cache import gallery_index
+from cmiclib.index.cache import gallery_index, photo_vectors
 from cmiclib.model import attention_scores, attention_weights, build_model, fused_scores
 from cmiclib.book.tables import percent
 from cmiclib.evaluation.examples import parameter_counts, typical
@@ -132,7 +132,7 @@ Markdown(f"The vectors have length 1, the weights sum to 1, and the score of thi
 # The right side needs two matrix products and never builds the descriptors. The code computes both sides:
 
 # %%
-query = index.embed(benchmark.images[rows])  # (Q, d)
+query = photo_vectors(run, index, benchmark, "val")  # (Q, d)
 some, W = query[:16], index.attention
 weights = attention_weights(some, index.views, W)  # (16, N, V)
 descriptors = torch.einsum("qnv,nvd->qnd", weights, index.views)  # (16, N, d)

@@ -43,13 +43,13 @@ benchmark, run = chapter.benchmark, trained_run(chapter)
 import numpy as np
 import pandas as pd
 
-from cmiclib.evaluation.report import Scored, by_category, by_part, evaluate_scored, learnt_scores, photo_rows
+from cmiclib.evaluation.report import Scored, by_category, by_part, evaluate_scored, learnt_scores, score_index
 from cmiclib.evaluation.baselines import kept_untrained_scores
-from cmiclib.index.cache import gallery_index
+from cmiclib.index.cache import gallery_index, photo_vectors
 
-index, rows = gallery_index(run, benchmark), photo_rows(benchmark, SPLIT)
-vectors = index.embed(benchmark.images[rows])
-scored = Scored(index.scores(vectors), rows, benchmark)
+index = gallery_index(run, benchmark)
+vectors = photo_vectors(run, index, benchmark, SPLIT)
+scored = score_index(index, benchmark, SPLIT, vectors)
 print(f"{scored.scores.shape[0]} photos × {scored.scores.shape[1]} shapes")
 
 # %% [markdown]

@@ -36,11 +36,11 @@ from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.projection import build_map, neighbour_purity, shape_points
-from cmiclib.index.cache import gallery_index
+from cmiclib.index.cache import gallery_index, photo_vectors
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
-benchmark = chapter.benchmark
-index = gallery_index(trained_run(chapter), benchmark)
+benchmark, run = chapter.benchmark, trained_run(chapter)
+index = gallery_index(run, benchmark)
 
 # %% [markdown]
 # ## One point for each photo and each shape
@@ -52,7 +52,7 @@ index = gallery_index(trained_run(chapter), benchmark)
 
 # %%
 rows = benchmark.rows("test")
-photos = index.embed(benchmark.images[rows])  # (Q, d)
+photos = photo_vectors(run, index, benchmark, "test")  # (Q, d)
 shapes = shape_points(index.views)  # (N, d)
 photo_category = benchmark.queries.category.to_numpy()[rows]
 shape_category = benchmark.shapes.category.to_numpy()

@@ -35,13 +35,14 @@ from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.report import score_index
-from cmiclib.index.cache import gallery_index
+from cmiclib.index.cache import gallery_index, photo_vectors
 from cmiclib.evaluation.examples import examples, typical, worst
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
-benchmark = chapter.benchmark
-index = gallery_index(trained_run(chapter), benchmark)
-scored = score_index(index, benchmark, "test")
+benchmark, run = chapter.benchmark, trained_run(chapter)
+index = gallery_index(run, benchmark)
+vectors = photo_vectors(run, index, benchmark, "test")
+scored = score_index(index, benchmark, "test", vectors)
 table = scored.table()
 table["label"] = table.category + ", rank " + table["rank"].astype(str)
 
@@ -120,7 +121,7 @@ figures.attended_views(e.photos, e.own_views, e.own_weights, chosen.shape_id.tol
 # means no preference.
 
 # %%
-weights = index.search(index.embed(benchmark.images[scored.rows]), k=1).weights[:, 0].numpy()  # (Q, V)
+weights = index.search(vectors, k=1).weights[:, 0].numpy()  # (Q, V)
 effective = np.exp(-(weights * np.log(weights.clip(1e-12))).sum(axis=1))
 Markdown(
     f"The strongest of {weights.shape[1]} views has a mean weight of {weights.max(axis=1).mean():.2f}; on average, the "

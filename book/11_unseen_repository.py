@@ -38,7 +38,7 @@ from IPython.display import Markdown
 from cmiclib.book import open_chapter
 from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.report import score_index
-from cmiclib.index.cache import gallery_index
+from cmiclib.index.cache import gallery_index, photo_vectors
 from cmiclib.evaluation.unseen import without_own
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
@@ -55,7 +55,7 @@ index = gallery_index(run, benchmark)
 # training's, and training saw many of them.
 
 # %%
-scored = score_index(index, benchmark, "test")
+scored = score_index(index, benchmark, "test", photo_vectors(run, index, benchmark, "test"))
 hidden, there = without_own(scored)
 rows, queries = hidden.rows, benchmark.queries.iloc[hidden.rows].reset_index(drop=True)
 Markdown(

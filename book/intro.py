@@ -31,7 +31,7 @@ from cmiclib.book import open_chapter
 from cmiclib.book.gpu import gpu_line, read_gpu
 from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.report import score_index
-from cmiclib.index.cache import gallery_index
+from cmiclib.index.cache import gallery_index, photo_vectors
 from cmiclib.book.tables import measured_table, percent, published_table, read_results, summary
 from cmiclib.evaluation.examples import examples, typical
 
@@ -56,7 +56,7 @@ Markdown("\n".join(f"{i}. {told}" for i, told in enumerate(summary(metrics, chap
 
 # %%
 index = gallery_index(run, benchmark)
-table = score_index(index, benchmark, "test").table()
+table = score_index(index, benchmark, "test", photo_vectors(run, index, benchmark, "test")).table()
 chosen = typical(table, 3)
 e = examples(index, benchmark, chosen.row.to_numpy())
 figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.category.tolist())

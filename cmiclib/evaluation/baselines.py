@@ -84,6 +84,7 @@ def _expected(
     }
 
 
+@torch.inference_mode()
 def untrained_scores(
     images: np.ndarray, views: np.ndarray, *, size: int | None = None, batch: int = 16, backbone: str = PACKAGED,
     init: str | None = None,
@@ -109,8 +110,7 @@ def untrained_scores(
     except ConfigError:
         encoder = Encoder(backbone, 3, ModelConfig(image_size=size))  # raises again where it is not for the stages
     load_initial_weights(encoder, backbone, init or usual_init(backbone))
-    # Nothing learns, yet gradients stay possible: no stage is folded, which would change the last digits.
-    encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    encoder.eval().to(memory_format=torch.channels_last)
     scale = normalise_pixels if backbone == PACKAGED else lambda rgb: rgb / 127.5 - 1
     query = _features(encoder, scale, images, size, batch)  # of each kind (Q, F)
     shape = _features(encoder, scale, views.reshape(-1, 1, *views.shape[2:]), size, batch)  # of each kind (N·V, F)

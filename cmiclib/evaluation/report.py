@@ -99,11 +99,15 @@ def score_run(run: Run, benchmark: Benchmark, split: str = "test", device: torch
     return score_index(ShapeIndex.build(model, benchmark, run.config), benchmark, split)
 
 
-def score_index(index: ShapeIndex, benchmark: Benchmark, split: str = "test") -> Scored:
-    """Score all photos of a split; raises BenchmarkError for an empty split or an index of another gallery."""
+def score_index(index: ShapeIndex, benchmark: Benchmark, split: str = "test", vectors: Tensor | None = None) -> Scored:
+    """Score all photos of a split, whose ``vectors`` may be known already.
+
+    BenchmarkError for an empty split or an index of another gallery.
+    """
     index.check_gallery(benchmark)
     rows = photo_rows(benchmark, split)
-    return Scored(index.scores(index.embed(benchmark.images[rows])), rows, benchmark)
+    vectors = index.embed(benchmark.images[rows]) if vectors is None else vectors
+    return Scored(index.scores(vectors), rows, benchmark)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from ..io.atomic import write_atomically
 from ..io.code import WEIGHTS, code_digest
 from ..model import CMIC
 from ..sources.own.kept import cache_folder
-from ..training.features import FOLDER, FrozenFeatures
+from ..training.features import FOLDER, FrozenFeatures, kept_file
 from ..training.run import Run
 from . import ShapeIndex
 
@@ -42,10 +42,7 @@ def gallery_index(
     index cannot be read.
     """
     device = device or default_device()
-    encoder = _digest(
-        file_sha256(run.path / "model.safetensors"), code_digest(ENCODING), run.config.digest(),
-        run.config.model.model_dump_json(), device.type, precision_on(device, run.config),
-    )  # fmt: skip
+    encoder = _encoder(run, device)
     path = _folder(run, benchmark) / f"index-{_digest(encoder, benchmark.hash)[:10]}.safetensors"
     if path.is_file():
         index = ShapeIndex.load(path, device)
@@ -59,6 +56,25 @@ def gallery_index(
         index = ShapeIndex.build(model, benchmark, run.config, maps=maps)
     index.save(path)
     return index
+
+
+def photo_vectors(run: Run, index: ShapeIndex, benchmark: Benchmark, split: str) -> Tensor:
+    """Return the vectors (Q, d) of a split's photos, in the order of ``benchmark.rows``: embedded once and kept.
+
+    ``index`` is what `gallery_index` returned for the run.
+    """
+    sha256 = benchmark.meta["sha256"]
+    key = _digest(_encoder(run, index.device), sha256["queries.csv"], sha256["queries.npy"], split)
+    path = _folder(run, benchmark) / f"photos-{split}-{key[:10]}.safetensors"
+    rows = benchmark.rows(split)  # type: ignore[arg-type]
+    return kept_file(path, lambda: {"vectors": index.embed(benchmark.images[rows])})["vectors"]
+
+
+def _encoder(run: Run, device: torch.device) -> str:
+    return _digest(
+        file_sha256(run.path / "model.safetensors"), code_digest(ENCODING), run.config.digest(),
+        run.config.model.model_dump_json(), device.type, precision_on(device, run.config),
+    )  # fmt: skip
 
 
 def _digest(*parts: str) -> str:
