@@ -33,7 +33,8 @@ SURE = 2.0
 def write_overview(benchmark: Benchmark) -> None:
     """Write the sheet, and a list of the shapes that may lie, into a folder that was just prepared."""
     ids = benchmark.shapes.shape_id
-    lying = {name for name in ids if may_lie(read_own(benchmark.mesh_path(name).read_bytes())[0])}
+    meshes = {name: benchmark.mesh_path(name).read_bytes() for name in ids}
+    lying = {name for name, data in meshes.items() if data and may_lie(read_own(data)[0])}
     write_atomically(benchmark.path / LYING, lambda path: path.write_text("\n".join(sorted(lying)), "utf-8"))
     rows = sorted(range(len(ids)), key=lambda row: ids[row] not in lying)[:MOST]
     across, down = min(COLUMNS, len(rows)), -(-len(rows) // COLUMNS)
