@@ -94,8 +94,7 @@ def step_cost(config: Config) -> dict[str, float]:
     Returns ``operations`` forward and backward; ``activations``, bytes kept from forward to backward in ``float32``;
     ``weights``, bytes of weights, gradients and Adam's two moments.
     """
-    with torch.device("meta"):
-        model = CMIC(config.model).train()
+    model = CMIC(config.model).train().to("meta")  # made with numbers, by which the stages are told apart
     size, settings = config.model.image_size, config.train
     columns = max(settings.batch, settings.shapes)
     photos = torch.empty(settings.batch, 4, size, size, device="meta")

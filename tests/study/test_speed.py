@@ -64,6 +64,12 @@ def small(**train) -> Config:
     return Config.model_validate({"model": model, "train": {"batch": 4, "views": 2} | train})
 
 
+def test_the_cost_of_a_step_with_frozen_stages_and_cells_is_counted():
+    frozen = ["model.frozen=5", "model.grid=2", "model.mask=cutout", "train.copies=1", "train.view_copies=1"]
+    cost = step_cost(small().override(frozen))
+    assert 0 < cost["operations"] < step_cost(small())["operations"] / 10
+
+
 def test_a_steps_cost_is_counted_without_taking_it():
     cost, twice = step_cost(small()), step_cost(small(batch=8))
     assert 1.9 < twice["operations"] / cost["operations"] < 2.1
