@@ -180,8 +180,8 @@ class ShapeIndex(Contents):
         """Write one safetensors file, atomically; StorageError if the disk is full or read-only.
 
         ``without_backbone`` makes a small file. The photo encoder's backbone is left out; reading the file takes it
-        from where the training took it, such as an installed package; CheckpointError if the training changed it. The
-        views are written in float16.
+        from where the training took it, such as an installed package; CheckpointError if the training changed it.
+        Views and matrices are written in float16.
         """
         write_index(Path(path), self, without_backbone)
 

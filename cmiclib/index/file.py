@@ -77,7 +77,8 @@ def _without_backbone(state: dict[str, Tensor], config: ModelConfig, path: Path)
         counts = name.endswith("num_batches_tracked")
         if name.startswith(BACKBONE) and not counts and not torch.equal(value.cpu(), fresh[name]):
             raise CheckpointError(f"the training changed {name}", path=path, fix="save the index with its backbone")
-    return {name: value for name, value in state.items() if not name.startswith(BACKBONE)}
+    head = {name: value for name, value in state.items() if not name.startswith(BACKBONE)}
+    return {name: value.half() if value.ndim > 1 else value for name, value in head.items()}
 
 
 def read_index(path: Path, device: torch.device | str | None) -> Contents:

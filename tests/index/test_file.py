@@ -101,8 +101,8 @@ def test_a_small_file_takes_the_backbone_from_where_the_training_took_it(frozen,
     frozen.save(tmp_path / "small.index", without_backbone=True)
     assert (tmp_path / "small.index").stat().st_size < (tmp_path / "whole.index").stat().st_size / 20
     loaded, photos = ShapeIndex.load(tmp_path / "small.index"), tiny_benchmark.images[:5]
-    torch.testing.assert_close(loaded.embed(photos), frozen.embed(photos), rtol=0, atol=1e-6)
-    torch.testing.assert_close(loaded.views, frozen.views, rtol=0, atol=1e-3)  # kept in float16
+    torch.testing.assert_close(loaded.embed(photos), frozen.embed(photos), rtol=0, atol=1e-3)  # matrices and views
+    torch.testing.assert_close(loaded.views, frozen.views, rtol=0, atol=1e-3)  # are kept in float16
     torch.testing.assert_close(loaded.views.norm(dim=2), torch.ones(8, 12))
 
 
