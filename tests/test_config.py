@@ -76,7 +76,7 @@ def test_an_unknown_key_lists_the_known_ones():
 
 
 def test_an_unknown_profile_lists_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'quick'.*\n.*smoke, demo, photos, paper"):
+    with pytest.raises(ConfigError, match=r"'quick'.*\n.*smoke, demo, photos, fit, paper"):
         profile("quick")
 
 
