@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
+INLINE = "module://matplotlib_inline.backend_inline"
 USAGE = ("user_seconds", "system_seconds", "page_faults")
 
 
@@ -81,6 +82,7 @@ def _serve(arguments: list[str], folder: str, variables: dict[str, str], writer:
     """Be a kernel, then say what it used."""
     from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 
+    import matplotlib as mpl
     from ipykernel.kernelapp import IPKernelApp
 
     os.setsid()  # so that a signal to the kernel's group reaches its own children, and nobody else
@@ -88,6 +90,7 @@ def _serve(arguments: list[str], folder: str, variables: dict[str, str], writer:
     os.environ.update(variables)
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
+    mpl.rcParams["backend"] = INLINE  # the kernel sets a variable, which is read at the import, long ago here
     IPKernelApp.launch_instance(argv=arguments)
     usages = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
     totals = ((sum(values)) for values in zip(*((u.ru_utime, u.ru_stime, u.ru_minflt) for u in usages), strict=True))

@@ -1,6 +1,5 @@
 """What nearly every chapter imports; :mod:`.kernels` imports it once and forks the chapters' kernels from there."""
 
-import matplotlib_inline.backend_inline  # noqa: F401
 import pandas  # noqa: F401
 from ipykernel import kernelapp  # noqa: F401
 

@@ -66,3 +66,18 @@ def test_interrupting_stops_a_cell(tmp_path: Path):
     client.execute()
     assert time.monotonic() - started < 120
     assert notebook.cells[0].outputs[-1].ename == "KeyboardInterrupt"
+
+
+def test_a_figure_that_ends_a_cell_is_a_picture(tmp_path: Path):
+    cells = [
+        "from cmiclib import figures\nimport matplotlib.pyplot as plt",
+        "plt.subplots()[0]",
+        "_ = plt.plot([1, 2])",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(
+        notebook, kernel_name="python3", kernel_manager_class=ForkedKernelManager,
+        extra_arguments=["--log-level=CRITICAL"],
+    ).execute()  # fmt: skip
+    for cell in notebook.cells[1:]:
+        assert any("image/png" in out.get("data", {}) for out in cell.outputs), cell.outputs
