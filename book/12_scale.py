@@ -306,8 +306,8 @@ Markdown(" ".join(facts) or "**Not run**: `python tools/measure/measure_scale.py
 # |---|---|---|
 # | LanceDB, files | multivector column, cosine | run: all figures above |
 # | LanceDB, `s3://` addresses | the same code | **not run**: no object storage was at hand |
-# | Qdrant | multivectors with MaxSim | only read in its documentation |
-# | faiss | one row a view, inner product, grouped by shape | only read in its documentation |
+# | Qdrant | multivectors with MaxSim | **not run**, and not checked in its documentation |
+# | faiss | one row a view, inner product, grouped by shape | **not run**, and not checked in its documentation |
 #
 # **Computed, not measured:** what 100 million shapes would need, if time and bytes grow with the shapes:
 

@@ -107,7 +107,7 @@ def certificates(needed: Mapping[str, Sequence[int]], candidates: int) -> Figure
     """Show how many shapes a search must visit before its first ten are proven, over the gallery's size.
 
     ``needed`` has for each number of shapes one count a photo: ``tools/measure/measure_scale.py`` stores it. On the
-    right, the share of the largest gallery's photos that so many candidates suffice for; the line is the default.
+    right, for how many of the largest gallery's photos a number of candidates suffices; the line marks the default.
     """
     sizes, most = [int(size) for size in needed], np.array(list(needed.values())[-1])
     with new_figure(3.4) as figure:
