@@ -289,6 +289,26 @@ def test_a_mask_of_another_size_is_named_and_what_was_done_is_kept(own: Path, mo
     assert len(made.benchmark.queries) == 9 and len(made.left_out) == 3
 
 
+def test_a_mesh_is_made_of_files_not_of_the_folders_that_they_lie_in(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own / "meshes/box/flat.obj").write_text("mtllib own.mtl\n" + (own / "meshes/box/flat.obj").read_text())
+    (own / "meshes/box/own.mtl").write_text("newmtl wood\nmap_Kd own.mtl\nmap_Kd wood.png\n")  # it names itself
+    read_with = {mesh.path.name: [file.name for file in mesh.also] for mesh in find_meshes(own / "meshes")[0]}
+    assert read_with == {"cube.glb": [], "plank.off": [], "flat.obj": ["own.mtl", "wood.png"], "tall.PLY": []}
+    (own / "photos/box/cube/4.jpg").write_bytes(b"no photo")
+    with pytest.raises(SourceError, match="1 photo cannot be used"):
+        prepare(own, photos=own / "photos")
+    for folder in (own / "meshes/box", own / "meshes", own):
+        (folder / "notes.txt").write_text("whatever else changes in the folders, the meshes are the same")
+    monkeypatch.setattr("cmiclib.geometry.render.render_views", refuse)
+    made = prepare(own, photos=own / "photos", allow_missing=True)
+    assert [line for line in made.left_out if "notes.txt" not in line] == [
+        line for line in made.left_out if "4.jpg" in line
+    ]
+    assert len(made.benchmark.shapes) == 4
+
+
 def test_a_mask_that_marks_nothing_in_the_box_is_refused(own: Path) -> None:
     half = np.zeros((64, 64), np.uint8)
     half[:, :20] = 255

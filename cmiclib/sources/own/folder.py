@@ -156,16 +156,16 @@ def _axis(path: PurePosixPath, rules: str, usual: str) -> str:
 def _beside(file: Path) -> tuple[Path, ...]:
     """Return the files that a mesh file is read with: materials of an OBJ, buffers of a glTF, pictures."""
     pattern, found = NAMES.get(file.suffix.lower()), dict[Path, None]()
+    if pattern is None:
+        return ()
     with suppress(OSError, ValueError):
-        start = b""
-        if pattern:
-            with file.open("rb") as stream:
-                start = stream.read(1 << 24 if file.suffix.lower() == ".gltf" else 1 << 16)
-        for name in re.findall(pattern or b"$^", start):
+        with file.open("rb") as stream:
+            start = stream.read(1 << 24 if file.suffix.lower() == ".gltf" else 1 << 16)
+        for name in re.findall(pattern, start):
             text = name.decode("utf-8", "surrogateescape").strip()
             path = file.parent / (unquote(text) if file.suffix.lower() == ".gltf" else text.replace("\\", "/"))
-            if leads_inside(path, file.parent):
-                found |= dict.fromkeys((path, *_beside(path)))
+            if path != file and leads_inside(path, file.parent):
+                found |= dict.fromkeys((path, *(_beside(path) if file.suffix.lower() == ".obj" else ())))
     return tuple(found)
 
 
