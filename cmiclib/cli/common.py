@@ -30,7 +30,8 @@ class Commands(TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # also under UTF-8, for names of files that are not
                 stream.reconfigure(errors="replace")
-        atexit.register(gc.freeze)  # else Python looks through all that torch made, for a second, before it ends
+        gc.set_threshold(100_000)  # else Python looks many times through what the imports make
+        atexit.register(gc.freeze)  # and for a second before it ends
         return super().main(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
