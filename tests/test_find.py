@@ -191,3 +191,19 @@ def test_a_photo_whose_name_is_not_utf_8(common, photo, tmp_path):
     result = find(strange, *common, "--category", "lamp", "--json", tmp_path / "answer.json")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "answer.json").read_text("utf-8"))[0]["photo"] == strange
+
+
+def test_a_database_made_of_the_folder_is_searched(common, untrained_run, photo, tmp_path):
+    pytest.importorskip("lancedb")
+    answers = []
+    for more in ([], ["--index", tmp_path / "database", "--exact"]):
+        if more:  # the kept folder is a benchmark like any other
+            (gallery,) = (tmp_path / "cache/galleries").iterdir()
+            made = ["index", "--run", untrained_run.path, "--benchmark", gallery, "--changed", "--engine", "lance"]
+            result = CliRunner().invoke(app, [*map(str, made), "--output", str(tmp_path / "database")])
+            assert result.exit_code == 0, result.output
+        result = find(photo, *common, *more, "--json", tmp_path / "answer.json")
+        assert result.exit_code == 0, result.output
+        answers.append(json.loads((tmp_path / "answer.json").read_text())[0])
+    assert [each["file"] for each in answers[0]["results"]] == [each["file"] for each in answers[1]["results"]]
+    assert (answers[1]["certified"], answers[1]["visited"]) == (True, 4)

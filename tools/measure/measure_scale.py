@@ -1,8 +1,9 @@
 """Search a million shapes in a LanceDB database: certificates, time and memory, beside the index in memory.
 
 A million trained shapes are not at hand. Each shape is made of two of the shipped model's 519, of their 128 learnt
-numbers alone, which are all that the paper has: its views are those of the first, mixed with up to one half of the second's, plus a step of length 0.3 in a random direction, the same for all
-its views, plus one of length 0.15 for each view. The photos are the shipped model's own, evenly chosen.
+numbers alone, which are all that the paper has: its views are those of the first, mixed with up to one half of the
+second's, plus a step of length 0.3 in a random direction, the same for all its views, plus one of length 0.15 for each
+view. The photos are the shipped model's own, evenly chosen.
 
     python tools/measure/measure_scale.py --result data/results/scale.json --folder /tmp/scale
 
