@@ -253,7 +253,7 @@ figures.certificates(scale["brute"]["needed"], default)
 # %%
 needed = pd.Series(list(scale["brute"]["needed"].values())[-1])
 Markdown(
-    f"{scale['shapes']:,} shapes, made of the shipped model's 519 as `tools/measure/measure_scale.py` says, and "
+    f"{scale['shapes']:,} shapes, made of the learnt numbers of the shipped model's 519 as `tools/measure/measure_scale.py` says, and "
     f"{scale['photos']} photos: half of the photos need {needed.median():,.0f} shapes, the worst needs "
     f"{needed.max():,}. The default of {default:,} candidates certifies "
     f"**{100 * (needed <= default).mean():.1f} %**, by brute force. How many shapes have a bound above the tenth score "

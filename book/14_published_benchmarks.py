@@ -161,9 +161,10 @@ for row, shape_id in photos.shape_id.items():
 
 # %% [markdown]
 # One call prepares the folder; on the command line it is `cmic prepare folder --input meshes --photos photos --masks
-# masks --output own --test 1 --val 0`. If the meshes have another up or front axis, add `--up +z --front -y`; without
-# folders for categories, give a table (`--categories`); without masks, add `--auto-mask`. One message lists all broken
-# meshes, photos of unknown shapes and masks of another size.
+# masks --output own --test 1 --val 0`. The prepared folder holds `contact-sheet.jpg`, a view of each shape: look at it
+# first. Furniture that seems to lie is named; nothing is turned without `--up +z --front -y`, which also take rules for
+# files, such as `--up '*.stl=+z'`. Without folders for categories, give a table (`--categories`); without masks, add
+# `--auto-mask`. One message lists all broken meshes, photos of unknown shapes and masks of another size.
 
 # %%
 own, _ = prepare_folder(
