@@ -253,9 +253,9 @@ figures.certificates(scale["brute"]["needed"], default)
 # %%
 needed = pd.Series(list(scale["brute"]["needed"].values())[-1])
 Markdown(
-    f"{scale['shapes']:,} shapes, made of the learnt numbers of the shipped model's 519 as `tools/measure/measure_scale.py` says, and "
-    f"{scale['photos']} photos: half of the photos need {needed.median():,.0f} shapes, the worst needs "
-    f"{needed.max():,}. The default of {default:,} candidates certifies "
+    f"{scale['shapes']:,} shapes, made of the learnt numbers of the shipped model's 519 as "
+    f"`tools/measure/measure_scale.py` says, and {scale['photos']} photos: half of the photos need "
+    f"{needed.median():,.0f} shapes, the worst needs {needed.max():,}. The default of {default:,} candidates certifies "
     f"**{100 * (needed <= default).mean():.1f} %**, by brute force. How many shapes have a bound above the tenth score "
     "depends on how crowded the gallery is; this one is, because each shape is made of two real ones."
 )
