@@ -14,7 +14,8 @@
 #
 # The shipped benchmark is for trying things out. This chapter says how to get the benchmarks that papers report, which
 # commands prepare each, and what was run here. Then it turns an ordinary folder of meshes and photos into a benchmark
-# and searches it, with and without a mask of the object. It ends with results on real photographs.
+# and searches it, with and without a mask of the object. Results on real photographs have a chapter of their own, *A
+# photo and a box*.
 #
 # It needs a trained model, and creates everything else in a temporary folder.
 
@@ -33,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 from PIL import Image
 
 from cmiclib import figures
@@ -288,95 +289,6 @@ Markdown("**Not run.**" if fitted is None else about)
 #
 # Photos can also be searched against shapes that are already prepared: `cmic prepare folder --queries crops.json
 # --gallery data/prepared/pix3d --output crops --auto-mask`.
-#
-# ## Real photographs
-#
-# The renderer of this library can photograph Pix3D's shapes (`cmic prepare synthetic`): with random materials and
-# light, on surfaces that face upwards, in frames that cut the object off, with cameras as in Pix3D's annotation. A
-# model that was trained on such pictures only is tested on real photos, over the whole gallery. The repository contains
-# its weights, `data/weights/pix3d-synthetic`, and the commands that reproduce it. The photos belong to others and are
-# for research only, so this chapter does not evaluate them; it shows what `tools/measure/measure_real_photos.py`
-# stored.
-#
-# A **CAD mask** is an oracle: it is the true model's silhouette in the true pose, and so a part of the answer. An
-# **automatic mask** is available to anybody, and **no mask** means the photo as it is. The photos with CAD masks are a
-# different and smaller set than the crops of the other two rows, so only those two rows show the effect of a mask. The
-# photos were split into two halves by the picture that they were cut from: choices on real photos used one half, and
-# the table reports the other. The reported half was read twice with the same weights: once when this library still
-# computed in bfloat16 on CPUs that support it, and once in fp32, which the table shows. Intervals are resampled by
-# shape; "untrained" is the same network with ImageNet's weights alone, which compares the cut-out photo with the
-# nearest view.
-
-# %%
-stored = chapter.root / "data/results/real_photos.json"
-on_photos = read_results(stored) if stored.exists() else {"rows": [], "failures": []}
-models = {"trained": "trained on renderings", "untrained_cells": "untrained, 3 × 3 cells"}
-real = pd.DataFrame(on_photos["rows"]).assign(kind="measured") if on_photos["rows"] else None
-if real is not None:
-    real["method"] = real.photos + ": " + real.model.replace(models)
-means = ["top1", "top10", "category", "macro_top1", "shape_top1"]
-titles = {"macro_top1": "Top-1, mean of categories", "shape_top1": "Top-1, mean of shapes"}
-shown = None if real is None else percent(real, means).rename(columns=titles).set_index(real.method)
-Markdown("**Not run.**") if real is None else shown
-
-# %%
-if real is not None:
-    display(figures.result_points(real))
-
-# %% [markdown]
-# Where an automatic mask does worse than none, it cuts off too much or too little, and the model trusts it. So
-# `cmic search` and the browser compute a mask only when they are asked to (`--auto-mask`).
-
-# %%
-if real is not None:
-    own = real[real.model == "trained"].set_index("photos")
-    change = 100 * (own.top10["automatic mask"] - own.top10["no mask"])
-    counts = ", ".join(f"{count} photos ({photos})" for photos, count in own.queries.items())
-    display(Markdown(f"{counts}. On the same crops an automatic mask changes Top-10 by {change:+.0f} points."))
-
-# %% [markdown]
-# ### Where it fails
-#
-# The table lists the photos with a CAD mask whose own shape did not come first. Many shapes have siblings with another
-# width or another number of seats, and some tables of different series look alike from most sides.
-
-# %%
-names = {"photo_id": "photo", "shape_id": "own shape", "first": "found first", "rank": "rank"}
-failures = pd.DataFrame(on_photos["failures"], columns=[*names, "photos"])
-wrong = failures[failures.photos == "CAD mask"].rename(columns=names)[list(names.values())]
-wrong = wrong.sort_values("rank", kind="stable")
-Markdown("**Not run.**") if real is None else wrong.set_index("photo")
-
-# %%
-own, found = (wrong[name].str.split("/").str[0] for name in ("own shape", "found first"))
-close = f"for {(wrong['rank'] == 2).sum()} the own shape is second"
-Markdown("" if real is None else f"{len(wrong)} photos: {close}, for {(own == found).sum()} the category is right.")
-
-# %% [markdown]
-# ### What each ingredient contributed
-#
-# These are short trainings with one thing changed, evaluated on the half that was used for choices. They use smaller
-# pictures and far fewer steps than the weights above, so they show what helps at the beginning. If an interval contains
-# 0, this number of photos cannot decide; the interval is over shapes, and another seed could give a result outside it.
-
-# %%
-file = chapter.root / "data/results/ingredients.json"
-stored = read_results(file) if file.exists() else None
-ingredients = pd.DataFrame(stored["rows"]).rename(columns={"ingredient": "name"}) if stored else None
-Markdown(
-    f"{stored['about']}; seeds: {', '.join(map(str, stored['seeds']))}; {', '.join(stored['overrides'])}."
-    if stored
-    else "**Not run.**"
-)
-
-# %%
-by_photos = {} if ingredients is None else dict(iter(ingredients.groupby("photos", sort=False)))
-for photos, rows in by_photos.items():
-    display(figures.effects(rows, f"points of Top-1, {photos}, with minus without"))
-
-# %%
-sides = {photos: 100 * rows.set_index("name")[["without", "with"]] for photos, rows in by_photos.items()}
-pd.concat(sides, axis=1).round(1).rename_axis("Top-1, per cent") if sides else None
 
 # %% [markdown]
 # ## Try it

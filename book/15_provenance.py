@@ -3,7 +3,7 @@
 #   cmic:
 #     needs: [intro, 01_data, 02_views, 03_colour_transfer, 04_model, 05_losses, 06_training, 07_evaluation,
 #       08_ablations, 09_embedding, 10_retrieval, 11_unseen_repository, 12_scale, 13_query_browser,
-#       14_published_benchmarks, 16_released_code]
+#       14_published_benchmarks, 16_released_code, 17_photo_and_box]
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python

@@ -1,0 +1,164 @@
+# ---
+# jupyter:
+#   cmic:
+#     needs: []
+#     inputs: []
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A photo and a box
+#
+# The paper assumes a good mask of the object, and shapes that training saw. People have a photo, at most a box around
+# the object, and a folder of shapes that nobody has trained on. This chapter says what the method is worth then.
+#
+# All photos here are real ones of Pix3D. They belong to others and are for research only, so the chapter evaluates none
+# of them: it shows results that are stored in the repository, with the commands that made them.
+
+# %% tags=["parameters"]
+PROFILE = "demo"
+BENCHMARK = "sweethome"
+OUTPUTS = "outputs"
+OVERRIDES = []
+
+# %%
+import pandas as pd
+from IPython.display import Markdown, display
+
+from cmiclib import figures
+from cmiclib.book import open_chapter
+from cmiclib.book.tables import percent, read_results
+
+chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
+
+# %% [markdown]
+# ## Trained for these shapes, on renderings only
+#
+# The renderer of this library can photograph Pix3D's shapes (`cmic prepare synthetic`): with random materials and
+# light, on surfaces that face upwards, in frames that cut the object off, with cameras as in Pix3D's annotation. A
+# model that was trained on such pictures only is tested on real photos, over the whole gallery. The repository contains
+# its weights, `data/weights/pix3d-synthetic`, and the commands that reproduce it;
+# `tools/measure/measure_real_photos.py` measured them.
+#
+# A **CAD mask** is an oracle: it is the true model's silhouette in the true pose, and so a part of the answer. An
+# **automatic mask** is available to anybody, and **no mask** means the photo as it is. The photos with CAD masks are a
+# different and smaller set than the crops of the other two rows, so only those two rows show the effect of a mask. The
+# photos were split into two halves by the picture that they were cut from: choices on real photos used one half, and
+# the table reports the other. The reported half was read twice with the same weights: once when this library still
+# computed in bfloat16 on CPUs that support it, and once in fp32, which the table shows. Intervals are resampled by
+# shape; "untrained" is the same network with ImageNet's weights alone, which compares the cut-out photo with the
+# nearest view.
+
+# %%
+stored = chapter.root / "data/results/real_photos.json"
+on_photos = read_results(stored) if stored.exists() else {"rows": [], "failures": []}
+models = {"trained": "trained on renderings", "untrained_cells": "untrained, 3 × 3 cells"}
+real = pd.DataFrame(on_photos["rows"]).assign(kind="measured") if on_photos["rows"] else None
+if real is not None:
+    real["method"] = real.photos + ": " + real.model.replace(models)
+means = ["top1", "top10", "category", "macro_top1", "shape_top1"]
+titles = {"macro_top1": "Top-1, mean of categories", "shape_top1": "Top-1, mean of shapes"}
+shown = None if real is None else percent(real, means).rename(columns=titles).set_index(real.method)
+Markdown("**Not run.**") if real is None else shown
+
+# %%
+if real is not None:
+    display(figures.result_points(real))
+
+# %% [markdown]
+# Where an automatic mask does worse than none, it cuts off too much or too little, and the model trusts it. So
+# `cmic search` and the browser compute a mask only when they are asked to (`--auto-mask`).
+
+# %%
+if real is not None:
+    own = real[real.model == "trained"].set_index("photos")
+    change = 100 * (own.top10["automatic mask"] - own.top10["no mask"])
+    counts = ", ".join(f"{count} photos ({photos})" for photos, count in own.queries.items())
+    display(Markdown(f"{counts}. On the same crops an automatic mask changes Top-10 by {change:+.0f} points."))
+
+# %% [markdown]
+# ### Where it fails
+#
+# The table lists the photos with a CAD mask whose own shape did not come first. Many shapes have siblings with another
+# width or another number of seats, and some tables of different series look alike from most sides.
+
+# %%
+names = {"photo_id": "photo", "shape_id": "own shape", "first": "found first", "rank": "rank"}
+failures = pd.DataFrame(on_photos["failures"], columns=[*names, "photos"])
+wrong = failures[failures.photos == "CAD mask"].rename(columns=names)[list(names.values())]
+wrong = wrong.sort_values("rank", kind="stable")
+Markdown("**Not run.**") if real is None else wrong.set_index("photo")
+
+# %%
+own, found = (wrong[name].str.split("/").str[0] for name in ("own shape", "found first"))
+close = f"for {(wrong['rank'] == 2).sum()} the own shape is second"
+Markdown("" if real is None else f"{len(wrong)} photos: {close}, for {(own == found).sum()} the category is right.")
+
+# %% [markdown]
+# ### What each ingredient contributed
+#
+# These are short trainings with one thing changed, evaluated on the half that was used for choices. They use smaller
+# pictures and far fewer steps than the weights above, so they show what helps at the beginning. If an interval contains
+# 0, this number of photos cannot decide; the interval is over shapes, and another seed could give a result outside it.
+
+# %%
+file = chapter.root / "data/results/ingredients.json"
+stored = read_results(file) if file.exists() else None
+ingredients = pd.DataFrame(stored["rows"]).rename(columns={"ingredient": "name"}) if stored else None
+Markdown(
+    f"{stored['about']}; seeds: {', '.join(map(str, stored['seeds']))}; {', '.join(stored['overrides'])}."
+    if stored
+    else "**Not run.**"
+)
+
+# %%
+by_photos = {} if ingredients is None else dict(iter(ingredients.groupby("photos", sort=False)))
+for photos, rows in by_photos.items():
+    display(figures.effects(rows, f"points of Top-1, {photos}, with minus without"))
+
+# %%
+sides = {photos: 100 * rows.set_index("name")[["without", "with"]] for photos, rows in by_photos.items()}
+pd.concat(sides, axis=1).round(1).rename_axis("Top-1, per cent") if sides else None
+
+# %% [markdown]
+# ## Weights for any gallery
+#
+# Nobody wants to train before the first search. `data/weights/general` is what `cmic find`, `cmic index` and
+# `cmic app --shapes` use where no run is given: heads that learnt on renderings of all shapes that may be used here,
+# Sweet Home's and Pix3D's, and beside what they learnt the untrained features of the same pass (`model.fixed`, as in
+# *Training*). What such weights find among shapes of *another* library is measured by leaving one out: trained without
+# Pix3D and asked for Pix3D's real photos, trained without Sweet Home and asked for its photos.
+#
+# All rows are validation photos, on which the settings were chosen; no photo that other tables report was read for
+# them. `tools/measure/measure_general.py` measured them. A **box** is that of the true mask; everything inside counts.
+
+# %%
+file = chapter.root / "data/results/general.json"
+general = read_results(file) if file.exists() else None
+table = None
+if general is not None:
+    rows = pd.DataFrame(general["rows"])
+    rows["value"] = [f"{100 * one:.1f} / {100 * ten:.1f}" for one, ten in zip(rows.top1, rows.top10, strict=True)]
+    table = rows.pivot_table(
+        index="weights", columns=["gallery", "marked by"], values="value", aggfunc="first", sort=False
+    )
+Markdown("**Not run.**") if table is None else table.fillna("not run")
+
+# %%
+if general is not None:
+    foreign = rows[rows.foreign].set_index(["gallery", "marked by"])
+    said = [
+        f"{gallery}, {marked}: {100 * (row.top1 - row.untrained_top1):+.1f} points "
+        f"({100 * row.gain_low:+.1f} to {100 * row.gain_high:+.1f})"
+        for (gallery, marked), row in foreign.iterrows()
+    ]
+    display(
+        Markdown(
+            "Top-1 / Top-10, per cent. Against the untrained cells, on libraries that the training left out: "
+            + "; ".join(said)
+            + "."
+        )
+    )
