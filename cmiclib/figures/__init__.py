@@ -1,6 +1,7 @@
 """The book's figures, in one style: each function takes arrays or tables and returns a matplotlib figure."""
 
 from .ablations import Scale, accuracy_along, forest, wrong_without
+from .caption import captioned
 from .curves import loss_matrix, training_curves
 from .data import cameras, counts, samples, views, voxel_plot
 from .embedding import embedding_map
