@@ -69,7 +69,7 @@ def test_accuracy_along_scales_says_what_was_not_run() -> None:
     scales = [
         figures.Scale("Views", "views of each shape", ["1", "3", "12"], [[0.4, 0.42], [], [0.7]], [[0.2], [], [0.4]]),
         figures.Scale(
-            "Masks", "the photo's mask", ["none", "corrupted", "slightly\nwrong", "exact"], [[0.5]] * 4, [[]] * 4
+            "Masks", "the photo's mask", ["none", "corrupted", "slightly\nwrong", "exact"], [[0.5]] * 4, [[]] * 4, False
         ),
     ]
     figure = draw(figures.accuracy_along(scales), "accuracy")
@@ -77,6 +77,8 @@ def test_accuracy_along_scales_says_what_was_not_run() -> None:
     assert [text.get_text() for text in first.texts] == ["not run"] and not second.texts
     assert [list(line.get_xdata()) for line in of(first, "mean")] == [[0, 2], [0, 2]]
     assert list(of(first, "mean")[0].get_ydata()) == [41.0, 70.0]
+    assert {line.get_linestyle() for line in of(first, "mean")} == {"-"}
+    assert {line.get_linestyle() for line in of(second, "mean")} == {"None"}  # its steps have no order
     assert len(of(first, "seed")) == 4
     assert_apart(figure, [*written(figure)])
 
@@ -91,8 +93,13 @@ def test_what_is_wrong_without_shows_photo_own_and_found() -> None:
     ]
     names = ["chair/a-long-name-01"] * 5
     figure = draw(figures.wrong_without(photos(5), pictures(5), pictures(5), titles, names), "wrong")
-    assert len(figure.subfigs) == 6
-    drawn = [ax for block in figure.subfigs for ax in block.axes]
+    above, below = figure.subfigs
+    assert [text.get_text() for text in above.legends[0].get_texts()][1:] == [
+        "the photo's own shape",
+        "the shape that the variant found",
+    ]
+    assert len(below.subfigs) == 6
+    drawn = [ax for block in below.subfigs for ax in block.axes]
     assert len(drawn) == 15
     assert sum(patch.get_gid() == "frame" for ax in drawn for patch in ax.patches) == 10
-    assert [block.get_suptitle() for block in figure.subfigs[:5]] == titles
+    assert [block.get_suptitle() for block in below.subfigs[:5]] == titles

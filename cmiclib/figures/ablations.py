@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from .results import effect_row
-from .style import FAINT, GRID, ORANGE, RIGHT, SEEN, UNSEEN, WIDTH, despine, frame, new_figure, show_image
+from .style import FAINT, GRID, ORANGE, RED, RIGHT, SEEN, UNSEEN, WIDTH, despine, frame, new_figure, show_image
 
 NAME = 20  # letters of a shape's name that fit below a picture
 
@@ -38,13 +41,14 @@ def forest(tables: Sequence[pd.DataFrame], titles: Sequence[str], smallest: floa
 
 @dataclass(frozen=True)
 class Scale:
-    """A quantity that variants change step by step; ``label`` is the axis's."""
+    """A quantity that variants change step by step; ``label`` is the axis's. Steps without an order get no line."""
 
     title: str
     label: str
     steps: list[str]
     seen: list[list[float]]  # for each step the accuracy of each seed; an empty list: not run
     unseen: list[list[float]]
+    ordered: bool = True
 
 
 def accuracy_along(scales: Sequence[Scale]) -> Figure:
@@ -54,7 +58,8 @@ def accuracy_along(scales: Sequence[Scale]) -> Figure:
         for ax, scale in zip(axes, scales, strict=True):
             for values, color, label in ((scale.seen, SEEN, "seen shapes"), (scale.unseen, UNSEEN, "unseen shapes")):
                 at = [i for i, part in enumerate(values) if part]
-                ax.plot(at, [100 * np.mean(values[i]) for i in at], "o-", color=color, label=label, gid="mean")
+                means, line = [100 * np.mean(values[i]) for i in at], "-" if scale.ordered else "none"
+                ax.plot(at, means, "o", linestyle=line, color=color, label=label, gid="mean")
                 for i in at:
                     ax.plot([i] * len(values[i]), [100 * v for v in values[i]], ".", color=color, alpha=0.5, gid="seed")
             for i, (a, b) in enumerate(zip(scale.seen, scale.unseen, strict=True)):
@@ -73,14 +78,20 @@ def wrong_without(
 ) -> Figure:
     """Show photos that the full method gets right and a variant gets wrong.
 
-    Each of the R photos (4, S, S) uint8 with mask stands beside a view (S, S) uint8 of its own shape, which the full
-    method found, and one of the shape that the variant found. ``titles`` name the variants, ``shapes`` what they found.
+    Each of the R photos (4, S, S) uint8, with the mask that the variant saw, stands beside a view (S, S) uint8 of its
+    own shape, which the full method found, and one of the shape that the variant found. ``titles`` name the variants,
+    ``shapes`` what they found.
     """
     across = 3
     rows = -(-len(photos) // across)
     cell = WIDTH / (3 * across + 0.6)
-    with new_figure(rows * (cell + 0.62), wspace=0.03, hspace=0.05) as figure:
-        blocks = figure.subfigures(rows, across, squeeze=False).ravel()
+    with new_figure(rows * (cell + 0.62) + 0.35, wspace=0.03, hspace=0.05) as figure:
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[0.35, rows * (cell + 0.62)]).ravel()
+        signs: list[Artist] = [Line2D([], [], color=RED, label="the mask that the variant saw; no line: it saw none")]
+        signs += [Patch(fill=False, edgecolor=RIGHT, linewidth=3, label="the photo's own shape")]
+        signs += [Patch(fill=False, edgecolor=ORANGE, linewidth=3, label="the shape that the variant found")]
+        above.legend(handles=signs, loc="center left", ncols=3)
+        blocks = below.subfigures(rows, across, squeeze=False).ravel()
         for block, photo, right, wrong, title, shape in zip(blocks, photos, own, found, titles, shapes, strict=False):
             left, middle, last = block.subplots(1, 3)
             block.suptitle(title, fontsize=9, x=0.02, ha="left")

@@ -1,4 +1,4 @@
-"""What each design choice is worth: differences paired by seed, their intervals, and verdicts on the paper's claims.
+"""What each design choice is worth: differences paired by seed, with their intervals.
 
 Everything is computed from the two files that :func:`cmiclib.study.ablations.run_grid` writes.
 
@@ -8,12 +8,15 @@ the spread of the seeds' differences; and that of the mean over photos, from the
 photos of one shape succeed and fail together. The interval is the difference ± a quantile of Student's t times the
 root of that sum, with Satterthwaite's degrees of freedom. Both estimates contain what seeds and shapes share, so the
 interval is a little too wide rather than too narrow.
+
+**The p-values.** The same estimate, error and degrees of freedom give the p-value of a one-sided t-test; it is doubled,
+so that it falls below 5 % just where the 95 % interval leaves the tested bound out.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,16 +28,29 @@ from .ablations import FULL, REFERENCE, VARIANTS, Variant, answers_path, config_
 SMALLEST_EFFECT = 0.01
 """Smallest effect of interest: one point. A smaller one would change nobody's choice."""
 
-Verdict = Literal["supported", "not supported", "undecided", "not run"]
-
 
 class Effect(NamedTuple):
-    """A difference of two variants, each in [-1, 1]; the bounds are NaN where one seed alone was run."""
+    """A difference of two variants, each in [-1, 1]; all but it and ``by_seed`` is NaN where one seed alone was run."""
 
     difference: float
     low: float
     high: float
     by_seed: list[float]
+    error: float = np.nan  # standard error of the difference
+    freedom: float = np.nan  # degrees of freedom of the t-distribution
+
+    def p_above(self, bound: float) -> float:
+        """Return twice the p-value of the test that the difference is at most ``bound``; at most 1, or NaN."""
+        return self._p(self.difference - bound)
+
+    def p_below(self, bound: float) -> float:
+        """Return twice the p-value of the test that the difference is at least ``bound``; at most 1, or NaN."""
+        return self._p(bound - self.difference)
+
+    def _p(self, beyond: float) -> float:
+        if self.error == 0:
+            return 0.0 if beyond > 0 else 1.0
+        return float(np.minimum(1, 2 * stats.t.sf(beyond / self.error, self.freedom)))
 
 
 def paired_effect(
@@ -61,7 +77,7 @@ def paired_effect(
     total = of_seeds + of_shapes
     freedom = total**2 / (of_seeds**2 / (seeds - 1) + of_shapes**2 / (len(names) - 1)) if total else 1.0
     half = float(stats.t.ppf((1 + level) / 2, freedom)) * total**0.5
-    return Effect(mean, mean - half, mean + half, by_seed.tolist())
+    return Effect(mean, mean - half, mean + half, by_seed.tolist(), total**0.5, freedom)
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,8 @@ SCALES: dict[str, tuple[str, dict[str, str]]] = {
     }),
 }  # fmt: skip
 """Title → label of the axis, and its steps with their variants."""
+UNORDERED = {"Masks"}
+"""The scales of `SCALES` whose steps have no order: no mask is not less than a corrupted one."""
 
 
 def along(grid: Grid, steps: Mapping[str, str], seen: bool = True) -> list[list[float]]:
@@ -164,91 +182,3 @@ def lost_photos(grid: Grid, variant: str, against: str = FULL) -> pd.DataFrame:
     found = grid.shapes.shape_id.to_numpy()[grid.first[variant, seeds[0]]]
     lost = np.flatnonzero(right.all(axis=0) & ~wrong.any(axis=0))
     return grid.photos.assign(found=found).iloc[lost].drop_duplicates("shape_id")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim, and the variant that could refute it."""
-
-    text: str
-    source: str
-    variant: str
-    better: Literal["full", "variant"] = "full"  # which side the claim says is better
-    kind: Literal["better", "enough"] = "better"  # "enough": that side loses nothing
-    metric: str = "top1"
-
-
-PAPER, CODE, LATER, BELIEF = "the paper's abstract", "the released code", "Robinson et al. 2021", "this book"
-CLAIMS: tuple[Claim, ...] = (
-    Claim("Contrastive learning retrieves better than metric learning with triplets.", PAPER, "triplet"),
-    Claim("Contrastive learning needs strong augmentation; colour transfer is one.", PAPER, "no-colour"),
-    Claim("Colours of other photos change a photo's appearance better than random ones.", PAPER, "colour-jitter"),
-    Claim("The category loss keeps apart what is of different categories.", PAPER, "no-category", metric="category"),
-    Claim("The category loss helps to find the own shape.", PAPER, "no-category"),
-    Claim("Gray renderings say more of a shape than its outline does.", PAPER, "silhouettes"),
-    Claim("A query that weighs the views finds more than their mean.", CODE, "mean-fusion"),
-    Claim("A query that weighs the views finds more than the best view alone.", CODE, "max-fusion"),
-    Claim("Twelve views are better than six.", CODE, "views-6"),
-    Claim("Twelve views are better than three.", CODE, "views-3"),
-    Claim("Twelve views are better than one.", CODE, "views-1"),
-    Claim("The photo's mask helps.", CODE, "no-mask"),
-    Claim("A weight of 0.2 for the category loss is no worse than 1.", CODE, "category-1", kind="enough"),
-    Claim("A temperature of 0.1 is no worse than 0.05.", CODE, "tau-0.05", kind="enough"),
-    Claim("A temperature of 0.1 is no worse than 0.2.", CODE, "tau-0.2", kind="enough"),
-    Claim("The loss from photo to shape is enough without the other direction.", CODE, "symmetric", kind="enough"),
-    Claim("The published colour transfer does no harm beside the textbook's.", CODE, "released-colour", "variant",
-          "enough"),
-    Claim("Weighting hard negatives improves contrastive learning.", LATER, "hard-negatives", "variant"),
-    Claim("A batch of more photos and shapes is better than one of half as many.", BELIEF, "half-batch"),
-    Claim("Masks must be right: corrupted ones cost accuracy.", BELIEF, "masks-0.8"),
-)  # fmt: skip
-"""What the paper says or its code relies on. The paper's text was not at hand, so no section is cited; the abstract is
-that of the accepted version, https://orca.cardiff.ac.uk/143849. A setting of the code counts as a claim."""
-
-
-def verdict(
-    effect: Effect | None, kind: Literal["better", "enough"] = "better", smallest: float = SMALLEST_EFFECT
-) -> Verdict:
-    """Judge a claim by its effect alone: the side that the claim prefers minus the other, None if it was not run.
-
-    ``better`` is supported where the whole interval is above 0 and the difference is at least the smallest effect of
-    interest, and not supported where the whole interval is below the smallest effect. ``enough`` is supported where the
-    whole interval is above minus the smallest effect, and not supported where the whole interval is below 0 and the
-    difference at most minus the smallest effect. All else is undecided; one seed alone decides nothing.
-    """
-    if effect is None:
-        return "not run"
-    if np.isnan(effect.low):
-        return "undecided"
-    if kind == "better":
-        if effect.low > 0 and effect.difference >= smallest:
-            return "supported"
-        return "not supported" if effect.high < smallest else "undecided"
-    if effect.low > -smallest:
-        return "supported"
-    return "not supported" if effect.high < 0 and effect.difference <= -smallest else "undecided"
-
-
-def claims_table(
-    grid: Grid | None, claims: Sequence[Claim] = CLAIMS, variants: Mapping[str, Variant] = VARIANTS
-) -> pd.DataFrame:
-    """Return one row per claim: claim, source, experiment, metric, effect, from, to (points), unseen, seeds, verdict.
-
-    The effect is the side that the claim prefers, minus the other, on validation photos of seen shapes, as the paper
-    measures; ``unseen`` is the same difference on photos of unseen shapes, on which no verdict rests.
-    """
-    return pd.DataFrame([_judge(grid, claim, variants[claim.variant]) for claim in claims])
-
-
-def _judge(grid: Grid | None, claim: Claim, variant: Variant) -> dict[str, Any]:
-    sides = [variant.against, claim.variant]
-    first, second = sides if claim.better == "full" else sides[::-1]
-    effect, unseen = (grid.effect(first, second, claim.metric, seen) if grid else None for seen in (True, False))
-    shown = [100 * value for value in effect[:3]] if effect else [np.nan] * 3
-    return {
-        "claim": claim.text, "source": claim.source, "experiment": variant.title,
-        "metric": {"top1": "Top-1", "category": "category"}[claim.metric],
-        **dict(zip(("effect", "from", "to"), shown, strict=True)),
-        "unseen": 100 * unseen.difference if unseen else np.nan,
-        "seeds": len(effect.by_seed) if effect else 0, "verdict": verdict(effect, claim.kind),
-    }  # fmt: skip

@@ -4,6 +4,7 @@ An ablation passes the same variant to training and to scoring, so a gallery of 
 variant's hash differs from the benchmark's, so no run of one is mistaken for a run of the other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -59,6 +60,16 @@ def apply_variant(benchmark: Benchmark, data: Change) -> Benchmark:
     return replace(benchmark, arrays=arrays, meta=meta | {"sha256": hashes, "protocol": protocol})
 
 
+def seen_photos(benchmark: Benchmark, rows: Sequence[int], data: Change, masked: bool = True) -> np.ndarray:
+    """Return photos (R, 4, S, S) uint8 with the masks that a variant sees; 255 everywhere unless ``masked``."""
+    images = np.array(benchmark.images[rows])
+    if data.mask_error:
+        images[:, 3] = wrong_masks(benchmark.images[:, 3], data.mask_error, rows)
+    if not masked:
+        images[:, 3] = 255
+    return images
+
+
 def evenly_spaced(total: int, count: int) -> np.ndarray:
     """Return the positions of ``count`` of ``total`` views around a shape, int64, the front view first."""
     return np.arange(count) * total // count
@@ -69,15 +80,20 @@ def silhouettes(views: np.ndarray, background: int = 255) -> np.ndarray:
     return np.where(views == background, background, 0).astype(np.uint8)
 
 
-def wrong_masks(masks: np.ndarray, strength: float) -> np.ndarray:
+def wrong_masks(masks: np.ndarray, strength: float, rows: Sequence[int] | None = None) -> np.ndarray:
     """Move the outline of every mask (Q, S, S) uint8, 255 on the object, each in its own way and always the same.
 
-    Strength and exceptions are those of :func:`cmiclib.damage.damage_masks`; returns (Q, S, S) uint8 of 0 and 255.
+    Strength and exceptions are those of :func:`cmiclib.damage.damage_masks`; returns (Q, S, S) uint8 of 0 and 255, or
+    only those of ``rows``, in their order.
     """
     generator = torch.Generator().manual_seed(0)
-    blocks = []
+    wanted = np.arange(len(masks)) if rows is None else np.asarray(rows)
+    moved = np.empty((len(wanted), *masks.shape[1:]), np.uint8)
     for start in range(0, len(masks), BLOCK):
-        mask = (torch.from_numpy(masks[start : start + BLOCK])[:, None] >= 128).float()  # (b, 1, S, S)
-        noise = torch.randn(len(mask), 1, NOISE_CELLS, NOISE_CELLS, generator=generator)
-        blocks.append(damage_masks(mask, noise, torch.full((len(mask),), strength))[:, 0])
-    return (255 * torch.cat(blocks)).to(torch.uint8).numpy()
+        noise = torch.randn(min(BLOCK, len(masks) - start), 1, NOISE_CELLS, NOISE_CELLS, generator=generator)
+        (here,) = np.nonzero((start <= wanted) & (wanted < start + BLOCK))
+        if len(here):
+            mask = (torch.from_numpy(np.array(masks[wanted[here]]))[:, None] >= 128).float()  # (b, 1, S, S)
+            damaged = damage_masks(mask, noise[wanted[here] - start], torch.full((len(mask),), strength))
+            moved[here] = (255 * damaged[:, 0]).to(torch.uint8).numpy()
+    return moved

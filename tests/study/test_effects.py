@@ -1,4 +1,4 @@
-"""Paired effects, their intervals, the rule for verdicts, and the table of claims."""
+"""Paired effects, their intervals and p-values."""
 
 import itertools
 import json
@@ -11,21 +11,15 @@ from toybook import REPOSITORY
 from cmiclib.errors import CheckpointError
 from cmiclib.study.ablations import REFERENCE, VARIANTS, Variant, config_hash, config_hashes, variant_config
 from cmiclib.study.effects import (
-    CLAIMS,
     SCALES,
-    SMALLEST_EFFECT,
-    Claim,
-    Effect,
+    UNORDERED,
     Grid,
     along,
-    claims_table,
     effect_table,
     lost_photos,
     paired_effect,
-    verdict,
 )
 
-NAN = float("nan")
 STORED = REPOSITORY / "data" / "results" / "ablations.json"
 
 
@@ -46,14 +40,50 @@ def test_without_differences_between_seeds_it_is_the_t_interval_over_shapes():
     assert (effect.low, effect.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_what_is_equal_has_an_interval_of_no_width():
+@pytest.mark.parametrize("by_seed", [[0.1, 0.3, 0.2, 0.5, 0.1], [0.01, -0.02, 0.04], [-0.1, -0.2, -0.12]])
+@pytest.mark.parametrize("bound", [0.0, 0.01, -0.05])
+def test_p_values_are_those_of_two_one_sided_t_tests(by_seed, bound):
+    first = np.repeat(np.array(by_seed)[:, None], 12, axis=1)
+    effect = paired_effect(first, np.zeros_like(first), np.repeat(np.arange(4), 3))
+    for p, side in ((effect.p_above(bound), "greater"), (effect.p_below(bound), "less")):
+        assert p == pytest.approx(min(1, 2 * stats.ttest_1samp(by_seed, bound, alternative=side).pvalue))
+
+
+def test_the_interval_of_level_one_minus_p_ends_at_the_tested_bound():
+    generator = np.random.default_rng(3)
+    for _ in range(20):
+        first = generator.random((4, 60)) < 0.7
+        second, groups = generator.random((4, 60)) < 0.6, generator.integers(0, 12, 60)
+        effect = paired_effect(first, second, groups)
+        if (p := effect.p_above(0.01)) < 1:
+            assert paired_effect(first, second, groups, level=1 - p).low == pytest.approx(0.01)
+        else:
+            p = effect.p_below(0.01)
+            assert paired_effect(first, second, groups, level=1 - p).high == pytest.approx(0.01)
+
+
+def test_where_nothing_is_to_be_found_p_is_as_often_small_as_it_says():
+    generator, groups = np.random.default_rng(1), np.repeat(np.arange(40), 4)
+    small = 0
+    for _ in range(800):
+        of_seed = 0.05 * generator.standard_normal((5, 1))
+        of_shape = (0.3 * generator.standard_normal(40))[groups]
+        first = of_seed + of_shape + 0.1 * generator.standard_normal((5, 160))
+        small += paired_effect(first, np.zeros_like(first), groups).p_above(0) < 0.05
+    assert small / 800 < 0.04  # 0.025 of a one-sided test, and chance
+
+
+def test_what_is_equal_has_an_interval_of_no_width_and_p_is_0_or_1():
     equal = np.ones((3, 4))
-    assert paired_effect(equal, equal, list("aabb"))[:3] == (0, 0, 0)
+    effect = paired_effect(equal, equal, list("aabb"))
+    assert effect[:3] == (0, 0, 0)
+    assert [effect.p_above(b) for b in (-0.1, 0, 0.1)] == [0, 1, 1]
+    assert [effect.p_below(b) for b in (-0.1, 0, 0.1)] == [1, 1, 0]
 
 
 def test_one_seed_has_no_interval():
     effect = paired_effect(np.ones((1, 4)), np.zeros((1, 4)), list("aabb"))
-    assert effect.difference == 1 and np.isnan(effect.low) and np.isnan(effect.high)
+    assert effect.difference == 1 and np.isnan(effect.low) and np.isnan(effect.high) and np.isnan(effect.p_above(0))
 
 
 def test_what_does_not_fit_is_refused():
@@ -77,41 +107,6 @@ def test_intervals_cover_the_truth_as_often_as_they_should():
             hits += effect.low < 0.1 < effect.high
         covered.append(hits / 400)
     assert all(0.93 <= share <= 1 for share in covered), covered
-
-
-RULE = [
-    ("better", (0.03, 0.01, 0.05), "supported"),
-    ("better", (0.01, 0.001, 0.02), "supported"),
-    ("better", (0.009, 0.001, 0.02), "undecided"),  # surely positive, but small
-    ("better", (0.005, 0.001, 0.009), "not supported"),  # surely positive, and surely small
-    ("better", (0.03, -0.001, 0.06), "undecided"),
-    ("better", (0.0, -0.02, 0.02), "undecided"),
-    ("better", (0.0, -0.009, 0.009), "not supported"),
-    ("better", (-0.03, -0.05, -0.01), "not supported"),
-    ("enough", (0.03, 0.01, 0.05), "supported"),
-    ("enough", (0.0, -0.009, 0.009), "supported"),
-    ("enough", (0.0, -0.02, 0.02), "undecided"),
-    ("enough", (-0.03, -0.05, -0.01), "not supported"),
-    ("enough", (-0.02, -0.05, 0.01), "undecided"),
-    ("enough", (-0.008, -0.015, -0.001), "undecided"),  # surely worse, but little
-    ("better", (0.9, NAN, NAN), "undecided"),
-    ("enough", (0.9, NAN, NAN), "undecided"),
-]
-
-
-@pytest.mark.parametrize(("kind", "numbers", "expected"), RULE)
-def test_the_rule(kind, numbers, expected):
-    assert SMALLEST_EFFECT == 0.01
-    assert verdict(Effect(*numbers, []), kind) == expected
-
-
-def test_nothing_is_said_of_what_was_not_run():
-    assert verdict(None) == "not run" and verdict(None, "enough") == "not run"
-
-
-def test_the_smallest_effect_moves_the_verdict():
-    effect = Effect(0.03, 0.01, 0.05, [])
-    assert [verdict(effect, smallest=s) for s in (0.01, 0.04, 0.06)] == ["supported", "undecided", "not supported"]
 
 
 SOME = {
@@ -180,36 +175,6 @@ def test_the_table_compares_each_variant_with_its_own_reference(grid):
     assert table.accuracy["none"] == pytest.approx(2 / 3)
 
 
-def test_claims_are_judged_by_rule_in_the_direction_that_they_claim(grid):
-    claims = (
-        Claim("a", "s", "none"),
-        Claim("b", "s", "triplet", metric="category"),
-        Claim("c", "s", "later", better="variant"),
-        Claim("d", "s", "none", better="variant"),
-        Claim("e", "s", "absent"),
-    )
-    table = claims_table(grid, claims, SOME).set_index("claim")
-    assert table.effect.round(4).tolist()[:4] == [33.3333, 25.0, 0, -33.3333]
-    assert table.verdict["e"] == "not run" and table.seeds["e"] == 0 and np.isnan(table.effect["e"])
-    assert table.verdict["c"] == "undecided"  # one seed
-    for name, kind in (("a", "better"), ("d", "better")):
-        line = table.loc[name]
-        numbers = Effect(line.effect / 100, line["from"] / 100, line["to"] / 100, [])
-        assert line.verdict == verdict(numbers, kind)
-    assert table.metric.tolist()[:2] == ["Top-1", "category"]
-
-
-def test_without_a_grid_no_claim_has_a_verdict():
-    table = claims_table(None)
-    assert set(table.verdict) == {"not run"} and len(table) == len(CLAIMS)
-
-
-def test_each_claim_names_a_variant_and_the_papers_parts_are_all_there():
-    assert all(claim.variant in VARIANTS for claim in CLAIMS)
-    assert len({(claim.variant, claim.metric) for claim in CLAIMS}) == len(CLAIMS)
-    assert {VARIANTS[claim.variant].part for claim in CLAIMS} == {v.part for v in VARIANTS.values()} - {"–"}
-
-
 def test_no_table_and_no_rows_are_no_grid_and_a_damaged_one_is_named(tmp_path):
     assert Grid.load(tmp_path / "ablations.json") is None
     (tmp_path / "ablations.json").write_text("[]")
@@ -224,6 +189,7 @@ def test_accuracy_along_a_scale_leaves_open_what_was_not_run(grid):
     assert along(grid, steps) == [[1.0], [], [1.0, 1.0, 1.0]]
     assert along(grid, steps, seen=False) == [[1.0], [], [1.0, 0.5, 1.0]]
     assert {name for _, each in SCALES.values() for name in each.values()} <= set(VARIANTS)
+    assert set(SCALES) > UNORDERED
 
 
 def test_lost_are_the_photos_that_one_always_and_the_other_never_gets_right(grid):

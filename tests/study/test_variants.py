@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cmiclib.study.variants import Change, apply_variant, evenly_spaced, silhouettes, wrong_masks
+from cmiclib.study.variants import BLOCK, Change, apply_variant, evenly_spaced, seen_photos, silhouettes, wrong_masks
 
 
 def test_by_default_nothing_is_apply_variant(tiny_benchmark):
@@ -52,3 +52,20 @@ def test_each_change_has_its_own_hash(tiny_benchmark):
     changes = [{}, {"views": 3}, {"views": 6}, {"shading": "none"}, {"mask_error": 0.5}, {"mask_error": 1.0}]
     hashes = {apply_variant(tiny_benchmark, Change(**change)).hash for change in changes}
     assert len(hashes) == len(changes)
+
+
+def test_chosen_photos_have_the_masks_that_the_variant_saw(tiny_benchmark):
+    rows = [5, 0, 2]
+    seen = apply_variant(tiny_benchmark, Change(mask_error=0.8)).images
+    np.testing.assert_array_equal(seen_photos(tiny_benchmark, rows, Change(mask_error=0.8)), seen[rows])
+    np.testing.assert_array_equal(seen_photos(tiny_benchmark, rows, Change(views=3)), tiny_benchmark.images[rows])
+    bare = seen_photos(tiny_benchmark, rows, Change(), masked=False)
+    assert (bare[:, 3] == 255).all()
+    np.testing.assert_array_equal(bare[:, :3], tiny_benchmark.images[rows, :3])
+
+
+def test_chosen_masks_are_those_of_all_across_blocks():
+    masks = np.zeros((BLOCK + 40, 16, 16), np.uint8)
+    masks[:, 4:12, 4:12] = 255
+    rows = [BLOCK + 39, 3, BLOCK, BLOCK - 1]
+    np.testing.assert_array_equal(wrong_masks(masks, 1.0, rows), wrong_masks(masks, 1.0)[rows])
