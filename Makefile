@@ -73,8 +73,8 @@ book: $(STAMP) ## write the HTML only, from the notebooks that ran  [PROFILE]
 app: $(STAMP) ## open the query browser as an app on 127.0.0.1: your run if there is one, else the shipped model
 	@$(BIN)/cmic app
 
-lab: $(STAMP) ## open the chapters in JupyterLab; script and notebook stay paired
-	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/book --ServerApp.tornado_settings='{"websocket_max_message_size": 40000000}'
+lab: $(STAMP) ## open the book's first page in JupyterLab; script and notebook stay paired
+	@JUPYTER_CONFIG_PATH=.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 prepare: $(STAMP) ## unpack data/sweethome into the prepared format
 	@$(BIN)/cmic prepare sweethome

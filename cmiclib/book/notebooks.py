@@ -9,12 +9,15 @@ file is run as a script and imports jupytext only where it needs it.
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 NOTEBOOK_METADATA = ("cmic", "kernelspec")
+_CELL = re.compile(r"^(?=# %%)", re.MULTILINE)
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -50,6 +53,29 @@ def derive(script: Path) -> dict[str, Any]:
     return clean(json.loads(jupytext.writes(jupytext.read(script, fmt="py:percent"), fmt="ipynb")))
 
 
+def keep_layout(old: str, new: str) -> str:
+    """Return a script as jupytext writes it, ``new``, with the ``old`` header and cells where they say the same.
+
+    What differs otherwise is the order and style of the header and the number of blank lines between cells.
+    """
+    import yaml
+
+    (old_head, *old_cells), (new_head, *new_cells) = (_CELL.split(text) for text in (old, new))
+    same = [yaml.safe_load(head.replace("# ---", "").replace("\n# ", "\n")) for head in (old_head, new_head)]
+    kept = [old_head if same[0] == same[1] else new_head, *new_cells]
+    was, now = ([cell.rstrip() for cell in cells] for cells in (old_cells, new_cells))
+    for at, to, size in SequenceMatcher(None, was, now, autojunk=False).get_matching_blocks():
+        kept[1 + to : 1 + to + size] = old_cells[at : at + size]
+    return "".join(kept)
+
+
+def keep_script(model: dict[str, Any], path: str, contents_manager: Any, **_: Any) -> None:
+    """Let JupyterLab save a chapter's script so that only the edited cells change; a hook before each saving."""
+    file = Path(contents_manager.root_dir) / path
+    if model["type"] == "file" and file.suffix == ".py" and file.with_suffix(".ipynb").exists() and file.exists():
+        model["content"] = keep_layout(file.read_text("utf-8"), model["content"])
+
+
 def sync(book: Path) -> list[Path]:
     """Write the notebook of every script that differs from it in more than outputs; return what was written."""
     written = []
@@ -58,9 +84,8 @@ def sync(book: Path) -> list[Path]:
         if not target.exists() or clean(json.loads(target.read_text("utf-8"))) != notebook:
             target.write_text(dumps(notebook), "utf-8")
             times = script.stat()
-            os.utime(
-                target, ns=(times.st_atime_ns, times.st_mtime_ns)
-            )  # JupyterLab takes a newer one for edited elsewhere
+            # JupyterLab takes a newer one for edited elsewhere.
+            os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
             written.append(target)
     return written
 

@@ -1,8 +1,10 @@
 """Pairs of script and notebook: derived, stable, without outputs in git, and saved together in JupyterLab."""
 
 import copy
+import difflib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -113,6 +115,63 @@ def test_saving_in_jupyterlab_writes_both(book: Path) -> None:
     assert notebooks.drift(book) == []
     header = script.split("# %%")[0]
     assert "needs" in header and "kernelspec" in header and "jupytext_version" not in header
+
+
+def configured_manager(root: Path):
+    """The contents manager that `make lab` has."""
+    from jupyter_server.services.contents.largefilemanager import LargeFileManager
+    from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
+    from traitlets.config import PyFileConfigLoader
+
+    config = PyFileConfigLoader("jupyter_lab_config.py", str(REPOSITORY / ".jupyter")).load_config()
+    return build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(root), config=config)
+
+
+def test_saving_an_unchanged_chapter_after_a_run_changes_no_byte_of_its_script_and_nothing_in_git(tmp_path) -> None:
+    for name in ("book", "jupytext.toml", ".gitattributes"):
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("_*", "__pycache__"))
+        else:
+            shutil.copy2(source, tmp_path / name)
+    notebooks.sync(tmp_path / "book")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "config", "filter.notebook.clean", f"'{sys.executable}' '{Path(notebooks.__file__)}' clean")
+    git(tmp_path, "add", ".")
+    before = {script: script.read_bytes() for script in (tmp_path / "book").glob("*.py")}
+    manager = configured_manager(tmp_path)
+    for script in before:
+        model = manager.get(f"book/{script.stem}.ipynb")
+        model["content"] = executed(model["content"])
+        manager.save(model, f"book/{script.stem}.ipynb")
+        assert "secret" in script.with_suffix(".ipynb").read_text()
+    assert [script.name for script, text in before.items() if script.read_bytes() != text] == []
+    assert git(tmp_path, "diff", "--name-only") == ""
+
+
+def test_saving_an_edited_chapter_changes_the_edited_cell_only(tmp_path) -> None:
+    (tmp_path / "book").mkdir()
+    shutil.copy2(REPOSITORY / "jupytext.toml", tmp_path)
+    script = tmp_path / "book" / "04_model.py"
+    shutil.copy2(REPOSITORY / "book" / script.name, script)
+    notebooks.sync(tmp_path / "book")
+    manager = configured_manager(tmp_path)
+    model, before = manager.get("book/04_model.ipynb"), script.read_text().splitlines()
+    cell = next(
+        cell for cell in model["content"]["cells"] if cell["cell_type"] == "code" and "import" in cell["source"]
+    )
+    cell["source"] += "\nprint('edited')"
+    manager.save(model, "book/04_model.ipynb")
+    changed = [line for line in difflib.ndiff(before, script.read_text().splitlines()) if line[0] in "+-"]
+    assert changed == ["+ print('edited')"]
+
+
+def test_the_file_browser_lists_a_chapter_once(book: Path) -> None:
+    manager = configured_manager(REPOSITORY)
+    listed = {entry["name"] for entry in manager.get("book")["content"]}
+    assert "intro.ipynb" in listed and "04_model.ipynb" in listed and "api.md" in listed
+    assert not [name for name in listed if name.endswith(".py")]
+    assert "model.py" in {entry["name"] for entry in manager.get("cmiclib")["content"]}
 
 
 @pytest.mark.parametrize("edited", [True, False])
