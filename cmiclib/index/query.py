@@ -24,14 +24,14 @@ class Query(NamedTuple):
 
 
 def read_query(
-    photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = True, opacity: bool = True
+    photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = False, opacity: bool = True
 ) -> Query:
     """Read a photo and cut out its object.
 
     With a mask, the query is the square around what it marks; the opaque pixels of a cut-out are its mask, unless
-    ``opacity`` is False. With a box, it is the square around the box. Where there is no mask, ``automatic`` lets
-    :func:`cmiclib.io.foreground.automatic_mask` look for one in the box or in the whole photo; otherwise the mask
-    channel is 255 everywhere, as in training photos without a mask.
+    ``opacity`` is False. With a box, it is the square around the box. Where there is no mask, the mask channel is
+    255 everywhere, as in training photos without a mask; ``automatic`` lets
+    :func:`cmiclib.io.foreground.automatic_mask` look for one in the box or in the whole photo.
 
     The mask is an image of the photo's size, white where the object is; the box is x0, y0, x1, y1 in pixels. ImageError
     for an unreadable file, a mask that is empty or of another size, a box outside the photo, or both mask and box.

@@ -37,8 +37,8 @@ def test_mask_and_box_cut_the_same_square(photo):
     ("box", "said"),
     [((18, 8, 42, 22), "automatic mask from the box"), (None, "automatic mask of the whole photo")],
 )
-def test_where_no_mask_is_given_one_is_found_and_it_says_so(photo, box, said):
-    query = read_query(photo / "photo.png", box=box)
+def test_where_no_mask_is_given_one_is_found_if_asked_for_and_it_says_so(photo, box, said):
+    query = read_query(photo / "photo.png", box=box, automatic=True)
     assert query.how == said
     assert np.array_equal(query.mask, read_mask(photo / "mask.png"))
     blue = query.image[2] > 128
@@ -49,7 +49,7 @@ def test_where_no_mask_is_given_one_is_found_and_it_says_so(photo, box, said):
 
 @pytest.mark.parametrize(("box", "said"), [((20, 10, 40, 20), "box, no mask"), (None, "whole photo, no mask")])
 def test_without_any_mask_the_channel_is_full_and_it_says_so(photo, box, said):
-    query = read_query(photo / "photo.png", box=box, automatic=False)
+    query = read_query(photo / "photo.png", box=box)
     assert (query.image[3] == 255).all()
     assert query.mask is None and query.how == said
 
