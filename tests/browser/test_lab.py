@@ -47,6 +47,7 @@ def test_it_opens_the_first_page_and_running_and_saving_leave_git_as_it_was(chec
         assert "intro.ipynb" in listed and not [name for name in listed if name.endswith(".py")]
         assert page.locator("#jp-main-dock-panel .lm-TabBar-tabLabel").all_inner_texts() == ["intro.ipynb"]
         run_first_cell(page)  # it holds the parameters
+        page.wait_for_selector(".jp-Notebook .myst", timeout=PATIENCE)
         text = page.locator(".jp-Notebook").inner_text()
         assert "{cite" not in text and "```" not in text and "Try it" in text
         before = time.time_ns()
