@@ -27,6 +27,7 @@ VARIANTS_NOW = ["full", "mean-fusion", "no-category"]
 SEEDS_NOW = [0]
 
 # %%
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
@@ -158,7 +159,15 @@ Markdown(
 
 # %%
 seen, unseen = effect_table(grid, variants=variants), effect_table(grid, seen=False, variants=variants)
-figures.forest([seen, unseen], ["Seen shapes", "Unseen shapes"], SMALLEST_EFFECT)
+clear = [part[part.low > 0] for part in (seen, unseen)]
+largest = [part.sort_values("difference").name.iloc[-1] if len(part) else "none" for part in (seen, unseen)]
+figures.captioned(
+    figures.forest([seen, unseen], ["Seen shapes", "Unseen shapes"], SMALLEST_EFFECT),
+    "8.1",
+    f"What each choice is worth. On seen shapes {len(clear[0])} of {len(seen)} intervals lie above zero, on unseen "
+    f"shapes {len(clear[1])} of {len(unseen)}; the largest effects are those of “{largest[0]}” and “{largest[1]}”.",
+    "Two panels with a row for each variant: a point with its interval and a mark for each seed, around zero.",
+)
 
 # %%
 numbers = ["accuracy", "difference", "low", "high"]
@@ -177,7 +186,21 @@ scales = [
     figures.Scale(title, label, [*steps], along(grid, steps), along(grid, steps, seen=False), title not in UNORDERED)
     for title, (label, steps) in SCALES.items()
 ]
-figures.accuracy_along(scales)
+ends = {
+    scale.title: [100 * (np.mean(steps[-1]) - np.mean(steps[0])) for steps in (scale.seen, scale.unseen)]
+    for scale in scales
+    if all(steps[0] and steps[-1] for steps in (scale.seen, scale.unseen))
+}
+figures.captioned(
+    figures.accuracy_along(scales),
+    "8.2",
+    "Top-1 with more views, larger batches and better masks. "
+    + " ".join(
+        f"{title}: from the first step to the last {a:+.1f} points on seen, {b:+.1f} on unseen shapes."
+        for title, (a, b) in ends.items()
+    ),
+    "Three panels, for views, batch and masks: the mean Top-1 on seen and on unseen shapes, and a dot for each seed.",
+)
 
 # %% [markdown]
 # ## What goes wrong
@@ -208,7 +231,19 @@ own = benchmark.views[[shape[name.partition("|")[0]] for name in examples.shape_
 wrong = benchmark.views[[shape[name] for name in examples.found], 1]
 titles, found = [variants[name].title for name in examples.variant], examples.found.tolist()
 photos = [photo_of(example) for example in examples.itertuples()]
-figures.wrong_without(photos, own, wrong, titles, found) if photos else Markdown("No photo was lost in this way.")
+of = benchmark.shapes.set_index("shape_id").category
+near = (of[examples.found].to_numpy() == examples.category.to_numpy()).sum()
+if photos:
+    lost = figures.captioned(
+        figures.wrong_without(photos, own, wrong, titles, found),
+        "8.3",
+        "The first photo that each variant never gets right, though the method it is compared with always does: of the "
+        f"{len(photos)} shapes found instead, {near} are of the right category.",
+        "For each variant a photo with the outline of the mask that it saw, a view of the photo's own shape, framed "
+        "green, and a view of the shape found instead, framed orange.",
+        cut=False,
+    )
+lost if photos else Markdown("No photo was lost in this way.")
 
 # %% [markdown]
 # ## The claims
