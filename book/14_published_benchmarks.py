@@ -250,9 +250,17 @@ columns = np.array([own.shapes.index[own.shapes.shape_id == name][0] for ids in 
 pictures = own.views[columns, found.weights.argmax(dim=2).numpy()]  # (5 ways, 5 shapes, S, S)
 
 # %%
-figures.retrieval_rows(
-    np.stack([query.image for query in asked]), np.stack([own.views[target[median], 1]] * len(asked)), pictures,
-    found.scores.numpy(), columns == target[median], [f"{way}, rank {r}" for way, r in rank.iloc[median].items()],
+figures.captioned(
+    figures.retrieval_rows(
+        np.stack([query.image for query in asked]), np.stack([own.views[target[median], 1]] * len(asked)), pictures,
+        found.scores.numpy(), columns == target[median], [f"{way}, rank {r}" for way, r in rank.iloc[median].items()],
+    ),
+    "14.1",
+    "One photo, marked in five ways, and the first five shapes of each. The rank of the own shape: "
+    + ", ".join(f"{way} {r}" for way, r in rank.iloc[median].items()) + ".",
+    "Five rows: the photo with the outline of its mask, a view of its own shape, and the first five shapes found, with "
+    "their scores; the own shape is marked.",
+    cut=False,
 )  # fmt: skip
 
 # %%
@@ -291,6 +299,19 @@ Markdown("**Not run.**" if fitted is None else about)
 #
 # Photos can also be searched against shapes that are already prepared: `cmic prepare folder --queries crops.json
 # --gallery data/prepared/pix3d --output crops --auto-mask`.
+
+# %% [markdown]
+# ## What we learned
+
+# %%
+best = rank.eq(1).mean().sort_values(ascending=False)
+Markdown(
+    f"- A mask is worth most: of {len(queries)} photos it brings the own shape first for {best['mask']:.0%}, a box for "
+    f"{best['box']:.0%}, the photo alone for {best['photo alone']:.0%}.\n"
+    f"- GrabCut changes that to {best['box, GrabCut']:.0%} and {best['photo, GrabCut']:.0%}. These photos are "
+    "synthetic and cleanly lit; on real ones an automatic mask loses to none (*A photo and a box*), so it is never the "
+    "default.\n- An ordinary folder needs no structure beyond one subfolder for each category."
+)
 
 # %% [markdown]
 # ## Try it
