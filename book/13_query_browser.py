@@ -36,6 +36,7 @@ from IPython.display import HTML, Markdown
 from cmiclib.book import open_chapter
 from cmiclib.book.trained import trained_run
 from cmiclib.browser import QueryBrowser, static_page
+from cmiclib.browser.doubt import Doubt
 from cmiclib.browser.retriever import Retriever
 from cmiclib.index.cache import gallery_index
 from cmiclib.book.tables import read_results
@@ -84,12 +85,27 @@ pd.DataFrame(example.record()["results"])[["rank", "shape_id", "category", "scor
 #
 # Under "Your photo" upload a photo and, if you have one, its mask. Without a mask, the classical method GrabCut cuts
 # the object out, starting from the box or from the photo's border, and the browser says so. Photos are decoded within
-# limits and never kept. `make app` opens the same browser without a notebook: with your newest run or, before any
-# training, with the model that comes with the repository.
+# limits and never kept.
+#
+# `make app` opens a page of its own, without a notebook, over the same retriever: with your newest run or, before any
+# training, with the model that comes with the repository. There you draw the box on the photo itself, correct the mask
+# with a brush, and programs send photos to `POST /search`.
 
 # %%
 browser = QueryBrowser(index, chapter.benchmark, vectors=retriever.vectors, atlas=retriever.atlas)
 browser if chapter.live else Markdown("Open this chapter with `make lab` to see the live browser here.")
+
+# %% [markdown]
+# ## When nothing fits
+#
+# The app doubts an answer whose best score is low. The limit is chosen on validation photos, so that one in ten of
+# those whose shape is in the gallery lies below it; the rates below are those of test photos.
+
+# %%
+doubt = Doubt(retriever)
+for _ in doubt.steps():
+    pass
+Markdown(doubt.words())
 
 # %% [markdown]
 # The live browser in JupyterLab:
@@ -97,10 +113,11 @@ browser if chapter.live else Markdown("Open this chapter with `make lab` to see 
 # ![The live browser in JupyterLab: fields at the left, the photo with its mask's outline below them; at the right eight
 # shapes with scores, the twelve views of the first with their weights, and its 3D model](_static/browser-lab.png)
 #
-# The same browser as an app, with `make app`:
+# The app, `make app`:
 #
-# ![The same browser filling a window of its own; a line above it says which model and which gallery it
-# searches](_static/browser-app.png)
+# ![The app's page: at the left a field to drop a photo on and test photos; beside it the chosen photo with its mask's
+# outline and the 3D model of the first shape; below them the shapes found, with their
+# scores](_static/browser-app.png)
 #
 # The browser of this page, which needs no kernel:
 #

@@ -73,6 +73,18 @@ def untrained_run(index: ShapeIndex, tmp_path: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
+def tiny_run(index: ShapeIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of the untrained model, for a server; do not write into it."""
+    from cmiclib.io.atomic import write_json
+    from cmiclib.training.run import save_weights
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    write_json(folder / "config.json", index.config.model_dump(mode="json"))
+    save_weights(folder / "model.safetensors", index.model)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def retriever(index: ShapeIndex, tiny_benchmark: Benchmark) -> Retriever:
     """The browser's core over the tiny benchmark."""
     from cmiclib.browser.retriever import Retriever

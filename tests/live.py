@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 from chromium import Watched, chromium
+from nbformat import v4
 from toybook import REPOSITORY
+
+from cmiclib.book.notebooks import KERNEL
 
 PATIENCE = 240_000  # milliseconds: a kernel imports torch first, on a busy machine
 RANKING = ".cmic-ranking img"
@@ -60,8 +63,27 @@ def opened(server: subprocess.Popen, folder: Path, port: int, path: str) -> Iter
         print((folder / "server.log").read_text()[-4000:])  # pytest shows it beside the failure
         raise
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+def notebook(*given: str, before: str = "") -> dict:
+    """Return a notebook whose cell shows the widget of `open_retriever(*given)` and says what that is."""
+    cell = (
+        f"{before}from cmiclib.browser import QueryBrowser\nfrom cmiclib.browser.app import open_retriever\n\n"
+        f"found, words = open_retriever(*{given!r})\nprint(words)\n"
+        "QueryBrowser(found.index, found.gallery, vectors=found.vectors, atlas=found.known_atlas)"
+    )
+    return v4.new_notebook(cells=[v4.new_code_cell(cell)], metadata={"kernelspec": KERNEL})
+
+
+def app_server(run: Path, benchmark: Path, folder: Path) -> tuple[subprocess.Popen, int]:
+    """Start `cmic app`; return its process and its port."""
+    port = free_port()
+    code = "from cmiclib.cli import app; app()"
+    options = ["--run", str(run), "--benchmark", str(benchmark), "--port", str(port), "--no-tab"]
+    return start(["-c", code, "app", *options], folder, f"http://127.0.0.1:{port}/"), port
 
 
 @contextmanager

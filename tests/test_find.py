@@ -141,18 +141,16 @@ def test_a_photo_that_is_missing_is_said_before_anything_is_rendered(common, tmp
 
 
 def test_the_app_takes_a_folder_of_meshes(untrained_run, models, monkeypatch, tmp_path):
-    from cmiclib.browser.app import open_browser
-
     calls: list[tuple] = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("cmiclib.browser.app.serve", lambda *given: calls.append(given) or 0)
-    monkeypatch.setattr("cmiclib.book.publish.fetch_vendor", lambda root: False)
-    result = CliRunner().invoke(app, ["app", "--shapes", str(models), "--run", str(untrained_run.path)])
+    monkeypatch.setattr("cmiclib.browser.app.serve", lambda *given: calls.append(given))
+    options = ["--shapes", str(models), "--run", str(untrained_run.path), "--port", "0", "--no-tab"]
+    result = CliRunner().invoke(app, ["app", *options])
     assert result.exit_code == 0, result.output
     assert "not taken" in result.output and "page.obj" in result.output
-    ((run, benchmark, *_),) = calls
-    browser, words = open_browser(run, benchmark)
-    assert len(browser.retriever.index) == 4 and untrained_run.path.name in words
+    ((retriever, words, listener, tab),) = calls
+    listener.close()
+    assert len(retriever.index) == 4 and untrained_run.path.name in words and tab is False
     assert not list(untrained_run.path.glob("index-*"))
     both = CliRunner().invoke(app, ["app", "--shapes", str(models), "--benchmark", str(models)])
     assert both.exit_code == 2 and "one of the two" in both.output

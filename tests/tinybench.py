@@ -47,7 +47,7 @@ def write_tiny_benchmark(path: Path, photos: int = 6) -> Benchmark:
         writer.add_shape(
             shape_id, category, views, name=shape_id, creator="nobody", licence="CC0-1.0", source="trimesh",
             group=group, points=geometry.sample_points(mesh),
-            voxels=geometry.pack_voxels(geometry.voxelise(mesh)), mesh=mesh.export(file_type="glb"),
+            voxels=geometry.pack_voxels(geometry.voxelise(mesh)), mesh=geometry.export_glb(mesh),
         )  # fmt: skip
         if shape_id != "round/ring":
             photographed.append((shape_id, category, views))

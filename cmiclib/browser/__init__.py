@@ -1,8 +1,7 @@
 """The query browser: a photo in, ranked shapes out, with the reason.
 
 :mod:`.retriever` answers, :mod:`.page` shows an answer as HTML; :mod:`.widget` is live in Jupyter, :mod:`.app` on its
-own, :mod:`.static` inside the report. Voilà's server imports :mod:`.visitors`, so this module
-imports nothing until a name is used.
+own with :mod:`.server`, :mod:`.static` inside the report. This module imports nothing until a name is used.
 """
 
 from importlib import import_module

@@ -58,7 +58,7 @@ def _found(each: Found, gallery: Benchmark, file: Path, pictures: Pictures, soli
     if each.rank <= SOLIDS:
         key = f"solid-{each.row}"
         if key not in solids:
-            solids[key] = _solid(gallery.mesh_path(each.shape_id))
+            solids[key] = solid_json(gallery.mesh_path(each.shape_id))
         large += (
             f'<figure><canvas data-solid="{key}" class="cmic-turn" tabindex="0" role="img" '
             f'aria-label="3D model of {name}; the arrow keys turn it"></canvas>'
@@ -72,9 +72,16 @@ def _found(each: Found, gallery: Benchmark, file: Path, pictures: Pictures, soli
     )
 
 
-def _solid(glb: Path) -> str:
+def solid_json(glb: Path) -> str:
     """Return a mesh as JSON: base64 of int16 (F, 3, 3) corners, in 1/16384, and of uint8 (F, 3) colours."""
-    corners, colors = read_own(read_limited(glb, MODEL_LIMIT, BenchmarkError))
+    data = read_limited(glb, MODEL_LIMIT, BenchmarkError)
+    try:
+        corners, colors = read_own(data)
+        if not len(corners) or not np.isfinite(corners).all():
+            raise ValueError("no faces, NaN or Inf")
+    except Exception as error:  # a stranger's file fails in many ways
+        problem = f"this is not a mesh that the preparation wrote ({type(error).__name__}: {error!s:.100})"
+        raise BenchmarkError(problem, path=glb, fix="prepare the benchmark again") from None
     middle = (corners.min(axis=(0, 1)) + corners.max(axis=(0, 1))) / 2
     reach = np.linalg.norm(corners - middle, axis=2).max() or 1.0
     quantised = np.rint((corners - middle) / (2 * reach) * 16384).astype("<i2")

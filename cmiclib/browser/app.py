@@ -1,25 +1,20 @@
-"""The browser as an app on this machine: Voilà shows each visitor a notebook of one cell, with a kernel of its own.
+"""The app on this machine: which run and gallery it searches, and its server from start to end.
 
-The app searches with the user's newest run, else with the model that the repository ships, and says which.
+It searches with the user's newest run, else with the model that the repository ships, and says which.
 """
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
+import socket
+import threading
+import webbrowser
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import ipywidgets as widgets
 import torch
-from IPython.display import display
-from nbformat import v4
+import uvicorn
 from torch.nn import functional as F
 
 from ..benchmark import Benchmark
-from ..book.notebooks import KERNEL
 from ..errors import BenchmarkError, CheckpointError, CMICError, ConfigError
 from ..evaluation.projection import build_map
 from ..evaluation.report import check_protocols
@@ -28,22 +23,11 @@ from ..index.cache import gallery_index
 from ..sources.sweethome import PREPARED, ROOT, open_sweethome
 from ..training.guard import check_unchanged
 from ..training.run import Run
-from .page import STYLE, message
 from .retriever import Retriever
-from .upload import MAX_BYTES
-from .widget import QueryBrowser
+from .server import application
 
 SHIPPED = ROOT / "data" / "browser" / "sweethome.safetensors"
 OUTPUTS = ROOT / "outputs"
-# JupyterLab's extensions that Voilà loads; the others fail without JupyterLab.
-EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
-TEMPLATES = Path(__file__).parent  # holds voila/templates/cmic
-PORT = 8866
-# The page may ask no other server, whatever a template or an upload contains.
-POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    "connect-src 'self' ws://127.0.0.1:* ws://localhost:* data: blob:"
-)
 
 
 def newest_run(shipped: Benchmark, outputs: Path, prepared: Path) -> tuple[Run, Benchmark] | None:
@@ -73,10 +57,10 @@ def benchmark_of(run: Run, shipped: Benchmark, prepared: Path) -> Benchmark | No
     return None
 
 
-def open_browser(
+def open_retriever(
     run: str | None = None, benchmark: str | None = None, index: str | None = None
-) -> tuple[QueryBrowser, str]:
-    """Return a browser, and a phrase that says what it searches with.
+) -> tuple[Retriever, str]:
+    """Return what answers, and a phrase that says what it searches with.
 
     ``run`` is a run folder; default: the user's newest run, else the shipped model. ``benchmark`` is the gallery's
     folder; default: the benchmark that the run was trained on. A converted checkpoint was trained on none, and searches
@@ -86,7 +70,7 @@ def open_browser(
     """
     if index is not None:
         gallery = Benchmark.open(benchmark) if benchmark else open_sweethome()
-        return QueryBrowser(ShapeIndex.load(index), gallery), f"The index {index}"
+        return Retriever(ShapeIndex.load(index), gallery), f"The index {index}"
     if benchmark is not None and run is None:
         raise ConfigError("--benchmark needs a run that searches it", fix="pass --run as well")
     shipped = open_sweethome()
@@ -106,8 +90,7 @@ def open_browser(
         return _of_run(*newest), f"Your newest run, {newest[0].path.name} of {newest[0].environment['date']}"
     retriever = shipped_retriever(SHIPPED, shipped)
     date = retriever.index.about["trained"]["date"]
-    browser = QueryBrowser(retriever.index, shipped, vectors=retriever.vectors, atlas=retriever.atlas)
-    return browser, f"The repository's own model of {date}, since you have not trained yet"
+    return retriever, f"The repository's own model of {date}, since you have not trained yet"
 
 
 def shipped_retriever(path: Path, shipped: Benchmark) -> Retriever:
@@ -135,77 +118,43 @@ def shipped_retriever(path: Path, shipped: Benchmark) -> Retriever:
     return Retriever(index, shipped, vectors=photos, atlas=atlas)
 
 
-def _of_run(run: Run, gallery: Benchmark, own: Benchmark | None = None) -> QueryBrowser:
-    """Return the browser of a run; ``own`` is what it was trained on, where that is here."""
+def _of_run(run: Run, gallery: Benchmark, own: Benchmark | None = None) -> Retriever:
+    """Return the retriever of a run; ``own`` is what it was trained on, where that is here."""
     check_unchanged(run, gallery)
     if own is not None:
         check_protocols(own, gallery)
-    return QueryBrowser(gallery_index(run, gallery), gallery)
+    return Retriever(gallery_index(run, gallery), gallery)
 
 
-def show(run: str | None = None, benchmark: str | None = None, index: str | None = None) -> None:
-    """Display the app, or the error that prevents it; the app's notebook calls this."""
-    head = "<h1>Find the shape in the photo</h1>"
+def listen(port: int) -> socket.socket:
+    """Take a port of 127.0.0.1, so that no other machine can connect; 0 takes a free one. ConfigError: it is taken."""
+    taken = socket.socket()
+    if os.name != "nt":  # there it would share the port with another program
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        browser, words = open_browser(run, benchmark, index)
-        name = f"{words}; gallery {browser.retriever.gallery.name}, {len(browser.retriever.index)} shapes."
-        display(widgets.VBox([widgets.HTML(f"{head}<p>{name}</p>"), browser]))
-    except CMICError as error:
-        display(widgets.HTML(f"{STYLE}{head}{message(error)}"))
+        taken.bind(("127.0.0.1", port))
+        taken.listen(128)
+    except (OSError, OverflowError) as error:
+        taken.close()
+        problem = f"port {port} of 127.0.0.1 cannot be used ({getattr(error, 'strerror', None) or error})"
+        raise ConfigError(
+            problem, fix="another program has it, perhaps this app; pass another one: --port 8867"
+        ) from None
+    return taken
 
 
-def serve(
-    run: str | None = None, benchmark: str | None = None, port: int = PORT, tab: bool = True, index: str | None = None
-) -> int:
-    """Run the app until it is stopped; return Voilà's exit status.
-
-    :func:`open_browser` is called first with run, benchmark and index, and may raise. The port is one of 127.0.0.1; no
-    other machine can connect. ``tab`` opens the app in a web browser.
-    """
-    run, benchmark = (str(Path(path).resolve()) if path else None for path in (run, benchmark))
-    if index and "://" not in index:
-        index = str(Path(index).resolve())
-    open_browser(run, benchmark, index)  # errors come here, and slow work is done once
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "browser.ipynb").write_text(json.dumps(notebook(run, benchmark, index)), "utf-8")
-        (Path(folder) / "voila.json").write_text(json.dumps(settings(port, tab)), "utf-8")
-        print(f"http://127.0.0.1:{port}/ (stop it with Ctrl+C)", flush=True)
-        command = [sys.executable, "-m", "voila", "--template=cmic", "browser.ipynb"]
-        paths = os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")]))
-        environment = {**os.environ, "PYTHONWARNINGS": "ignore", "JUPYTER_PATH": paths}
-        try:
-            return subprocess.run(command, cwd=folder, env=environment).returncode
-        except KeyboardInterrupt:
-            return 0
-
-
-def notebook(run: str | None, benchmark: str | None, index: str | None = None) -> dict[str, Any]:
-    """Return the app's notebook."""
-    more = f", {index!r}" if index else ""
-    cell = v4.new_code_cell(f"from cmiclib.browser.app import show\n\nshow({run!r}, {benchmark!r}{more})")
-    return v4.new_notebook(cells=[cell], metadata={"kernelspec": KERNEL, "title": "Find the shape in the photo"})
-
-
-def settings(port: int, tab: bool) -> dict[str, Any]:
-    """Return Voilà's configuration: this machine only, no files, few kernels, limited messages, no tracebacks.
-
-    Voilà hands a kernel only messages of widgets, so a visitor cannot send it code.
-    """
-    tornado = {
-        "headers": {"Content-Security-Policy": POLICY},
-        "websocket_max_message_size": 2 * MAX_BYTES,  # the widget refuses in words what is larger than MAX_BYTES
-        # Voilà's page sends no token when its tab is closed, so with this check its kernel would stay for half an hour.
-        # Every other request that the check guards needs a kernel's id, which other pages cannot know.
-        "disable_check_xsrf": True,
-        "allow_remote_access": False,  # else a page from elsewhere could ask under another name
-    }
-    voila = {
-        "show_tracebacks": False, "theme": "light", "allow_template_override": "NO", "allow_theme_override": "NO",
-        "file_allowlist": [], "extension_allowlist": EXTENSIONS,
-        "multi_kernel_manager_class": "cmiclib.browser.visitors.FewKernels",
-    }  # fmt: skip
-    return {
-        "Voila": {"ip": "127.0.0.1", "port": port, "port_retries": 0, "open_browser": tab, "tornado_settings": tornado},
-        "VoilaConfiguration": voila,
-        "MappingKernelManager": {"cull_idle_timeout": 1800, "cull_interval": 60},
-    }
+def serve(retriever: Retriever, words: str, listener: socket.socket, tab: bool = True) -> None:
+    """Run the app on a port that :func:`listen` took, until Ctrl-C or SIGTERM; ``tab`` opens it in a web browser."""
+    pages, worker = application(retriever, words)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    print(f"{words}\n{address} (stop it with Ctrl+C)", flush=True)
+    if tab:
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    config = uvicorn.Config(
+        pages, log_level="warning", access_log=False, ws="none", lifespan="off", server_header=False,
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
+    if not worker.stop(seconds=0.5):
+        os._exit(0)  # a search that goes on would keep the process

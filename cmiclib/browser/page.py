@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
 
 from ..benchmark import Benchmark
@@ -61,22 +60,22 @@ def photo_part(answer: Answer, pictures: Pictures) -> str:
     outline = "" if answer.query.mask is None else "; the red line is the mask's outline"
     return (
         f'<figure class="cmic-photo"><img {pictures.photo(answer)} alt="The photo {name}{outline}">'
-        f"<figcaption>{name}<br>Object: {how}.</figcaption></figure><p>{verdict(answer)}</p>"
+        f"<figcaption>{name}<br>Object: {how}.</figcaption></figure><p>{escape(verdict(answer))}</p>"
     )
 
 
 def verdict(answer: Answer) -> str:
-    """Say in a sentence whether the first shape is right, and by how much."""
+    """Say in a sentence whether the first shape is right, and by how much; plain text."""
     first = answer.found[0]
-    found = f"<b>{escape(first.shape_id)}</b> comes first with score {first.score:.3f}"
-    if answer.rank is None:
+    found = f"{first.shape_id} comes first with score {first.score:.3f}"
+    if answer.own is None or answer.rank is None:
         lead = "" if answer.lead is None else f", {answer.lead:.3f} before the second"
         return f"{found}{lead}. Which shape is the right one is not known here."
     if answer.rank == 1:
         margin = "" if answer.margin is None else f", {answer.margin:.3f} before the best wrong shape"
-        return f"<b>✓ Right.</b> {found}{margin}."
+        return f"✓ Right. {found}{margin}."
     return (
-        f"<b>✗ Wrong.</b> {found}; the own shape {escape(answer.own or '')} has rank {answer.rank}, "
+        f"✗ Wrong. {found}; the own shape {answer.own.shape_id} has rank {answer.rank}, "
         f"{-(answer.margin or 0):.3f} behind the first wrong one."
     )
 
@@ -151,13 +150,18 @@ def message(error: CMICError) -> str:
     return f'<p class="cmic-error" role="alert"><b>{escape(error.problem)}.</b>{cure}</p>'
 
 
-def data_uri(pixels: np.ndarray, side: int = THUMBNAIL) -> str:
+def webp(pixels: np.ndarray, side: int = THUMBNAIL, lossless: bool = False) -> bytes:
     """Encode gray (H, W) or RGB (H, W, 3) uint8 as WebP of at most ``side`` pixels a side."""
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, "WEBP", quality=80, lossless=lossless)
+    return buffer.getvalue()
+
+
+def data_uri(pixels: np.ndarray, side: int = THUMBNAIL, lossless: bool = False) -> str:
+    """Return what :func:`webp` makes as a data URI."""
+    return f"data:image/webp;base64,{base64.b64encode(webp(pixels, side, lossless)).decode()}"
 
 
 def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:
@@ -204,11 +208,7 @@ def answer_png(retriever: Retriever, answer: Answer, chosen: int = 0) -> bytes:
 
     views, query = retriever.gallery.views, answer.query.image[None]
     found = np.stack([views[each.row, each.weights.argmax()] for each in answer.found])[None]  # (1, k, S, S)
-    own = None
-    if answer.own is not None:
-        row = retriever.index.shape_ids.index(answer.own)
-        weights = retriever.index.view_weights(answer.vector[None], torch.tensor([[row]]))[0, 0]
-        own = views[row, int(weights.argmax())][None]
+    own = None if answer.own is None else views[answer.own.row, answer.own.weights.argmax()][None]
     scores = np.array([[each.score for each in answer.found]])
     right = np.array([[each.right for each in answer.found]])
     ranking = figures.retrieval_rows(query, own, found, scores, right)

@@ -19,8 +19,9 @@ from ..benchmark import Benchmark
 from ..errors import ImageError
 from ..evaluation.projection import Atlas, build_map
 from ..evaluation.report import Scored
-from ..index import ShapeIndex
+from ..index import SearchResult, ShapeIndex
 from ..index.query import Box, Query, cut_query, stored_query
+from ..metrics import top_k
 
 MaskChoice = Literal["given", "automatic", "none"]
 # Orders of the photos: words → column of `Retriever.table`, ascending. Only the first needs no scores.
@@ -65,6 +66,7 @@ class Choice:
     mirror: bool = False
     top: int = 8
     exact: bool = False  # go on until the ranking is proven; matters to a database
+    category: str = ""  # search only the shapes of this one; empty: all
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Answer:
     lead: float | None  # the first score minus the second; None: the gallery has one shape
     rank: int | None  # of the best right shape, from 1; None: no right shape is known
     margin: float | None  # the best right shape's score minus the best wrong one's; None: one of the two is missing
-    own: str | None = None  # id of the best right shape
+    own: Found | None = None  # the best right shape, wherever it lies
     certified: bool = True  # whether `found` is proven to be the best of the gallery
     visited: int = 0  # how many shapes were scored
 
@@ -185,28 +187,59 @@ class Retriever:
         return Question(record.query_id, photo, query.mask, stored=query, own=own, category=record.category)
 
     def answer(self, question: Question, choice: Choice = Choice()) -> Answer:
-        """Search the gallery; ImageError if the photo lacks the mask that was chosen, or the box or mask is empty."""
+        """Search the gallery; ImageError if the photo lacks the mask that was chosen, or the box or mask is empty.
+
+        ImageError also if no shape is of the category.
+        """
         query = cut(question, choice)
         vector = self.index.embed(query.image[None])  # (1, d)
-        result = self.index.search(vector, max(2, choice.top), choice.exact)
-        proof = result.certified[0], result.visited[0]
-        row_of = {shape_id: row for row, shape_id in enumerate(self.index.shape_ids)}
-        found, first_scores = list[Found](), result.scores[0].tolist()
-        for shape_id, score, weights in zip(result.ids[0], first_scores, result.weights[0], strict=True):
-            row, good = row_of[shape_id], shape_id in question.own
-            category = self.gallery.shapes.category.iloc[row]
-            found.append(Found(len(found) + 1, row, shape_id, category, score, good, weights.numpy()))
-        del found[choice.top :]
+        rows = self._rows_of(choice.category)  # (M,) what is searched
+        if choice.category:
+            highest, places = top_k(self.index.scores(vector)[:, rows], max(2, choice.top))
+            ids = [[self.index.shape_ids[row] for row in rows[places[0].numpy()]]]
+            weights = self.index.view_weights(vector, torch.from_numpy(rows)[places])
+            result = SearchResult(ids, highest, weights, [True], [len(rows)])
+        else:
+            result = self.index.search(vector, max(2, choice.top), choice.exact)
+        proof, first_scores = (result.certified[0], result.visited[0]), result.scores[0].tolist()
+        found = [
+            self._found(question, rank, shape_id, score, weights)
+            for rank, (shape_id, score, weights) in enumerate(
+                zip(result.ids[0], first_scores, result.weights[0], strict=True), 1
+            )
+        ][: choice.top]
         lead = first_scores[0] - first_scores[1] if len(first_scores) > 1 else None
-        if row_of.keys().isdisjoint(question.own):
+        right = np.isin(self.index.shape_ids, sorted(question.own))[rows]  # (M,)
+        if not right.any():
             return Answer(question, choice, query, vector[0], found, lead, None, None, None, *proof)
-        scores = self.index.scores(vector)[0].numpy()  # (N,)
+        scores = self.index.scores(vector)[0, rows].numpy()  # (M,)
         order = np.argsort(-scores, kind="stable")
-        best, right = scores[order], np.isin(list(row_of), sorted(question.own))[order]  # (N,)
+        best, right = scores[order], right[order]
         first = int(right.argmax())
         margin = None if right.all() else float(best[first] - best[right.argmin()])
-        own = list(row_of)[order[first]]
+        row = rows[order[first]]
+        weights = self.index.view_weights(vector, torch.tensor([[row]]))[0, 0]
+        own = self._found(question, first + 1, self.index.shape_ids[row], float(best[first]), weights)
         return Answer(question, choice, query, vector[0], found, lead, first + 1, margin, own, *proof)
+
+    def _found(self, question: Question, rank: int, shape_id: str, score: float, weights: Tensor) -> Found:
+        row = self.row_of[shape_id]
+        category = self.gallery.shapes.category.iloc[row]
+        return Found(rank, row, shape_id, category, score, shape_id in question.own, weights.numpy())
+
+    def _rows_of(self, category: str) -> np.ndarray:
+        if not category:
+            return np.arange(len(self.index))
+        rows = np.flatnonzero(self.gallery.shapes.category == category)
+        if not len(rows):
+            known = ", ".join(sorted(set(self.gallery.shapes.category))[:30])
+            raise ImageError(f"the gallery has no shapes of the category '{category:.60}'", fix=f"use one of {known}")
+        return rows
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """The row of each shape id."""
+        return {shape_id: row for row, shape_id in enumerate(self.index.shape_ids)}
 
     @property
     def atlas(self) -> Atlas:

@@ -1,7 +1,6 @@
-// Draw each canvas[data-solid], a mesh as base64 of quantised corners and colours; mouse, touch and arrow keys turn it.
+// Draw a mesh, base64 of quantised corners and colours, on a canvas; mouse, touch and arrow keys turn it.
 // No WebGL: 4,000 faces are filled pixel by pixel, the nearest wins, in some ten milliseconds.
-for (const canvas of document.querySelectorAll("canvas[data-solid]")) {
-  const { corners, colors } = JSON.parse(document.getElementById(canvas.dataset.solid).textContent);
+function solid(canvas, { corners, colors }) {
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const places = new Int16Array(bytes(corners).buffer); // 9 numbers a face, the unit is 1 / 16,384
   const shades = bytes(colors); // 3 numbers a face
@@ -70,3 +69,6 @@ for (const canvas of document.querySelectorAll("canvas[data-solid]")) {
   });
   new ResizeObserver(draw).observe(canvas); // also when its answer is opened
 }
+
+for (const canvas of document.querySelectorAll("canvas[data-solid]"))
+  solid(canvas, JSON.parse(document.getElementById(canvas.dataset.solid).textContent));

@@ -1,4 +1,4 @@
-"""The live browser: ipywidgets around :mod:`.retriever` and :mod:`.page`, for JupyterLab, VS Code and the app."""
+"""The live browser: ipywidgets around :mod:`.retriever` and :mod:`.page`, for JupyterLab and VS Code."""
 
 import base64
 import json

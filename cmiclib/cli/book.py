@@ -94,21 +94,16 @@ def app(
     tab: Annotated[bool, typer.Option("--tab/--no-tab", help="open the app in the web browser")] = True,
     index: IndexPath = None,
 ) -> None:
-    """Open the query browser as an app on this machine."""
-    from ..book.publish import fetch_vendor
-    from ..browser.app import serve
+    """Open the query browser as an app on this machine; programs ask it by POST /search, see /openapi.json."""
+    from ..browser.app import listen, open_retriever, serve
     from ..index.cache import gallery_index
     from ..sources import PrepareOptions
     from ..sources.own.kept import cache_folder, keep_gallery
-    from ..sources.sweethome import ROOT
 
-    try:
-        fetch_vendor(ROOT)
-    except BookError as error:  # without a network everything works but the viewer, which says so
-        typer.echo(f"without the 3D viewer: {error}", err=True)
+    if shapes and benchmark:
+        raise ConfigError("--shapes and --benchmark are both galleries", fix="give one of the two")
+    listener = listen(port)  # before what can take long
     if shapes:
-        if benchmark:
-            raise ConfigError("--shapes and --benchmark are both galleries", fix="give one of the two")
         weights = open_run(run or SHIPPED)
         options = PrepareOptions(size=weights.config.model.image_size)
         kept = keep_gallery(shapes, cache_folder(), options)
@@ -117,9 +112,7 @@ def app(
         if not index:
             gallery_index(weights, kept.benchmark, progress=True)
         run, benchmark = weights.path, kept.benchmark.path
-    status = serve(str(run) if run else None, str(benchmark) if benchmark else None, port, tab, index)
-    if status != 0:
-        raise BookError(f"the app ended with status {status}", fix="if the port is taken, pass another one with --port")
+    serve(*open_retriever(str(run) if run else None, str(benchmark) if benchmark else None, index), listener, tab)
 
 
 def verify(

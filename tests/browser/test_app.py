@@ -5,12 +5,15 @@ import dataclasses
 import json
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from cmiclib.browser import app
+from cmiclib.cli import app as commands
 from cmiclib.errors import BenchmarkError, CheckpointError, ConfigError
 from cmiclib.index import ShapeIndex
 from cmiclib.io.atomic import write_json
@@ -48,9 +51,9 @@ def change(path, **values) -> None:
 
 
 def test_the_newest_run_with_its_benchmark_is_taken_and_named(outputs, tiny_benchmark):
-    browser, words = app.open_browser()
+    found, words = app.open_retriever()
     assert words == "Your newest run, second of 2026-11-22"
-    assert browser.retriever.gallery.hash == tiny_benchmark.hash and browser.answer is not None
+    assert found.gallery.hash == tiny_benchmark.hash and len(found.rows)
 
 
 def unfinished(run):
@@ -91,26 +94,26 @@ def test_a_run_that_cannot_be_shown_is_passed_over(outputs, spoil):
 
 
 def test_a_run_that_is_named_comes_before_a_newer_one(outputs, tiny_benchmark):
-    browser, words = app.open_browser(str(outputs / "demo/runs/first"))
-    assert words == "The run first" and browser.retriever.gallery.hash == tiny_benchmark.hash
-    browser, words = app.open_browser(str(outputs / "demo/runs/first"), str(tiny_benchmark.path))
-    assert words == "The run first" and browser.answer is not None
+    found, words = app.open_retriever(str(outputs / "demo/runs/first"))
+    assert words == "The run first" and found.gallery.hash == tiny_benchmark.hash
+    found, words = app.open_retriever(str(outputs / "demo/runs/first"), str(tiny_benchmark.path))
+    assert words == "The run first" and len(found.rows)
     with pytest.raises(ConfigError, match="needs a run"):
-        app.open_browser(None, str(tiny_benchmark.path))
+        app.open_retriever(None, str(tiny_benchmark.path))
 
 
 def test_a_run_whose_benchmark_is_not_here_says_so(outputs):
     change(outputs / "demo/runs/first/data.json", hash="of data that are gone")
     with pytest.raises(BenchmarkError, match=r"first: the benchmark of this run is not here\n.*--benchmark DIR"):
-        app.open_browser(str(outputs / "demo/runs/first"))
+        app.open_retriever(str(outputs / "demo/runs/first"))
 
 
 def test_a_converted_checkpoint_searches_the_shipped_gallery_and_says_so(outputs, retriever, monkeypatch):
     (outputs / "demo/runs/first/data.json").unlink()
     monkeypatch.setattr(app, "open_sweethome", lambda: retriever.gallery)
-    browser, words = app.open_browser(str(outputs / "demo/runs/first"))
+    found, words = app.open_retriever(str(outputs / "demo/runs/first"))
     assert words == "The converted checkpoint first, which names no benchmark, in the shipped gallery"
-    assert browser.retriever.gallery is retriever.gallery
+    assert found.gallery is retriever.gallery
 
 
 def test_without_a_run_the_shipped_model_is_taken_and_named(outputs, retriever, monkeypatch):
@@ -118,15 +121,9 @@ def test_without_a_run_the_shipped_model_is_taken_and_named(outputs, retriever, 
     monkeypatch.setattr(app, "open_sweethome", lambda: retriever.gallery)
     monkeypatch.setattr(app, "shipped_retriever", lambda path, gallery: retriever)
     monkeypatch.setattr(retriever.index, "about", {"trained": {"date": "2026-01-02"}})
-    browser, words = app.open_browser()
+    found, words = app.open_retriever()
     assert "own model of 2026-01-02" in words and "not trained yet" in words
-    assert browser.retriever.index is retriever.index
-
-
-def test_its_page_asks_no_other_server():
-    folder = app.TEMPLATES / "voila/templates/cmic"
-    assert json.loads((folder / "conf.json").read_text()) == {"base_template": "lab"}
-    assert "http" not in (folder / "index.html.j2").read_text()
+    assert found.index is retriever.index
 
 
 @pytest.fixture
@@ -170,30 +167,24 @@ def test_a_shipped_model_of_another_benchmark_or_without_its_map_is_refused(smal
 def test_a_run_whose_benchmark_has_changed_is_refused(outputs, tiny_benchmark):
     change(outputs / "demo/runs/first/data.json", benchmark=tiny_benchmark.name, hash="as it was")
     with pytest.raises(BenchmarkError, match="has changed since the run was trained"):
-        app.open_browser(str(outputs / "demo/runs/first"), str(tiny_benchmark.path))
+        app.open_retriever(str(outputs / "demo/runs/first"), str(tiny_benchmark.path))
 
 
-def test_the_app_says_what_it_lacks_in_words(monkeypatch, tiny_benchmark, tmp_path):
-    shown = []
-    monkeypatch.setattr(app, "display", shown.append)
-    monkeypatch.setattr(app, "open_sweethome", lambda: tiny_benchmark)
-    monkeypatch.setattr(app, "newest_run", lambda *where: None)
-    monkeypatch.setattr(app, "SHIPPED", tmp_path / "secret" / "missing")
-    app.show()
-    assert "cannot be read" in shown[0].value and "How to fix" in shown[0].value
-    assert "Traceback" not in shown[0].value and "secret" not in shown[0].value
-
-
-def test_voila_listens_on_loopback_only_and_shows_no_traceback():
-    settings = app.settings(8866, tab=False)
-    assert settings["Voila"]["ip"] == "127.0.0.1"
-    assert settings["VoilaConfiguration"]["show_tracebacks"] is False
-    assert settings["Voila"]["tornado_settings"]["websocket_max_message_size"] > app.MAX_BYTES
-    assert "show('run', None)" in app.notebook("run", None)["cells"][0]["source"]
+def test_a_taken_port_is_said_before_anything_else_is_done(tiny_benchmark):
+    with app.listen(0) as taken:
+        port = taken.getsockname()[1]
+        assert taken.getsockname()[0] == "127.0.0.1"
+        started = time.perf_counter()
+        result = CliRunner().invoke(commands, ["app", "--port", str(port), "--shapes", "nowhere"])
+        assert time.perf_counter() - started < 10  # torch is imported
+        assert result.exit_code == 2 and f"port {port}" in result.output and "--port 8867" in result.output
+    app.listen(port).close()
+    for wrong in (70_000, -1):
+        with pytest.raises(ConfigError, match="cannot be used"):
+            app.listen(wrong)
 
 
 def test_an_index_that_is_there_is_searched_instead_of_a_run(index, tiny_benchmark, tmp_path):
     index.save(tmp_path / "x.index")
-    browser, words = app.open_browser(None, str(tiny_benchmark.path), str(tmp_path / "x.index"))
-    assert words.startswith("The index ") and browser.retriever.index.shape_ids == index.shape_ids
-    assert "show(None, 'there', 'x')" in app.notebook(None, "there", "x")["cells"][0]["source"]
+    found, words = app.open_retriever(None, str(tiny_benchmark.path), str(tmp_path / "x.index"))
+    assert words.startswith("The index ") and found.index.shape_ids == index.shape_ids

@@ -1,35 +1,20 @@
-"""The live browser in Chromium: as an app, and in JupyterLab."""
+"""The live widget in JupyterLab, in Chromium."""
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import PALE, Watched
-from live import PATIENCE, RANKING, free_port, lab, names, opened, send, start
+from chromium import PALE
+from live import lab, names, notebook, send
 from PIL import Image
 from toybook import REPOSITORY
 
 from cmiclib.book import publish
-from cmiclib.browser.app import notebook
 from cmiclib.browser.retriever import Choice, Question
 from cmiclib.browser.upload import read_upload
-from cmiclib.io.atomic import write_json
-from cmiclib.training.run import save_weights
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def run(index, tmp_path_factory) -> Path:
-    """A finished run of the tiny model."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    write_json(folder / "config.json", index.config.model_dump(mode="json"))
-    save_weights(folder / "model.safetensors", index.model)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -41,33 +26,14 @@ def photo(retriever) -> bytes:
     return buffer.getvalue()
 
 
-@contextmanager
-def in_the_app(run: Path, benchmark: Path, folder: Path) -> Iterator[Watched]:
-    port = free_port()
-    options = ["--run", str(run), "--benchmark", str(benchmark), "--port", str(port), "--no-tab"]
-    server = start(["-c", "from cmiclib.cli import app; app()", "app", *options], folder, f"http://127.0.0.1:{port}/")
-    with opened(server, folder, port, "") as tab:
-        tab.page.wait_for_selector(RANKING, timeout=PATIENCE)
-        yield tab
-
-
-PLACES = {
-    "app": in_the_app,
-    "lab": lambda run, benchmark, folder: lab(notebook(str(run), str(benchmark)), folder),
-}
-
-
-@pytest.fixture(scope="module", params=PLACES)
-def page(request, run, tiny_benchmark, tmp_path_factory):
-    """The browser, open and answered, in the app and in JupyterLab."""
+@pytest.fixture(scope="module")
+def page(tiny_run, tiny_benchmark, tmp_path_factory):
+    """The widget, open and answered."""
     publish.fetch_vendor(REPOSITORY)
-    folder = tmp_path_factory.mktemp(request.param)
-    with PLACES[request.param](run, tiny_benchmark.path, folder) as tab:
+    with lab(notebook(str(tiny_run), str(tiny_benchmark.path)), tmp_path_factory.mktemp("lab")) as tab:
         yield tab.page
-        if request.param == "app":  # JupyterLab's own pages are not ours
-            assert tab.problems == []
         if os.environ.get("SCREENSHOTS"):
-            tab.page.screenshot(path=f"{os.environ['SCREENSHOTS']}/{request.param}.png", full_page=True)
+            tab.page.screenshot(path=f"{os.environ['SCREENSHOTS']}/lab.png", full_page=True)
 
 
 def test_a_photo_a_visitor_sends_is_answered_as_the_library_answers(page, photo, retriever):
@@ -126,21 +92,3 @@ def test_every_picture_has_words_and_every_text_a_contrast(page):
     pictures = page.locator(".cmic img").evaluate_all("all => all.map(image => image.alt)")
     assert len(pictures) > 20 and all(pictures)
     assert page.locator(".cmic").first.evaluate(PALE) == []
-
-
-def test_it_fits_a_narrow_screen(page):
-    if "/lab/" in page.url:
-        pytest.skip("JupyterLab itself needs more")
-    wide = page.viewport_size
-    page.set_viewport_size({"width": 320, "height": 800})
-    page.wait_for_timeout(1000)
-    try:
-        outside = page.locator(".cmic").first.evaluate(
-            """root => [...root.querySelectorAll('img, select, button, input, p, li, model-viewer')]
-                .filter(e => e.getClientRects().length)
-                .filter(e => e.getBoundingClientRect().right > root.getBoundingClientRect().right + 1)
-                .map(e => `${e.tagName} ${e.className} ${e.textContent.slice(0, 30)}`)"""
-        )
-        assert outside == []
-    finally:
-        page.set_viewport_size(wide)

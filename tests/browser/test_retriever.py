@@ -147,11 +147,11 @@ def test_of_several_right_shapes_the_best_scored_is_the_own_one(index, tiny_benc
     for row in asked.rows:
         answer = asked.answer(asked.stored(int(row)), Choice(top=8))
         score = {each.shape_id: each.score for each in answer.found}
-        assert answer.own == max(answer.question.own, key=score.__getitem__)
-        assert answer.found[answer.rank - 1].shape_id == answer.own
-        assert answer.rank == 1 or answer.own in verdict(answer)
+        assert answer.own.shape_id == max(answer.question.own, key=score.__getitem__)
+        assert answer.found[answer.rank - 1].shape_id == answer.own.shape_id
+        assert answer.rank == 1 or answer.own.shape_id in verdict(answer)
         assert answer_png(asked, answer).startswith(b"\x89PNG")
-        named.add(answer.own)
+        named.add(answer.own.shape_id)
     assert named != {min(tiny_benchmark.shapes.shape_id[1:3])}, "the first name must not always be the best"
 
 

@@ -1,200 +1,351 @@
-"""The app's server, asked as a browser never would: no file, no code, no other machine, not too many at once.
-
-A small notebook stands in for the browser's; the configuration is the app's own.
-"""
+"""The app's server, asked by programs: its answers, its limits, and what it refuses."""
 
 import asyncio
-import http.client
+import dataclasses
+import io
 import json
 import re
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
+import threading
+from base64 import b64decode
 from urllib.parse import quote
-from uuid import uuid4
 
+import numpy as np
 import pytest
-from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClosedError, websocket_connect
+from PIL import Image
+from starlette.testclient import TestClient
 
-from cmiclib.browser import app
-from cmiclib.browser.upload import MAX_BYTES
-from cmiclib.browser.visitors import FewKernels
+from cmiclib.browser import server
+from cmiclib.browser.doubt import Doubt, Limit
+from cmiclib.browser.retriever import Choice, Question, Retriever
+from cmiclib.browser.upload import MAX_BYTES, read_upload
 
-SECRET = "nobody-shall-read-this"
 
-
-class Server:
-    """Voilà as the app starts it, in a folder with files that it must not show."""
-
-    def __init__(self, folder: Path):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder = folder
-        tree = app.notebook(None, None)
-        tree["cells"][0]["source"] = "print('ready')"
-        settings = app.settings(self.port, tab=False)
-        settings["FewKernels"] = {"most": 2}
-        for name, text in (("browser.ipynb", json.dumps(tree)), ("voila.json", json.dumps(settings))):
-            (folder / name).write_text(text)
-        for name in ("secret.txt", "secret.png", "secret.html"):
-            (folder / name).write_text(SECRET)
-        (folder.parent / "secret.png").write_text(SECRET)
-        with (folder / "log").open("w") as log:
-            command = [sys.executable, "-m", "voila", "browser.ipynb"]
-            self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert self.process.poll() is None, (folder / "log").read_text()[-2000:]
-            time.sleep(0.2)
-        pytest.fail("the server did not start")
-
-    def ask(self, path: str, method: str = "GET", host: str = "", body: str | None = None) -> tuple[int, str]:
-        """Send a request whose path nobody has tidied up."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        connection.putrequest(method, path, skip_host=True)
-        connection.putheader("Host", host or f"127.0.0.1:{self.port}")
-        if body is not None:
-            connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body.encode() if body is not None else None)
-        answer = connection.getresponse()
-        text = answer.read().decode("utf-8", "replace")
-        connection.close()
-        return answer.status, text
-
-    def visit(self) -> str:
-        """Open the page as a visitor does; return the id of the visitor's kernel."""
-        status, text = self.ask("/")
-        assert status == 200 and "ready" in text
-        found = re.search(r'kernelId"?:\s*"([0-9a-f-]{36})"', text)
-        assert found
-        return found[1]
-
-    def leave(self, kernel: str) -> None:
-        """Do what the page does when its tab is closed."""
-        assert self.ask(f"/voila/api/shutdown/{kernel}", "POST", body="")[0] == 204
-
-    def connect(self, kernel: str, **options):
-        address = f"ws://127.0.0.1:{self.port}/api/kernels/{kernel}/channels"
-        return websocket_connect(HTTPRequest(address, **options))
+def asked(retriever, **options) -> TestClient:
+    application, _ = server.application(retriever, "The tiny one", **options)
+    return TestClient(application, base_url="http://127.0.0.1:8866", raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("app"))
-    yield started
-    started.process.terminate()
-    started.process.wait(60)
+def client(retriever) -> TestClient:
+    return asked(retriever)
 
 
 @pytest.fixture(scope="module")
-def kernel(server: Server) -> str:
-    """One visitor's kernel for all tests that need one; it stays to the end."""
-    return server.visit()
+def stored(retriever) -> Question:
+    return retriever.stored(int(retriever.rows[1]))
 
 
-UP = ["../" * 12, quote("../", safe="") * 12, "..%2f" * 12, "%2e%2e/" * 12, "..\\" * 12, "/"]
-VOILA = ("files", "static", "templates", "templates/lab/static", "labextensions", "api/themes")
-BELOW = ["/", "/files/", "/static/", "/nbextensions/", "/api/contents/", *(f"/voila/{part}/" for part in VOILA)]
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
-@pytest.mark.parametrize("below", BELOW)
-def test_no_path_leads_out(server: Server, below: str) -> None:
-    for up in UP:
-        for target in ("etc/passwd", quote(str(server.folder.parent)[1:]) + "/secret.png"):
-            status, text = server.ask(below + up + target)
-            assert status >= 300 and "root:" not in text and SECRET not in text, (below + up + target, status)
+@pytest.fixture(scope="module")
+def photo(stored) -> bytes:
+    return png(stored.photo.repeat(4, axis=0).repeat(4, axis=1))
 
 
-@pytest.mark.parametrize("name", ["secret.txt", "secret.png", "secret.html", "browser.ipynb", "voila.json", "log"])
-def test_no_file_of_the_apps_folder_is_shown(server: Server, name: str) -> None:
-    for below in BELOW:
-        status, text = server.ask(below + name)
-        assert status >= 300 and SECRET not in text and "VoilaConfiguration" not in text, below + name
+@pytest.fixture(scope="module")
+def mask(stored) -> bytes:
+    return png(stored.mask.repeat(4, axis=0).repeat(4, axis=1).astype(np.uint8) * 255)
+
+
+def search(client: TestClient, photo: bytes | None = None, mask: bytes | None = None, **fields) -> dict:
+    parts = {"photo": photo, "mask": mask}
+    files = {name: ("mine.png", content) for name, content in parts.items() if content is not None}
+    reply = client.post("/search", data=fields, files=files or None)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["/api/contents", "/api/kernels", "/api/sessions", "/api/terminals", "/api/kernelspecs", "/api/config/x", "/lab",
-     "/tree", "/files", "/voila/tree", "/voila/render/secret.txt", "/terminals/1", "/login?next=/", "/metrics"],
-)  # fmt: skip
-def test_jupyters_other_doors_are_shut(server: Server, path: str) -> None:
-    for method in ("GET", "POST", "PUT", "DELETE"):
-        status, text = server.ask(path, method, body="{}" if method in ("POST", "PUT") else None)
-        assert SECRET not in text and '"content"' not in text and '"id"' not in text, (method, path)
-        assert status >= 300 or path.startswith("/login"), (method, path, status)
+    ("fields", "masked", "choice"),
+    [
+        ({}, False, Choice("none")),
+        ({"top": "3"}, False, Choice("none", top=3)),
+        ({"box": "10,20,110,120"}, False, Choice("none", (10, 20, 110, 120))),
+        ({"marking": "automatic", "mirror": "true"}, False, Choice("automatic", mirror=True)),
+        ({}, True, Choice("given")),
+        ({"marking": "none", "category": "box"}, True, Choice("none", category="box")),
+    ],
+)
+def test_a_photo_is_answered_as_the_library_answers(client, retriever, photo, mask, fields, masked, choice):
+    found = search(client, photo, mask if masked else None, **fields)
+    shown = np.asarray(Image.open(io.BytesIO(mask))) >= 128 if masked else None
+    expected = retriever.answer(Question("mine.png", read_upload(photo)[0], shown), choice)
+    assert [each["shape_id"] for each in found["results"]] == [each.shape_id for each in expected.found]
+    assert [each["score"] for each in found["results"]] == pytest.approx([each.score for each in expected.found])
+    assert found["mask"] == choice.mask and found["size"] == [128, 128] and found["photo"] == "mine.png"
+    assert found["rank"] is None and {each["right"] for each in found["results"]} == {None}
+    assert all(sum(each["weights"]) == pytest.approx(1, abs=1e-4) for each in found["results"])
 
 
-def message(kind: str, content: dict) -> str:
-    header = {"msg_id": uuid4().hex, "username": "x", "session": uuid4().hex, "msg_type": kind, "version": "5.3"}
-    parts = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
-    return json.dumps(parts | {"channel": "shell"})
+def test_a_test_photo_shows_its_right_shape_wherever_it_lies(client, retriever):
+    ranks = []
+    for row in retriever.rows:
+        name = retriever.stored(int(row)).name
+        found, expected = search(client, sample=name, top=1), retriever.answer(retriever.stored(int(row)))
+        assert len(found["results"]) == 1 and found["rank"] == expected.rank == found["right_shape"]["rank"]
+        assert found["right_shape"]["shape_id"] in found["own"] and found["right_shape"]["right"]
+        assert found["results"][0]["right"] == (found["rank"] == 1)
+        ranks.append(found["rank"])
+    assert max(ranks) > 1, "some shape must lie further down than what is shown"
 
 
-def test_a_visitor_cannot_send_code(server: Server, kernel: str) -> None:
-    written = server.folder / "written-by-a-visitor"
-    code = f"open({str(written)!r}, 'w')"
-
-    async def attempt() -> list[str]:
-        connection = await server.connect(kernel)
-        refused = ("execute_request", {"code": code, "silent": False, "user_expressions": {"x": code}})
-        for kind, content in (refused, ("complete_request", {"code": code, "cursor_pos": 3}),
-                              ("inspect_request", {"code": code, "cursor_pos": 3, "detail_level": 1}),
-                              ("kernel_info_request", {})):  # fmt: skip
-            await connection.write_message(message(kind, content))
-        kinds = []
-        while "kernel_info_reply" not in kinds:  # it was asked for last
-            kinds.append(json.loads(await asyncio.wait_for(connection.read_message(), 60))["msg_type"])
-        connection.close()
-        return kinds
-
-    assert not {"execute_reply", "execute_input", "complete_reply", "inspect_reply"} & set(asyncio.run(attempt()))
-    assert not written.exists()
+def test_a_category_is_searched_alone(client, retriever):
+    found = search(client, sample=retriever.stored(int(retriever.rows[0])).name, category="round", top=8)
+    assert {each["category"] for each in found["results"]} == {"round"} and len(found["results"]) == 3
+    scores = [each["score"] for each in found["results"]]
+    assert scores == sorted(scores, reverse=True) and found["visited"] == 3
 
 
-def test_pages_and_names_from_elsewhere_are_refused(server: Server, kernel: str) -> None:
-    assert server.ask("/", host="attacker.example")[0] == 403
-
-    async def attempt() -> None:
-        await server.connect(kernel, headers={"Origin": "http://attacker.example"})
-
-    with pytest.raises(HTTPClientError, match="403"):
-        asyncio.run(attempt())
-
-
-def test_a_message_larger_than_an_upload_ends_the_connection(server: Server, kernel: str) -> None:
-    async def attempt() -> object:
-        connection = await server.connect(kernel)
-        with suppress(WebSocketClosedError):  # while it is still being sent
-            await connection.write_message("x" * (2 * MAX_BYTES + 1))
-        while (answer := await asyncio.wait_for(connection.read_message(), 60)) is not None:
-            pass
-        return answer
-
-    assert asyncio.run(attempt()) is None
-
-
-def test_two_visitors_and_no_more_until_one_leaves(server: Server, kernel: str) -> None:
-    second = server.visit()
-    assert second != kernel
-    status, text = server.ask("/")
-    assert status == 503 and "Traceback" not in text
-    server.leave(second)
-    server.leave(server.visit())
+@pytest.mark.parametrize(
+    ("fields", "content", "said"),
+    [
+        ({}, b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG drawing"),
+        ({}, b"", "empty file"),
+        ({}, b"\x89PNG\r\n\x1a\nbroken", "damaged|not an image"),
+        ({"box": "1,2,3"}, None, "is not a box"),
+        ({"box": "500,500,600,600"}, None, "no area inside the photo"),
+        ({"top": "0"}, None, "`top`"),
+        ({"top": "many"}, None, "`top`"),
+        ({"category": "nowhere"}, None, "no shapes of the category"),
+        ({"marking": "given"}, None, "has no mask"),
+        ({"colour": "red"}, None, "`colour`"),
+        ({"sample": "x"}, None, "either a photo or"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_words(client, photo, fields, content, said):
+    reply = client.post("/search", data=fields, files={"photo": ("x.png", photo if content is None else content)})
+    assert reply.status_code == 400 and re.search(said, reply.json()["problem"])
+    assert "Traceback" not in reply.text and "/tmp" not in reply.text
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no second loopback address")
-def test_it_listens_at_one_address_of_this_machine(server: Server) -> None:
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.2", server.port)) != 0
+def test_a_mask_of_another_size_and_a_question_without_a_photo_are_refused(client, photo):
+    small = png(np.full((32, 40), 255, np.uint8))
+    reply = client.post("/search", files={"photo": ("x.png", photo), "mask": ("m.png", small)})
+    assert reply.status_code == 400 and "the mask has 40×32 pixels" in reply.json()["problem"]
+    assert client.post("/search", data={"top": "3"}).status_code == 400
+    assert client.post("/search", json={"top": 3}).status_code == 400
+    assert client.post("/search", data={"sample": "unknown"}).json()["problem"].endswith("no photo 'unknown'")
 
 
-def test_by_default_four_may_come() -> None:
-    assert FewKernels.most.default_value == 4
+def test_no_more_bytes_are_read_than_an_upload_may_have(client):
+    large = b"x" * (2 * MAX_BYTES + 200_000)
+    assert client.post("/search", content=large).status_code == 413
+
+    sent, read = [], 0
+
+    async def receive() -> dict:
+        nonlocal read
+        head = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n'
+        read += 1
+        return {"type": "http.request", "body": b"x" * 1_000_000 if read > 1 else head, "more_body": True}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {"type": "http", "method": "POST", "path": "/search", "headers": headers, "query_string": b""}
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == 413 and b"20 MB" in sent[1]["body"] and read < 45
+    one = client.post("/search", files={"photo": ("x.png", large[: MAX_BYTES + 1])})
+    assert one.status_code == 400 and "more than 20" in one.json()["problem"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "attacker.example"},
+        {"Host": "attacker.example:8866"},
+        {"Host": "127.0.0.1.attacker.example"},
+        {"Host": "[::"},
+        {"Origin": "http://attacker.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:9999"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
+    ],
+)
+def test_pages_and_names_from_elsewhere_are_refused(client, retriever, headers):
+    name = retriever.stored(int(retriever.rows[0])).name
+    assert client.post("/search", data={"sample": name}, headers=headers).status_code == 403
+    for path in ("/", "/about", "/openapi.json", f"/samples/{retriever.rows[0]}"):
+        assert client.get(path, headers=headers).status_code == 403, path
+
+
+def test_its_own_page_under_either_name_and_a_followed_link_are_let_in(client):
+    for host in ("127.0.0.1:8866", "localhost:8866", "[::1]:8866"):
+        headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        assert client.get("/about", headers=headers).status_code == 200
+    assert client.get("/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}).status_code == 200
+
+
+@pytest.mark.parametrize("up", ["../" * 12, quote("../", safe="") * 12, "..%2f" * 12, "%2e%2e/" * 12])
+def test_no_path_leads_out(client, up):
+    for below in ("/", "/shapes/", "/samples/", "/shapes/box/flat/views/", "/static/"):
+        for target in ("etc/passwd", "server.py", "etc/passwd/mesh", "etc/passwd/views/0"):
+            reply = client.get(below + up + target)
+            assert reply.status_code in (404, 405) and "root:" not in reply.text, below + up + target
+
+
+def test_other_methods_and_pages_do_not_exist(client):
+    for path in ("/docs", "/redoc", "/lab", "/api/kernels", "/server.py", "/browser.css"):
+        assert client.get(path).status_code == 404
+    for method in ("put", "delete", "post"):
+        assert getattr(client, method)("/about").status_code == 405
+    assert client.get("/search").status_code == 405
+
+
+def test_pictures_and_meshes_are_given_and_others_are_not(client, retriever, tiny_benchmark):
+    found = search(client, sample=retriever.stored(int(retriever.rows[0])).name)
+    shape = found["results"][0]
+    view = client.get(shape["views"][3])
+    assert Image.open(io.BytesIO(view.content)).size == (32, 32) and "max-age" in view.headers["Cache-Control"]
+    mesh = client.get(shape["mesh"])
+    assert mesh.content == tiny_benchmark.mesh_path(shape["shape_id"]).read_bytes()
+    assert set(client.get(shape["mesh"].replace("/mesh", "/solid")).json()) == {"corners", "colors"}
+    (sample, *_) = client.get("/about").json()["samples"]
+    assert Image.open(io.BytesIO(client.get(sample["picture"]).content)).size == (32, 32)
+    train = int(tiny_benchmark.rows("train")[0])
+    for path in ("/shapes/box/flat/views/12", "/shapes/nothing/views/0", "/shapes/nothing/mesh", f"/samples/{train}"):
+        assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("content", [b"", b"glTF", b"{", b"glTF" + bytes(40), b"x" * 100])
+def test_a_mesh_that_cannot_be_read_is_said_in_words(retriever, monkeypatch, tmp_path, content):
+    (tmp_path / "x.glb").write_bytes(content)
+    monkeypatch.setattr(type(retriever.gallery), "mesh_path", lambda self, shape_id: tmp_path / "x.glb")
+    reply = asked(retriever).get("/shapes/box/flat/solid")
+    assert reply.status_code == 400 and "not a mesh" in reply.json()["problem"] and "x.glb" not in reply.text
+
+
+def test_a_gallery_without_meshes_and_with_odd_names_is_shown(index, tiny_benchmark, tmp_path, stored):
+    shapes = tiny_benchmark.shapes.assign(shape_id=[f"a?b/#{i} é&" for i in range(8)])
+    odd = dataclasses.replace(tiny_benchmark, shapes=shapes, path=tmp_path, queries=tiny_benchmark.queries[:0])
+    renamed = type(index)(index.views, index.attention, shapes.shape_id.tolist(), index.model, index.config)
+    client = asked(Retriever(renamed, odd))
+    (first, *_) = search(client, png(stored.photo))["results"]
+    assert first["mesh"] == "" and client.get(first["views"][0]).status_code == 200
+    about = client.get("/about").json()
+    assert about["samples"] == [] and about["map"] is False
+
+
+def test_who_comes_when_it_is_full_is_told(retriever, photo):
+    client = asked(retriever, most_waiting=0)
+    reply = client.post("/search", files={"photo": ("x.png", photo)})
+    assert reply.status_code == 503 and reply.headers["Retry-After"]
+    assert reply.json() == {"problem": "the app is full", "fix": "try again in a moment"}
+    page = client.get("/")
+    assert page.status_code == 503 and "The app is full" in page.text and client.get("/app.css").status_code == 200
+
+
+def test_what_nobody_foresaw_is_neither_a_crash_nor_a_traceback(retriever, photo, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("secret /path/of/the/machine")
+
+    client = asked(retriever)
+    monkeypatch.setattr(retriever, "answer", fail)
+    reply = client.post("/search", files={"photo": ("x.png", photo)})
+    assert reply.status_code == 500 and "unexpectedly" in reply.json()["problem"] and "secret" not in reply.text
+    monkeypatch.undo()
+    assert search(client, photo)["results"]
+
+
+def test_every_reply_forbids_other_servers(client):
+    for path in ("/", "/about", "/nothing", "/app.js"):
+        headers = client.get(path).headers
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert headers["X-Content-Type-Options"] == "nosniff" and "Access-Control-Allow-Origin" not in headers
+    assert client.get("/", headers={"Host": "x.example"}).headers["Content-Security-Policy"]
+    for name in ("/", "/app.js", "/app.css", "/solid.js"):
+        assert not re.search(r"https?://", client.get(name).text), name
+
+
+def test_the_description_is_that_of_the_answer(client, photo):
+    described = client.get("/openapi.json").json()
+    schemas = described["components"]["schemas"]
+    found = search(client, photo)
+    assert set(schemas["Answered"]["properties"]) == set(found)
+    assert set(schemas["Shape"]["properties"]) == set(found["results"][0])
+    form = described["paths"]["/search"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert {"photo", "mask", "box", "top", "category"} <= set(form["properties"]) and form["properties"]["top"][
+        "maximum"
+    ]
+    for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(described)):
+        assert name in schemas
+    assert set(schemas["Problem"]["properties"]) == set(client.get("/nothing").json())
+
+
+@pytest.mark.parametrize("value", [255, 0, 90])
+def test_a_photo_of_one_colour_is_warned_of(client, value, photo):
+    assert "almost one colour" in search(client, png(np.full((64, 64, 3), value, np.uint8)))["notices"][0]
+    assert search(client, photo)["notices"] == []
+
+
+def test_a_mask_comes_back_as_it_was_used(client, photo, mask):
+    found = search(client, photo, mask)
+    content = io.BytesIO(b64decode(found["marked"].split(",")[1]))
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(content).convert("L")) >= 128, np.asarray(Image.open(io.BytesIO(mask))) >= 128
+    )
+    assert search(client, photo)["marked"] is None and search(client, photo)["preview"] is None
+    assert search(client, photo, preview="true")["preview"].startswith("data:image/webp")
+
+
+def test_a_limit_is_chosen_on_validation_photos_and_measured_on_test_photos(retriever, tiny_benchmark):
+    doubt = Doubt(retriever, least=4)
+    assert "not said yet" in doubt.words()
+    assert sum(1 for _ in doubt.steps()) > 2 and set(doubt.limits) == {"given", "none"}
+    val, test = tiny_benchmark.rows("val"), tiny_benchmark.rows("test")
+    scores = {rows is val: retriever.index.scores(retriever.index.embed(tiny_benchmark.images[rows])).numpy()
+              for rows in (val, test)}  # fmt: skip
+    limit = doubt.limits["given"]
+    assert limit.score == pytest.approx(np.quantile(scores[True].max(axis=1), 0.1), abs=1e-5)
+    assert limit.photos == len(test) and limit.present == (scores[False].max(axis=1) < limit.score).mean()
+    others = np.where(tiny_benchmark.relevant(test), -np.inf, scores[False]).max(axis=1)
+    assert limit.absent == (others < limit.score).mean() >= limit.present
+
+
+def test_the_notice_is_given_below_its_limit_only_and_only_where_it_says_something(retriever):
+    answer = retriever.answer(retriever.stored(int(retriever.rows[0])))
+    doubt, best = Doubt(retriever), answer.found[0].score
+    assert doubt.notice(answer) == ""
+    doubt.limits["given"] = Limit(best + 0.1, present=0.1, absent=0.5, photos=50)
+    said = doubt.notice(answer)
+    assert (
+        said.startswith("Probably not in this gallery") and "50%" in said and "10%" in said and "50 test photos" in said
+    )
+    doubt.limits["given"] = Limit(best - 0.1, present=0.1, absent=0.5, photos=50)
+    assert doubt.notice(answer) == ""
+    doubt.limits["given"], doubt.done = Limit(best + 0.1, present=0.4, absent=0.5, photos=50), True
+    assert doubt.notice(answer) == "" and "hardly tell" in doubt.words()
+
+
+def test_without_photos_there_is_no_notice_and_that_is_said(index, tiny_benchmark):
+    bare = Retriever(index, dataclasses.replace(tiny_benchmark, queries=tiny_benchmark.queries[:0]))
+    doubt = Doubt(bare)
+    assert list(doubt.steps()) == [] and doubt.limits == {} and "too few photos" in doubt.words()
+
+
+def test_questions_come_before_the_limit_is_done(retriever, monkeypatch):
+    enough = threading.Event()
+
+    def long(self):
+        while not enough.wait(0.001):
+            yield
+
+    monkeypatch.setattr(Doubt, "steps", long)
+    client = asked(retriever)
+    name = retriever.stored(int(retriever.rows[0])).name
+    assert search(client, sample=name)["results"] and "not said yet" in client.get("/health").json()["notice"]
+    enough.set()
+
+    def broken(self):
+        yield
+        raise RuntimeError("a photo cannot be read")
+
+    monkeypatch.setattr(Doubt, "steps", broken)
+    client = asked(retriever)
+    assert all(search(client, sample=name)["results"] for _ in range(3))

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from live import lab, names, send
+from live import lab, names, notebook, send
 from PIL import Image
 
 from cmiclib.browser import app
@@ -55,11 +55,8 @@ def photo_of_one_s_own(retriever) -> tuple[bytes, str]:
 
 def test_in_jupyterlab_a_visitors_photo_has_its_shape_first(shipped, tmp_path):
     content, own = photo_of_one_s_own(shipped)
-    page = app.notebook(None, None)
-    page["cells"][0]["source"] = (
-        "from pathlib import Path\nfrom cmiclib.browser import app\n\napp.OUTPUTS = Path('nowhere')\napp.show()"
-    )
-    with lab(page, tmp_path) as watched:
+    before = "from pathlib import Path\nfrom cmiclib.browser import app\n\napp.OUTPUTS = Path('nowhere')\n"
+    with lab(notebook(before=before), tmp_path) as watched:
         tab = watched.page
         assert "The repository's own model" in tab.locator(".jp-OutputArea").first.inner_text()
         tab.get_by_role("tab", name="Your photo").click()

@@ -20,11 +20,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nbformat import v4
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from cmiclib.book.notebooks import KERNEL
 from cmiclib.browser import static_page
-from cmiclib.browser.app import notebook, open_browser
+from cmiclib.browser.app import open_retriever
 from cmiclib.sources.sweethome import ROOT
 
 TARGET = ROOT / "book" / "_static"
@@ -33,11 +35,17 @@ SIZE = {"width": 1360, "height": 1340}  # the 3D viewer loads what is seen
 PATIENCE = 600_000  # milliseconds
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 ANSWER = ".cmic-ranking img"
+CELL = """from cmiclib.browser import QueryBrowser
+from cmiclib.browser.app import open_retriever
+
+found, words = open_retriever()
+QueryBrowser(found.index, found.gallery, vectors=found.vectors, atlas=found.known_atlas)"""
 
 
 def save(page: Page, name: str) -> None:
     """Wait until the model is drawn, and write the picture with at most 256 colours."""
-    page.wait_for_function("document.querySelector('model-viewer')?.loaded", timeout=60_000)
+    drawn = "document.querySelector('model-viewer')?.loaded || document.querySelector('#model canvas')"
+    page.wait_for_function(drawn, timeout=60_000)
     page.wait_for_timeout(2000)  # it fades in
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.quantize(256, dither=Image.Dither.NONE).save(TARGET / f"browser-{name}.png", optimize=True)
@@ -76,7 +84,7 @@ def app(browser: Browser) -> None:
     with served(["-c", code, "app", "--no-tab", "--port", "PORT"], str(ROOT)) as port:
         page = browser.new_page(viewport=SIZE)
         page.goto(f"http://127.0.0.1:{port}/", timeout=PATIENCE, wait_until="commit")
-        page.wait_for_selector(ANSWER, timeout=PATIENCE)
+        page.wait_for_selector("#results img", timeout=PATIENCE)
         save(page, "app")
 
 
@@ -84,7 +92,8 @@ def lab(browser: Browser) -> None:
     """Take the widget in JupyterLab."""
     options = ["--no-browser", "--port=PORT", "--IdentityProvider.token=", "--ServerApp.password=", "--allow-root"]
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "query.ipynb").write_text(json.dumps(notebook(None, None)))
+        page = v4.new_notebook(cells=[v4.new_code_cell(CELL)], metadata={"kernelspec": KERNEL})
+        (Path(folder) / "query.ipynb").write_text(json.dumps(page))
         with served(["-m", "jupyterlab", *options], folder) as port:
             page = browser.new_page(viewport=SIZE)
             page.goto(f"http://127.0.0.1:{port}/lab/tree/query.ipynb", timeout=PATIENCE, wait_until="commit")
@@ -99,7 +108,7 @@ def lab(browser: Browser) -> None:
 
 def static(browser: Browser) -> None:
     """Take the page that needs no kernel, from a file."""
-    retriever = open_browser()[0].retriever
+    retriever, _ = open_retriever()
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(ROOT / "vendor/model-viewer/model-viewer-umd.min.js", f"{folder}/viewer.js")
         head = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><script src="viewer.js"></script>'
