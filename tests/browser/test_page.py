@@ -42,9 +42,10 @@ def watched(tiny_run, tiny_benchmark, tmp_path_factory):
 @pytest.fixture
 def page(watched):
     """The page, anew for each test."""
+    watched.page.goto("about:blank")  # what was under way is given up, which is no problem
     watched.problems.clear()
     watched.page.set_viewport_size({"width": 1400, "height": 900})
-    watched.page.reload()
+    watched.page.goto(watched.home)
     watched.page.wait_for_selector(CARD)
     return watched.page
 
