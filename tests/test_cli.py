@@ -160,6 +160,15 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
+def test_without_an_index_the_shipped_model_is_searched_and_said(photo: Path, tmp_path: Path) -> None:
+    found = invoke("search", photo, "--top", 2, "--json", tmp_path / "answers.json")
+    assert found.exit_code == 0 and "shipped model" in found.output
+    (answer,) = json.loads((tmp_path / "answers.json").read_text())
+    assert len(answer["results"]) == 2 and "/" in answer["results"][0]["shape_id"]
+    folder = invoke("search", tmp_path)
+    assert folder.exit_code != 0 and "this is a folder" in folder.output
+
+
 def test_index_and_search_answer_in_order(index_file: Path, photo: Path, tiny_benchmark, tmp_path: Path) -> None:
     answers = tmp_path / "answers.json"
     found = invoke("search", photo, "--index", index_file, "--box", "5,5,75,60", "--top", 3, "--json", answers)

@@ -72,6 +72,7 @@ BenchmarkName = Annotated[str, typer.Option(help="sweethome, or the folder of a 
 Outputs = Annotated[str, typer.Option(help="folder for results, inside the repository")]
 Folder = Annotated[Path, folder_option("a prepared benchmark, or sweethome")]
 SHIPPED = WEIGHTS / "general"
+SHIPPED_INDEX = WEIGHTS.parent / "browser" / "sweethome.safetensors"
 RunFolder = Annotated[
     Path, typer.Option("--run", "-r", metavar="RUN", show_default="the shipped weights", help="a run of `cmic train`")
 ]

@@ -8,6 +8,7 @@ import typer
 from ..errors import ConfigError, ImageError, StorageError
 from .common import (
     SHIPPED,
+    SHIPPED_INDEX,
     AutoMask,
     Exact,
     Folder,
@@ -179,7 +180,14 @@ def save(
 
 def search(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photo files; with --benchmark, query ids")],
-    index: Annotated[str, typer.Option(metavar="INDEX", help="what `cmic index` wrote: a file, or a database")],
+    index: Annotated[
+        str,
+        typer.Option(
+            metavar="INDEX",
+            help="what `cmic index` wrote: a file, or a database",
+            show_default="the shipped benchmark's",
+        ),
+    ] = str(SHIPPED_INDEX),
     mask: Annotated[Path | None, file_option("mask image, white on the object")] = None,
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
     auto_mask: AutoMask = False,
@@ -206,6 +214,8 @@ def search(
     if no_mask and (mask or save_mask or auto_mask):
         problem = "--no-mask excludes --mask, --auto-mask and --save-mask"
         raise ImageError(problem, fix="leave out --no-mask, or the other option")
+    if index == str(SHIPPED_INDEX):
+        typer.echo("no --index: these are the shapes of the shipped benchmark, found by the shipped model", err=True)
     gallery = ShapeIndex.load(index)
     if benchmark is not None:
         if mask or box or no_mask or auto_mask:

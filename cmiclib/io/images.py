@@ -240,6 +240,8 @@ def learn_heif() -> None:
 
 
 def _decoded(path: Path, convert: Callable[[Image.Image], T]) -> T:
+    if path.is_dir():
+        raise ImageError("this is a folder, not a photo", path=path, fix="name its files, as in FOLDER/*.jpg")
     if not path.is_file():
         raise ImageError("no such file", path=path, fix="correct the path")
     check_regular(path, ImageError, MAX_BYTES)

@@ -69,7 +69,7 @@ def test_not_an_image(tmp_path: Path) -> None:
         read_photo(tmp_path / "notes.jpg")
     with pytest.raises(ImageError, match="no such file"):
         read_photo(tmp_path / "absent.jpg")
-    with pytest.raises(ImageError, match="no such file"):
+    with pytest.raises(ImageError, match="this is a folder, not a photo"):
         read_photo(tmp_path)
 
 
