@@ -45,6 +45,7 @@ import pandas as pd
 
 from cmiclib.evaluation.report import Scored, by_category, by_part, evaluate_scored, learnt_scores, score_index
 from cmiclib.evaluation.baselines import kept_untrained_scores
+from cmiclib.evaluation.masks import by_mask, other_masks
 from cmiclib.index.cache import gallery_index, photo_vectors
 
 index = gallery_index(run, benchmark)
@@ -65,10 +66,22 @@ print(f"{scored.scores.shape[0]} photos × {scored.scores.shape[1]} shapes")
 # - **Learnt numbers alone** is the trained model without the fixed numbers, the untrained features that
 #   [Training](06_training.ipynb) puts beside the learnt ones (`model.fixed`): what the paper's training alone gives.
 
+# %% [markdown]
+# The same photos are read twice more, with less said about the object: with the mask that GrabCut finds in the box of
+# the exact one, and without a mask, which is what a box alone gives, because the photos are squares around the object.
+# This reading of the test photos chooses nothing; settings and weights were fixed before it.
+
 # %%
-untrained = kept_untrained_scores(benchmark, SPLIT, chapter.outputs)
+marked = other_masks(benchmark, SPLIT, chapter.outputs)  # each photo twice
+also = score_index(index, marked, SPLIT, photo_vectors(run, index, marked, SPLIT))
+both = kept_untrained_scores(benchmark, SPLIT, chapter.outputs, marked)
+untrained, on_marked = ({kind: scores[rows] for kind, scores in both.items()}
+                        for rows in (slice(len(vectors)), slice(len(vectors), None)))  # fmt: skip
+
+# %%
 others = learnt_scores(index, vectors) | untrained
 metrics = evaluate_scored(scored, run.config, SPLIT, others)
+metrics["masks"] = by_mask(also, on_marked)
 
 # %% [markdown]
 # The results on the test photos are written to the run's folder, and to the profile's folder unless a setting was
@@ -122,6 +135,14 @@ seen = judged.seen.to_numpy()
 gains = {ROWS[name]: values for name, values in metrics["gains"].items() if len(values) == 3}
 columns = ["points of Top-1", "from", "to"]
 (100 * pd.DataFrame(gains, index=columns).T).style.format("{:+.1f}").set_caption("Trained model minus …")
+
+# %% [markdown]
+# What a mask is worth, in per cent; *untrained* is the network with 3 × 3 cells, and the differences are paired:
+
+# %%
+from cmiclib.book.front import mask_table
+
+mask_table(metrics)
 
 # %%
 Markdown(

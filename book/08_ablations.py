@@ -299,6 +299,26 @@ for group, rows in claims.groupby("group", sort=False):
     display(styled.set_caption(f"{group[0].upper()}{group[1:]}; {origin}, {dates}; {rows.seeds.max()} seeds"))
 
 # %% [markdown]
+# ## What we learned
+
+# %%
+sure = {part: claims.loc[claims[f"{part}_verdict"] == "supported", "experiment"] for part in ("seen", "unseen")}
+both = [name for name in sure["seen"] if name in set(sure["unseen"])]
+only = {part: [name for name in names if name not in both] for part, names in sure.items()}
+
+
+def listed_names(names):
+    return "; ".join(f"*{name}*" for name in names) or "none"
+
+
+Markdown(
+    f"- A claim is supported on seen and on unseen shapes alike where these are changed: {listed_names(both)}.\n"
+    f"- On seen shapes only: {listed_names(only['seen'])}.\n"
+    f"- On unseen shapes only: {listed_names(only['unseen'])}.\n"
+    "- All other claims are open at this scale, which does not make them wrong."
+)
+
+# %% [markdown]
 # ## Try it
 #
 # Add a variant of your own to `VARIANTS` in `cmiclib/study/ablations.py`, such as `"all-views": Variant("twelve views a

@@ -1,4 +1,4 @@
-"""Results as tables: read, compared with the stored ones, shown in the book and in the README.
+"""Results as tables: read, compared with the stored ones, shown in the book.
 
 Measured results (``metrics.json``) and published ones (``data/results/published.json``) get the same columns, so that
 they can stand one above the other: ``method``, ``kind`` ("measured" or "published"), and for each metric its value
@@ -17,7 +17,6 @@ import pandas as pd
 from ..errors import BookError
 from ..io.files import read_json
 
-BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 EVALUATION = "07_evaluation"  # the chapter that writes metrics.json
 EFFORT = ["user_seconds", "system_seconds", "page_faults"]  # of a chapter's kernel, in the record of a run
 ROWS = {
@@ -32,9 +31,6 @@ ROWS = {
     "prior": "category prior",
     "chance": "chance",
 }
-IN_README = ROWS | {
-    "seen": "CMIC, shapes seen in training", "prior": "category prior, seen shapes", "chance": "chance, seen shapes",
-}  # fmt: skip
 NOT_RUN = "not run: needs a download"
 DOWNLOADED = {
     "vit_small_patch14_dinov2.lvd142m": "DINOv2, ViT-S/14", "vit_base_patch16_siglip_224.webli": "SigLIP, ViT-B/16",
@@ -136,79 +132,6 @@ def lookup(metrics: dict[str, Any], name: str) -> float | None:
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
-
-
-def summary(metrics: dict[str, Any], results: Path) -> list[str]:
-    """Return what holds, what does not and what was not tested, in five sentences that are computed.
-
-    ``metrics`` is what ``metrics.json`` holds, ``results`` the folder of stored results; where something is not there,
-    its sentence is missing.
-    """
-    seen, unseen, gains = metrics["seen"], metrics.get("unseen", {}), metrics.get("gains", {})
-    told = [
-        f"With exact masks, the photo's own model comes first for {_share(seen, 'top1')} of the photos of shapes that "
-        f"training saw, and among the first ten for {_share(seen, 'top10')}, in a gallery of {metrics['gallery_size']}."
-    ]
-    rivals = [kind for kind in ("untrained", "untrained_cells") if len(gains.get(f"{kind}_unseen", ())) == 3]
-    if rivals:
-        best = max(rivals, key=lambda kind: metrics[f"{kind}_unseen"]["top1"])
-        gain, low, high = gains[f"{best}_unseen"]
-        verdict = "no measurable gain" if low <= 0 <= high else "a gain" if gain > 0 else "a loss"
-        told.append(
-            f"For shapes that training never saw it is {_share(unseen, 'top1')} and {_share(unseen, 'top10')}: "
-            f"{verdict} over the best network that was never trained, {100 * gain:+.1f} points of Top-1 "
-            f"({100 * low:+.1f} to {100 * high:+.1f})."
-        )
-    stored = read_results(results / "real_photos.json") if (results / "real_photos.json").is_file() else {"rows": []}
-    real = {row["photos"]: row for row in stored["rows"] if row["model"] == "trained"}
-    if {"CAD mask", "no mask"} <= real.keys():
-        masked, bare = real["CAD mask"], real["no mask"]
-        told.append(
-            f"On real photographs, weights that were trained on renderings of Pix3D's models find the right one first "
-            f"for {_share(masked, 'top1')} of {masked['queries']} photos with a perfect mask, and for "
-            f"{_share(bare, 'top1')} of {bare['queries']} crops without a mask."
-        )
-    told.append(
-        "The photos of `sweethome` are synthetic and show exactly the meshes of the gallery, which is easier than real "
-        "photos: do not compare its figures with published ones."
-    )
-    card = "" if (results / "gpu.json").is_file() else ", and nothing was run on a GPU"
-    told.append(f"The paper's own recipe (`PROFILE=paper`) was not run to its end here{card}.")
-    return told
-
-
-def _share(figures: dict[str, Any], name: str) -> str:
-    low, high = (figures.get(name + end) for end in ("_low", "_high"))
-    between = "" if low is None or high is None else f" ({100 * low:.0f} to {100 * high:.0f})"
-    return f"{100 * figures[name]:.0f} %{between}"
-
-
-def readme_table(stored: dict[str, Any]) -> str:
-    """Return the README's table in Markdown: percentages with one decimal, and where they were measured."""
-    metrics, environment = stored["metrics"], stored["environment"]
-    lines = ["| % | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---:|" * len(COLUMNS)]
-    for part, title in IN_README.items():
-        cells = [lookup(metrics, f"{part}.{column}") for column in COLUMNS]
-        lines.append(f"| {title} | " + " | ".join("–" if v is None else f"{100 * v:.1f}" for v in cells) + " |")
-    lines += [
-        "",
-        f"{lookup(metrics, 'seen.queries')} photos of seen and {lookup(metrics, 'unseen.queries')} of unseen shapes "
-        f"against a gallery of {metrics['gallery_size']}; benchmark `{metrics['benchmark']}`, profile "
-        f"`{metrics['profile']}`, {environment['date']}, {environment['processor']}, {environment['cores']} cores, "
-        f"accelerator: {environment['accelerator']}.",
-    ]
-    return "\n".join(lines)
-
-
-def with_table(readme: str, results: Path) -> str:
-    """Return the README's text with its results, of a folder of stored ones; BookError if the marks are missing."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise BookError("README.md lacks the marks around its table of results", fix=f"put in {BEGIN} and {END}")
-    stored = read_results(results / "demo.json")
-    told = "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(summary(stored["metrics"], results), 1))
-    return f"{before}{BEGIN}\n{told}\n\n{readme_table(stored)}\n{END}{after}"
 
 
 def measured_table(metrics: dict[str, Any]) -> pd.DataFrame:

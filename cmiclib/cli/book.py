@@ -140,7 +140,7 @@ def verify(
 
 def readme() -> None:
     """Write the README's sentences and table of results from data/results."""
-    from ..book.tables import with_table
+    from ..book.front import with_table
 
     root = find_root(Path.cwd())
     page = root / "README.md"

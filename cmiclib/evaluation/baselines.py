@@ -139,9 +139,15 @@ def normalise_pixels(rgb: Tensor) -> Tensor:
     return (rgb - 127) / 128
 
 
-def kept_untrained_scores(benchmark: Benchmark, split: str, folder: Path) -> dict[str, Tensor]:
-    """Return :func:`untrained_scores` of a split's photos over the gallery; a file in ``folder`` keeps them."""
-    key = f"{benchmark.hash} {code_digest(['evaluation/baselines', 'encoders', 'engine', 'weights'])}"
+def kept_untrained_scores(
+    benchmark: Benchmark, split: str, folder: Path, also: Benchmark | None = None
+) -> dict[str, Tensor]:
+    """Return :func:`untrained_scores` of a split's photos over the gallery; a file in ``folder`` keeps them.
+
+    Below them stand those of the split's photos in ``also``, a benchmark with the same gallery.
+    """
+    asked = [benchmark] if also is None else [benchmark, also]
+    key = f"{'+'.join(b.hash for b in asked)} {code_digest(['evaluation/baselines', 'encoders', 'engine', 'weights'])}"
     path = folder / f"untrained-{split}-{hashlib.sha256(key.encode()).hexdigest()[:10]}.safetensors"
-    photos = benchmark.images[benchmark.rows(split)]  # type: ignore[arg-type]
-    return kept_file(path, lambda: untrained_scores(photos, benchmark.views))
+    photos = [each.images[each.rows(split)] for each in asked]  # type: ignore[arg-type]
+    return kept_file(path, lambda: untrained_scores(np.concatenate(photos), benchmark.views))

@@ -270,7 +270,7 @@ def evaluate_scored(
         parts |= {kind: (other, seen), f"{kind}_unseen": (other, ~seen)}
     known: Distances = {}
     figures |= {name: report(whole.part(mask), known=known) for name, (whole, mask) in parts.items() if mask.any()}
-    figures["gains"] = {name: _gain(scored.part(mask), whole.part(mask)) for name, (whole, mask) in parts.items()
+    figures["gains"] = {name: gain(scored.part(mask), whole.part(mask)) for name, (whole, mask) in parts.items()
                         if whole is not scored and mask.any()}  # fmt: skip
     rows = scored.rows[seen] if seen.any() else scored.rows
     labels = benchmark.query_category(rows), benchmark.shape_category(), benchmark.relevant(rows)
@@ -278,7 +278,8 @@ def evaluate_scored(
     return figures | {"chance": chance(*labels), "prior": prior}
 
 
-def _gain(scored: Scored, other: Scored) -> list[float]:
+def gain(scored: Scored, other: Scored) -> list[float]:
+    """Return the difference in Top-1 to other scores of the same photos, and its 95 % interval where there is one."""
     ours, theirs = (each.metrics()["top1"].numpy() for each in (scored, other))
     shapes = scored.benchmark.queries.shape_id.to_numpy()[scored.rows]
     between = paired_interval(ours, theirs, shapes) if len(np.unique(shapes)) > 1 else ()

@@ -1,4 +1,4 @@
-"""Stored results: agreement within tolerances, and the README's table."""
+"""Stored results: agreement within tolerances, and the first page: its sentences and its table."""
 
 import copy
 import json
@@ -6,6 +6,7 @@ import json
 import pytest
 from toybook import REPOSITORY
 
+from cmiclib.book import front
 from cmiclib.book import tables as results
 from cmiclib.errors import BookError
 
@@ -17,6 +18,7 @@ STORED = {
         "chance": {"top1": 1 / 520},
     },
     "tolerances": {"seen.top1": 0.03, "unseen.top1": 0.05},
+    "seconds": {"01_data": 30.0, "07_evaluation": 1250.0},
     "environment": {"date": "2026-11-22", "processor": "A CPU", "cores": 2, "accelerator": "none"},
 }  # fmt: skip
 
@@ -52,23 +54,54 @@ def test_missing_and_broken_files_say_what_to_do(tmp_path) -> None:
         results.read_results(tmp_path / "metrics.json")
 
 
-def test_the_table_shows_percentages_and_a_dash_for_what_is_missing() -> None:
-    lines = results.readme_table(STORED).splitlines()
-    assert lines[2] == "| CMIC, shapes seen in training | 70.0 | 95.0 | 90.0 | 80.0 | 81.0 |"
-    assert lines[3] == "| CMIC, unseen shapes | 25.0 | – | – | – | – |"
-    assert lines[11].startswith("| chance, seen shapes | 0.2 |")
-    assert "400 photos of seen and 90 of unseen shapes against a gallery of 520" in lines[-1]
+LESS = {
+    "seen": {"trained": {"top1": 0.4, "top10": 0.8, "top1_low": 0.35, "top1_high": 0.45},
+             "untrained": {"top1": 0.3, "top10": 0.7}, "gain": [0.1, 0.05, 0.15]},
+    "unseen": {"trained": {"top1": 0.2, "top10": 0.6}, "untrained": {"top1": 0.25, "top10": 0.5}, "gain": [-0.05]},
+}  # fmt: skip
+
+
+def test_the_table_has_a_row_for_each_mask_and_says_what_was_not_run() -> None:
+    metrics = STORED["metrics"] | {
+        "untrained_cells": {"top1": 0.5, "top10": 0.75}, "masks": {"box": LESS},
+        "gains": {"untrained_cells": [0.2, 0.15, 0.25]},
+    }  # fmt: skip
+    lines = front.readme_table(STORED | {"metrics": metrics}).splitlines()
+    assert lines[0].startswith("| shapes | given | Top-1, trained | Top-1, untrained | Top-1, difference |")
+    assert lines[2] == "| seen | exact mask | 70.0 | 50.0 | +20.0 (+15.0 to +25.0) | 95.0 | 75.0 |"
+    assert lines[4] == "| seen | box alone | 40.0 | 30.0 | +10.0 (+5.0 to +15.0) | 80.0 | 70.0 |"
+    assert lines[3] == "| seen | box, GrabCut | not run | not run | not run | not run | not run |"
+    assert lines[5] == "| unseen | exact mask | 25.0 | not run | not run | not run | not run |"
+    assert lines[7] == "| unseen | box alone | 20.0 | 25.0 | -5.0 | 60.0 | 50.0 |"
+    assert "400 photos of seen and 90 of unseen shapes against a gallery of 520; a random order finds 0.2." in lines[-1]
+    assert "five seeds: not run" in lines[-1]
+
+
+def test_the_first_sentence_says_what_a_worse_mask_costs(tmp_path) -> None:
+    assert "box" not in front.summary(STORED["metrics"], tmp_path)[0]
+    first = front.summary(STORED["metrics"] | {"masks": {"box": LESS}}, tmp_path)[0]
+    assert first.endswith("in a gallery of 520; with a box alone it comes first for 40 % (35 to 45).")
 
 
 def test_only_the_results_of_the_readme_change(tmp_path) -> None:
     (tmp_path / "demo.json").write_text(json.dumps(STORED))
-    readme = f"# Title\n\n{results.BEGIN}\nold\n{results.END}\n\nrest\n"
-    text = results.with_table(readme, tmp_path)
-    assert text.startswith(f"# Title\n\n{results.BEGIN}\n1. With exact masks") and "\n\n| % |" in text
-    assert text.endswith(f"{results.END}\n\nrest\n")
-    assert results.with_table(text, tmp_path) == text
-    with pytest.raises(BookError, match="marks"):
-        results.with_table("# Title\n", tmp_path)
+    marks = [mark.format(part) for part in ("sentences", "commands", "table") for mark in (front.BEGIN, front.END)]
+    readme = "# Title\n\n{}\nold\n{}\n\nbetween\n\n{}\nold\n{}\n\n{}\n{}\n\nrest\n".format(*marks)
+    text = front.with_table(readme, tmp_path)
+    assert text.startswith(f"# Title\n\n{marks[0]}\n1. With exact masks")
+    assert (
+        f"{marks[1]}\n\nbetween\n\n{marks[2]}\n```\nmake reproduce" in text and "took 21 minutes on 2 CPU cores" in text
+    )
+    assert f"{marks[4]}\n| shapes | given |" in text and text.endswith(f"{marks[5]}\n\nrest\n") and "old" not in text
+    assert front.with_table(text, tmp_path) == text
+    with pytest.raises(BookError, match="marks around its table"):
+        front.with_table(text.replace(marks[4], ""), tmp_path)
+
+
+def test_how_the_settings_were_chosen_is_said_with_the_number_of_candidates(tmp_path) -> None:
+    assert "of its candidates" in front.chosen(tmp_path).lower()
+    (tmp_path / "candidates.json").write_text(json.dumps({"frozen": {"rows": [{}] * 7}}))
+    assert "Of 7 candidates" in front.chosen(tmp_path) and "too good" in front.chosen(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -80,21 +113,24 @@ def test_the_sentences_say_what_holds_and_what_was_not_tested(tmp_path, gain: li
     metrics["unseen"] |= {"top1": 0.25, "top10": 0.5}
     metrics |= {"untrained_unseen": {"top1": 0.1}, "untrained_cells_unseen": {"top1": 0.15}}
     metrics["gains"] = {"untrained_unseen": [0.9, 0.8, 1.0], "untrained_cells_unseen": gain}
-    first, second, _, last = results.summary(metrics, tmp_path)
+    first, second, _, last = front.summary(metrics, tmp_path)
     assert "for 70 %" in first and "gallery of 520" in first
-    assert f": {verdict} over the best network" in second and f"{100 * gain[0]:+.1f} points" in second
+    assert f": {verdict}, {100 * gain[0]:+.1f} points of Top-1" in second and "box" not in second
     assert "not run to its end" in last and "GPU" in last
+    less = LESS["unseen"] | {"gain": [0.03, -0.05, 0.11]}
+    boxed = front.summary(metrics | {"masks": {"box": {"unseen": less}}}, tmp_path)[1]
+    assert boxed.endswith("; with a box alone it is 20 %: no measurable gain, +3.0 points of Top-1 (-5.0 to +11.0).")
     rows = [{"photos": kind, "model": "trained", "top1": share, "queries": 60} for kind, share in
             (("CAD mask", 0.72), ("no mask", 0.29))]  # fmt: skip
     (tmp_path / "real_photos.json").write_text(json.dumps({"rows": rows}))
     (tmp_path / "gpu.json").write_text("{}")
-    *_, real, _, last = results.summary(metrics, tmp_path)
+    *_, real, _, last = front.summary(metrics, tmp_path)
     assert "72 % of 60 photos with a perfect mask" in real and "29 %" in real and "GPU" not in last
 
 
 def test_the_readme_agrees_with_the_stored_results() -> None:
     readme = (REPOSITORY / "README.md").read_text("utf-8")
-    assert results.with_table(readme, REPOSITORY / "data" / "results") == readme, "run `make readme`"
+    assert front.with_table(readme, REPOSITORY / "data" / "results") == readme, "run `make readme`"
 
 
 def test_a_snapshot_holds_what_readers_need_to_judge_it(tmp_path) -> None:
@@ -103,7 +139,7 @@ def test_a_snapshot_holds_what_readers_need_to_judge_it(tmp_path) -> None:
     assert snapshot["seconds"] == {"01_data": 3.5, "07_evaluation": 3.5}
     assert snapshot["effort"]["01_data"] == {"user_seconds": 6.0, "system_seconds": 0.5, "page_faults": 2e6}
     assert all(row.agrees for row in results.compare(STORED["metrics"] | HASHES, snapshot))
-    assert results.readme_table(snapshot) == results.readme_table(STORED)
+    assert front.readme_table(snapshot) == front.readme_table(STORED)
 
 
 def test_the_effort_of_a_run_is_a_table_with_the_longest_chapter_first() -> None:
