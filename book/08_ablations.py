@@ -231,9 +231,9 @@ own = benchmark.views[[shape[name.partition("|")[0]] for name in examples.shape_
 wrong = benchmark.views[[shape[name] for name in examples.found], 1]
 titles, found = [variants[name].title for name in examples.variant], examples.found.tolist()
 photos = [photo_of(example) for example in examples.itertuples()]
-of = benchmark.shapes.set_index("shape_id").category
-near = (of[examples.found].to_numpy() == examples.category.to_numpy()).sum()
 if photos:
+    of = benchmark.shapes.set_index("shape_id").category
+    near = (of[examples.found].to_numpy() == examples.category.to_numpy()).sum()
     lost = figures.captioned(
         figures.wrong_without(photos, own, wrong, titles, found),
         "8.3",
@@ -281,16 +281,17 @@ from cmiclib.book.tables import published_table
 
 on_pix3d = published_table(chapter.root / "data/results/published.json").query("benchmark == 'pix3d'")
 steps = 100 * on_pix3d.sort_values("year").top1.diff().dropna()
-spread = {part: 100 * pd.Series(grid.accuracy("full", seen=part == "seen")).std() for part in ("seen", "unseen")}
+full = {part: along(grid, {"full": "full"}, seen=part == "seen")[0] for part in ("seen", "unseen")}
+spread = {part: 100 * pd.Series(values, dtype=float).std() for part, values in full.items()}
 in_photos = {part: SMALLEST_EFFECT * (grid.photos.seen == (part == "seen")).sum() for part in spread}
-noisy = " and ".join(f"{part} shapes" for part, value in spread.items() if value > 100 * SMALLEST_EFFECT) or "neither"
+noisy = " and ".join(part for part, value in spread.items() if value > 100 * SMALLEST_EFFECT)
+alone = f", so another seed alone can change more than a point on {noisy} shapes" if noisy else ""
 Markdown(
     f"{100 * SMALLEST_EFFECT:g} point is {in_photos['seen']:.0f} of the photos of seen shapes and "
     f"{in_photos['unseen']:.0f} of those of unseen ones. Trainings of the full method that differ only in the seed "
-    f"have a standard deviation of {spread['seen']:.1f} points on seen and {spread['unseen']:.1f} on unseen shapes, so "
-    f"another seed alone can change more than one point on {noisy}. And methods are published for gains of about this "
-    f"size: on Pix3D the reported methods differ from the one before by {', '.join(f'{step:.1f}' for step in steps)} "
-    "points."
+    f"have a standard deviation of {spread['seen']:.1f} points on seen and {spread['unseen']:.1f} on unseen "
+    f"shapes{alone}. And methods are published for gains of about this size: on Pix3D the reported methods differ from "
+    f"the one before by {', '.join(f'{step:.1f}' for step in steps)} points."
 )
 
 # %%
