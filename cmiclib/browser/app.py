@@ -4,14 +4,18 @@ It searches with the user's newest run, else with the model that the repository 
 """
 
 import os
+import signal
 import socket
+import sys
 import threading
 import webbrowser
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 import uvicorn
+from joblib.externals.loky import reusable_executor
 from torch.nn import functional as F
 
 from ..benchmark import Benchmark
@@ -143,11 +147,29 @@ def listen(port: int) -> socket.socket:
     return taken
 
 
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process as Ctrl-C does, so that the processes which render meshes end as well."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _end_renderers()
+
+
+def _end_renderers() -> None:
+    """End the idle processes that rendered meshes; they would stay for minutes, also without this one."""
+    if (pool := reusable_executor._executor) is not None:
+        pool.shutdown(wait=False, kill_workers=True)
+
+
 def serve(retriever: Retriever, words: str, listener: socket.socket, tab: bool = True) -> None:
     """Run the app on a port that :func:`listen` took, until Ctrl-C or SIGTERM; ``tab`` opens it in a web browser."""
     pages, worker = application(retriever, words)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     print(f"{words}\n{address} (stop it with Ctrl+C)", flush=True)
+    _end_renderers()
     if tab:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     config = uvicorn.Config(

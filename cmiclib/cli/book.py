@@ -95,24 +95,24 @@ def app(
     index: IndexPath = None,
 ) -> None:
     """Open the query browser as an app on this machine; programs ask it by POST /search, see /openapi.json."""
-    from ..browser.app import listen, open_retriever, serve
+    from ..browser.app import ended_by_sigterm, listen, open_retriever, serve
     from ..index.cache import gallery_index
     from ..sources import PrepareOptions
     from ..sources.own.kept import cache_folder, keep_gallery
 
     if shapes and benchmark:
         raise ConfigError("--shapes and --benchmark are both galleries", fix="give one of the two")
-    listener = listen(port)  # before what can take long
-    if shapes:
-        weights = open_run(run or SHIPPED)
-        options = PrepareOptions(size=weights.config.model.image_size)
-        kept = keep_gallery(shapes, cache_folder(), options)
-        for line in kept.left_out:
-            typer.echo(f"not taken: {line}", err=True)
-        if not index:
-            gallery_index(weights, kept.benchmark, progress=True)
-        run, benchmark = weights.path, kept.benchmark.path
-    serve(*open_retriever(str(run) if run else None, str(benchmark) if benchmark else None, index), listener, tab)
+    with ended_by_sigterm(), listen(port) as listener:  # before what can take long
+        if shapes:
+            weights = open_run(run or SHIPPED)
+            options = PrepareOptions(size=weights.config.model.image_size)
+            kept = keep_gallery(shapes, cache_folder(), options)
+            for line in kept.left_out:
+                typer.echo(f"not taken: {line}", err=True)
+            if not index:
+                gallery_index(weights, kept.benchmark, progress=True)
+            run, benchmark = weights.path, kept.benchmark.path
+        serve(*open_retriever(str(run) if run else None, str(benchmark) if benchmark else None, index), listener, tab)
 
 
 def verify(
