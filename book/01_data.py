@@ -77,7 +77,12 @@ shown = min(PHOTOS, most.groupby(level=0).max().min())
 examples = {}
 for category, shape in most.groupby(level=0).idxmax():
     examples[category] = benchmark.views[shape, 1], benchmark.images[np.flatnonzero(own == shape)[:shown]]
-figures.samples(examples, across=2)
+figures.captioned(
+    figures.samples(examples, across=2), "1.1",
+    f"One shape of each of {len(examples)} categories as a gray view, and {shown} photos of it. The photos differ from "
+    "the view in colour, background, light and camera; the outline is what both have in common.",
+    "Rows of small pictures: first a gray rendering of a piece of furniture, then photos of it with its mask outlined.",
+)  # fmt: skip
 
 # %% [markdown]
 # ## How many shapes and photos
@@ -86,7 +91,13 @@ figures.samples(examples, across=2)
 # (micro) and the mean over categories (macro). We do not know which of the two the published figures are.
 
 # %%
-figures.counts(shapes, queries)
+of_category = queries.category.value_counts(normalize=True)
+figures.captioned(
+    figures.counts(shapes, queries), "1.2",
+    f"Shapes and photos of each category. The three categories with most photos, {', '.join(of_category.index[:3])}, "
+    f"hold {of_category[:3].sum():.0%} of the photos, so they decide a mean over photos.",
+    "Two bar charts by category: shapes that training saw, did not see or that have no photos; photos by split.",
+)  # fmt: skip
 
 # %% [markdown]
 # ## Distractors
@@ -100,7 +111,12 @@ distractors = shapes[~photographed]
 picked = distractors.drop_duplicates("category").index[:12]
 counts = distractors.category.value_counts()
 titles = [f"{category} ({counts[category]})" for category in shapes.category[picked]]
-grid(list(benchmark.views[picked][:, 1]), titles) if len(picked) else Markdown("This benchmark has no distractors.")
+figures.captioned(
+    grid(list(benchmark.views[picked][:, 1]), titles), "1.3",
+    f"One distractor of each of {len(picked)} categories. {distractors.category.isin(queries.category).mean():.0%} of "
+    "the distractors belong to categories that have photos; only these can be taken for a right answer easily.",
+    "Gray renderings of pieces of furniture, each with its category and the number of distractors in it.",
+) if len(picked) else Markdown("This benchmark has no distractors.")  # fmt: skip
 
 # %% [markdown]
 # ## A benchmark is one folder
@@ -164,7 +180,12 @@ parts.rename(index={True: "seen shapes", False: "unseen shapes"})
 members = shapes.group.map(shapes.group.value_counts())  # (N,)
 variants = shapes[members > 1].sort_values("group", kind="stable")
 first = list(benchmark.views[variants.index[:12], 1])
-grid(first, variants.name[:12].tolist()) if first else Markdown("This benchmark has no variants.")
+figures.captioned(
+    grid(first, variants.name[:12].tolist()), "1.4",
+    "Shapes that have variants, ordered by group. A gray view hides colour, so some variants look the same in it: an "
+    "answer that names the other variant counts as wrong, though nobody could know better.",
+    "Gray renderings of pieces of furniture; neighbours differ in colour, size or one part.",
+) if first else Markdown("This benchmark has no variants.")  # fmt: skip
 
 # %%
 Markdown(
@@ -191,7 +212,12 @@ pd.DataFrame({"photos": queries[flags].sum(), "share": queries[flags].mean()}).s
 hidden = queries[queries.occluded].drop_duplicates("category").index[:4]
 whole = [benchmark.amodal[i] for i in hidden] if "amodal.npy" in benchmark.arrays else []
 titles = queries.category[hidden].tolist()
-grid([*benchmark.images[hidden], *whole], titles, len(titles)) if titles else Markdown("No photo is occluded.")
+figures.captioned(
+    grid([*benchmark.images[hidden], *whole], titles, len(titles)), "1.5",
+    f"Photos with something in front of the object, which {queries.occluded.mean():.0%} of all photos have. The "
+    "outline of what is visible differs from the object's own, and the encoder receives only the former.",
+    "Above: photos with the outline of the visible part. Below: the white silhouette of the whole object.",
+) if titles else Markdown("No photo is occluded.")  # fmt: skip
 
 # %% [markdown]
 # ## Camera positions
@@ -204,7 +230,13 @@ grid([*benchmark.images[hidden], *whole], titles, len(titles)) if titles else Ma
 # %%
 facts = queries.join(photo_facts(), on="query_id").dropna(subset="azimuth")
 protocol = benchmark.protocol
-figures.cameras(facts.azimuth, facts.elevation, protocol.azimuths, protocol.elevation)
+steep = (facts.elevation - protocol.elevation).abs() > 10
+figures.captioned(
+    figures.cameras(facts.azimuth, facts.elevation, protocol.azimuths, protocol.elevation), "1.6",
+    f"Where the cameras stood. The twelve views form one ring at an elevation of {protocol.elevation:.0f}°; "
+    f"{steep.mean():.0%} of the photos were taken more than 10° above or below it, where no view is.",
+    "A scatter plot of elevation over azimuth: photos as a cloud, the twelve views as diamonds in one row.",
+) if len(facts) else None  # fmt: skip
 
 # %%
 Markdown(
@@ -267,6 +299,19 @@ shapes.groupby("licence").agg(shapes=("shape_id", "size"), creators=("creator", 
 # %%
 credits = shapes[["shape_id", "name", "creator", "licence", "source"]]
 HTML(searchable(credits, f"All {len(shapes)} shapes with creator, licence and source"))
+
+# %% [markdown]
+# ## What we learned
+
+# %%
+test = queries[queries.split == "test"]
+Markdown(
+    f"The benchmark asks two questions: {test.seen.sum()} test photos show shapes that training saw on other photos, "
+    f"{(~test.seen).sum()} show shapes that no training photo shows. {(~photographed).mean():.0%} of the gallery are "
+    f"distractors. The checks found {twins} evaluation photos that equal a training photo, and {alike.sum()} shapes "
+    "that no method could tell apart by their views. All photos are synthetic and show exactly the gallery's meshes, "
+    "so the numbers of this book do not carry over to real photographs."
+)
 
 # %% [markdown]
 # ## Try it

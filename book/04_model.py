@@ -52,6 +52,18 @@ model = run.model()
 index = gallery_index(run, benchmark)
 
 # %% [markdown]
+# ## The method in one picture
+
+# %%
+rows = benchmark.rows("val")
+own = torch.from_numpy(benchmark.relevant(rows).argmax(axis=1))  # (Q,) gallery row of each photo's shape
+figures.method_diagram(
+    benchmark.images[rows[0]], benchmark.views[own[0].item()], "4.1",
+    "The method. Each photo weighs the views anew, so a shape has no fixed vector; both losses compare the score of "
+    "the own shape with those of all shapes of the batch. Training changes the encoders and W.",
+)  # fmt: skip
+
+# %% [markdown]
 # ## Two encoders
 #
 # Both are convolutional networks with the same kind of head: batch normalisation, one linear layer, and division by the
@@ -82,12 +94,10 @@ sizes.style.format("{:,}").set_caption("Parameters")
 # [Evaluation](07_evaluation.ipynb) shows the learnt numbers alone.
 
 # %%
-rows = benchmark.rows("val")
-own = torch.from_numpy(benchmark.relevant(rows).argmax(axis=1))  # (Q,) gallery row of each photo's shape
 photo = prepare_queries(torch.from_numpy(benchmark.images[rows[:1]]), config.model.image_size)
 views = prepare_views(torch.from_numpy(benchmark.views[own[:1].numpy()]), config.model.image_size)
 
-# %%
+# %% tags=["lesson"]
 with torch.inference_mode():
     maps = model.query_encoder.frozen_forward(model.photo_input(photo))
     features = model.query_encoder.features(maps)
@@ -131,7 +141,7 @@ Markdown(f"The vectors have length 1, the weights sum to 1, and the score of thi
 #
 # The right side needs two matrix products and never builds the descriptors. The code computes both sides:
 
-# %%
+# %% tags=["lesson"]
 query = photo_vectors(run, index, benchmark, "val")  # (Q, d)
 some, W = query[:16], index.attention
 weights = attention_weights(some, index.views, W)  # (16, N, V)
@@ -159,10 +169,16 @@ Markdown(
 mine = torch.zeros(literal.shape, dtype=torch.bool).scatter(1, own[:16, None], True)  # (16, N)
 length = descriptors.norm(dim=-1)  # (16, N)
 sets = {"own shape": length[mine].numpy(), "other shapes": length[~mine].numpy()}
-distributions(sets, "length of the descriptor", "How long is the weighted mean of the views?", (0, 1))
+middle = {name: float(np.median(values)) for name, values in sets.items()}
+figures.captioned(
+    distributions(sets, "length of the descriptor", "How long is the weighted mean of the views?", (0, 1)), "4.2",
+    f"The descriptor's length for 16 photos and all shapes; the median is {middle['own shape']:.2f} for the own shape "
+    f"and {middle['other shapes']:.2f} for others. A factor of {middle['own shape'] / middle['other shapes']:.2f} in "
+    "length is one in the score.",
+    "Two histograms over lengths from 0 to 1, with a line at the median of each.",
+)  # fmt: skip
 
 # %%
-middle = {name: float(np.median(values)) for name, values in sets.items()}
 Markdown(
     f"The median length is {middle['own shape']:.2f} for the own shape and {middle['other shapes']:.2f} for other "
     f"shapes, so the length {'favours' if middle['own shape'] > middle['other shapes'] else 'does not favour'} the "
@@ -192,7 +208,15 @@ at = np.searchsorted(rows, picked.row)  # places of these photos among the valid
 rank = 1 + (scored.scores[at] > scored.scores[at, own[at]][:, None]).sum(dim=1)
 titles = [f"{benchmark.shapes.name[shape]}: rank {r}" for shape, r in zip(own[at].tolist(), rank, strict=True)]
 pictures = benchmark.images[rows[at]], benchmark.views[own[at].numpy()]
-figures.attention(*pictures, weights[at].numpy(), products[at].numpy(), titles)
+strongest = weights[at].argmax(1) == products[at].argmax(1)
+figures.captioned(
+    figures.attention(*pictures, weights[at].numpy(), products[at].numpy(), titles), "4.3",
+    f"Photos of the categories' median margin, and the views of their own shapes: weight (bars) and product with the "
+    f"photo (line). For {strongest.sum()} of {len(at)} photos the view with the largest weight is also the one that "
+    "fits best.",
+    "For each photo a strip of twelve gray views, bars with their weights, and a line with their products.",
+    cut=False,
+)  # fmt: skip
 
 # %% [markdown]
 # ## How sharp is it?
@@ -205,7 +229,13 @@ figures.attention(*pictures, weights[at].numpy(), products[at].numpy(), titles)
 effective, count = torch.special.entr(weights).sum(dim=1).exp(), weights.shape[1]
 seen = benchmark.queries.seen.to_numpy(bool)[rows]
 sets = {"seen shapes": effective[seen].numpy(), "unseen shapes": effective[~seen].numpy()}
-distributions(sets, "views that count", "Sharpness of the attention to the own shape", (1, count))
+figures.captioned(
+    distributions(sets, "views that count", "Sharpness of the attention to the own shape", (1, count)), "4.4",
+    f"How many of {count} views count, for each photo. The attention "
+    + ("spreads over most of them: it is closer to a mean than to a choice." if effective.median() > 0.75 * count
+       else "selects among them: it is closer to a choice than to a mean."),
+    f"Two histograms, seen and unseen shapes, over 1 to {count} views, with a line at the median of each.",
+)  # fmt: skip
 
 # %%
 Markdown(
@@ -229,11 +259,16 @@ Markdown(
 camera = benchmark.queries.iloc[rows].join(photo_facts(), on="query_id").azimuth.to_numpy(float)  # (Q,)
 known = np.isfinite(camera)
 offset = (np.array(benchmark.protocol.azimuths) - camera[known, None] + 180) % 360 - 180  # (Q, V)
-attention_by_angle(offset, weights[known], products[known]) if known.any() else Markdown("The cameras are not known.")
-
-# %%
 near = np.abs(offset) <= 30
 held = (weights[known].numpy() * near).sum(1).mean()
+figures.captioned(
+    attention_by_angle(offset, weights[known].numpy(), products[known].numpy()), "4.5",
+    f"A view's mean weight and its mean product with the photo, by the angle in degrees between the two cameras. The "
+    f"views within 30° hold {held:.0%} of the weight, and are {near.mean():.0%} of the views.",
+    "Left: bars of the mean weight over the angle from -180 to 150 degrees. Right: a line of the mean product.",
+) if known.any() else Markdown("The cameras are not known.")  # fmt: skip
+
+# %%
 lift, hits = held / near.mean(), near[np.arange(len(near)), products[known].argmax(1).numpy()].mean()
 Markdown(
     f"The views within 30° of the camera hold {held:.0%} of the weight. They are {near.mean():.0%} of the views, so "
@@ -268,6 +303,19 @@ Markdown(
         if inside
         else "At least one of them lies outside its interval: for this network, the way of scoring matters."
     )
+)
+
+# %% [markdown]
+# ## What we learned
+
+# %%
+Markdown(
+    f"One query decides how much each view counts, and two matrix products are enough to compute it. In this run "
+    f"{effective.median():.1f} of {count} views count in the median photo. On these photos attention has the highest "
+    f"value in {won} of {len(columns)} measures, and its Top-1 differs from that of the mean by {others[0]:+.1f} "
+    f"points and from that of the best view by {others[1]:+.1f}: "
+    + ("attention is not the reason why this run finds shapes." if inside else "how views are joined matters here.")
+    + " Whether *training* with attention helps is another question; [Ablations](08_ablations.ipynb) asks it."
 )
 
 # %% [markdown]

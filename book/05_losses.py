@@ -70,7 +70,7 @@ same_category = torch.from_numpy(kind[target.numpy()][:, None] == kind[None, :])
 #
 # For the first photo, in plain arithmetic:
 
-# %%
+# %% tags=["lesson"]
 powers = [math.exp(score / TAU) for score in scores[0].tolist()]
 own, total = powers[0], sum(powers)
 by_hand = -math.log(own / total)
@@ -82,7 +82,7 @@ Markdown(
 # %% [markdown]
 # For all four photos; the library returns their mean:
 
-# %%
+# %% tags=["lesson"]
 rows = range(len(photos))
 share = torch.softmax(scores / TAU, dim=1)  # (Q, N)
 instance = [-math.log(share[q, target[q]].item()) for q in rows]
@@ -97,11 +97,20 @@ assert math.isclose(np.mean(instance), instance_loss(scores, target, TAU).item()
 #
 # $$ L_{cat}(q) = -\frac{1}{|C|} \sum_{c \in C} \log \frac{\exp(s_c / \tau)}{\sum_j \exp(s_j / \tau)}. $$
 
-# %%
+# %% tags=["lesson"]
 category = [np.mean([-math.log(p) for p in share[q][same_category[q]].tolist()]) for q in rows]
 assert math.isclose(np.mean(category), category_loss(scores, same_category, TAU).item(), abs_tol=1e-6)
 matrices = (scores.numpy(), target.numpy(), same_category.numpy())
-figures.loss_matrix(*matrices, np.array(instance), np.array(category), photos, shapes)
+
+# %%
+solved = int(np.argmin(instance))
+figures.captioned(
+    figures.loss_matrix(*matrices, np.array(instance), np.array(category), photos, shapes), "5.1",
+    f"Scores of four photos and six shapes, and the losses of each photo in nats. The {photos[solved]} has the "
+    f"smallest instance loss, {instance[solved]:.2f}, and a category loss of {category[solved]:.2f}: what solves one "
+    "loss does not solve the other.",
+    "A table of scores with the own shape in a green frame and its category dashed; beside it two bars for each photo.",
+)  # fmt: skip
 
 # %% [markdown]
 # Look at the first photo: it is solved and its instance loss is near 0, yet its category loss is large, because the
@@ -126,7 +135,7 @@ Markdown(f"{ins:.4f} + {config.category_weight:g} · {cat:.4f} = **{total:.4f}**
 # of the own shape is 1; for the category loss that of each shape of the category is $1 / |C|$. Automatic
 # differentiation agrees:
 
-# %%
+# %% tags=["lesson"]
 variable = scores.clone().requires_grad_()
 cmic_loss(variable, target, same_category, config)[0].backward()
 wanted_instance = torch.nn.functional.one_hot(target, len(shapes))  # (Q, N)
@@ -153,7 +162,14 @@ table.style.format("{:+.2f}").background_gradient("PiYG", vmin=-2, vmax=2).set_c
 taus = np.geomspace(0.02, 2, 60)
 curves = np.array([[instance_loss(scores, target, t), category_loss(scores, same_category, t)] for t in taus])
 sharpness = {t: torch.softmax(scores[1] / t, dim=0).numpy() for t in (TAU / 4, TAU, TAU * 5)}
-temperatures(taus, *curves.T, TAU, sharpness, shapes, own=int(target[1]))
+sharp, soft = sharpness[TAU / 4].max(), sharpness[TAU * 5].max()
+figures.captioned(
+    temperatures(taus, *curves.T, TAU, sharpness, shapes, own=int(target[1])), "5.2",
+    f"Both losses over the temperature, and one photo's softmax at three of them. Its largest share is {sharp:.0%} at "
+    f"τ = {TAU / 4:g} and {soft:.0%} at τ = {TAU * 5:g}: a small τ listens to the hardest wrong shape, a large one to "
+    "all alike.",
+    "Left: two curves over τ on a logarithmic axis. Right: three groups of bars, one for each temperature.",
+)  # fmt: skip
 
 # %% [markdown]
 # How small can the losses become? Scores lie between -1 and 1, so the best matrix has 1 at the own shape and -1
@@ -174,7 +190,7 @@ pd.Series(floor, name="smallest possible instance loss").rename_axis("τ").to_fr
 # In the released code it is, so the category loss also raises the score of the own shape. `include_instance=False`
 # leaves the own shape out; then the sofa, which is alone in its category, has no positives and does not count.
 
-# %%
+# %% tags=["lesson"]
 without = category_loss(scores, same_category, TAU, include_instance=False, target=target)
 others = same_category & ~wanted_instance.bool()  # (Q, N)
 means = [np.mean([-math.log(p) for p in share[q][others[q]].tolist()]) for q in rows if others[q].any()]
@@ -200,6 +216,18 @@ assert with_cars[0] == with_cars[1] and with_cars[2] == 0
 Markdown(
     f"Total {with_cars[0]:.4f}, of which category {with_cars[2]:.4f}. Computed literally, the category loss would be "
     f"{category_loss(scores, cars, TAU):.4f}. It is lowest when all six scores are equal: log 6 = {math.log(6):.4f}."
+)
+
+# %% [markdown]
+# ## What we learned
+
+# %%
+Markdown(
+    f"Both losses read one softmax over the batch's shapes, and the library's values equal those by hand. With τ = "
+    f"{TAU:g} the instance loss can fall to {floor.get(f'{TAU:g}', float('nan')):.1e} nats, the category loss with "
+    f"three positives never below {math.log(3):.2f}. At the weight of {config.category_weight:g} the instance loss "
+    "gives the direction; the category loss orders what is left, and where all shapes are of one category it is left "
+    "out."
 )
 
 # %% [markdown]

@@ -117,7 +117,13 @@ percent(table).set_index(table.label.rename("per cent"))
 # %%
 from cmiclib import figures
 
-figures.result_points(table)
+figures.captioned(
+    figures.result_points(table), "7.1",
+    f"The same table as points, with 95 % intervals over shapes, in per cent of {scored.scores.shape[0]} photos. Where "
+    "intervals of two rows overlap, look at the paired differences below before you call one better.",
+    "Three panels, Top-1, Top-10 and category: a row for each method, a point with its interval.",
+    cut=False,
+)  # fmt: skip
 
 # %% [markdown]
 # All of them answered the same photos, so the table compares them with the trained model photo by photo.
@@ -231,7 +237,14 @@ lines.filter(["d_hau", "d_iou"]).round(4)
 # %%
 on_seen = scored.part(seen)
 categories = by_category(on_seen)
-figures.category_bars(categories)
+wide = categories.top1_high - categories.top1_low
+figures.captioned(
+    figures.category_bars(categories), "7.2",
+    "Top-1 and Top-10 by category, seen shapes, in per cent. The widest interval, of "
+    f"{categories['of'][wide.idxmax()]}, spans {100 * wide.max():.0f} points: the order of the categories is mostly "
+    "chance.",
+    "Horizontal bars of Top-1 with intervals, and a diamond for Top-10, for each category and its number of photos.",
+)  # fmt: skip
 
 # %%
 categories[["of", "queries"]].join(percent(categories)).sort_values("of").set_index("of")
@@ -252,25 +265,48 @@ flagged[["of", "queries"]].join(percent(flagged)).set_index("of")
 # ## How far down is the own shape?
 #
 # The figure shows, for every k, the share of photos whose own shape is among the first k. The line at 1 is Top-1, the
-# line at 10 is Top-10. The curve of the untrained network covers seen shapes only.
+# line at 10 is Top-10. Trained model and untrained network are compared on the same photos.
 
 # %%
 curves = {
     "seen": judged["rank"][seen],
     "unseen": judged["rank"][~seen],
     "untrained network, seen": rivals["untrained"]["rank"][seen],
+    "untrained network, unseen": rivals["untrained"]["rank"][~seen],
 }
 curves = {name: values.to_numpy() for name, values in curves.items() if len(values)}
-figures.rank_curves(curves, metrics["gallery_size"])
+tens = {name: f"{(values <= 10).mean():.0%}" for name, values in curves.items()}
+figures.captioned(
+    figures.rank_curves(curves, metrics["gallery_size"]), "7.3",
+    "The share of photos whose own shape is among the first k. Among the first ten it is for "
+    + ", ".join(f"{share} ({name})" for name, share in tens.items()) + ".",
+    "Rising curves over k on a logarithmic axis, one for each part of the photos and each network, and chance below.",
+)  # fmt: skip
 
 # %% [markdown]
 # ## Which categories are taken for which?
 #
 # Rows are the photos' categories, columns the categories of the first shape. The last column collects categories that
-# no photo has. Photos of seen and of unseen shapes are counted together.
+# no photo has.
+
 
 # %%
-figures.confusion(judged.category, judged.found)
+def confused(part, number, shapes):
+    wrong = part[part.category != part.found]
+    most = wrong.groupby(["category", "found"]).size()
+    said = f"most often {most.idxmax()[0]} for {most.idxmax()[1]}, in {most.max()}" if len(wrong) else "none at all"
+    return figures.captioned(
+        figures.confusion(part.category, part.found), number,
+        f"Photos of {shapes} shapes, in per cent of each row. {len(wrong)} of {len(part)} photos get a shape of "
+        f"another category: {said}.",
+        "A square table of percentages, dark on the diagonal: the photo's category against the first shape's.",
+    )  # fmt: skip
+
+
+confused(judged[seen], "7.4", "seen")
+
+# %%
+confused(judged[~seen], "7.5", "unseen") if (~seen).any() else None
 
 # %% [markdown]
 # ## Margins
@@ -280,7 +316,33 @@ figures.confusion(judged.category, judged.found)
 
 # %%
 margins = {"seen shapes": judged.margin[seen].to_numpy(), "unseen shapes": judged.margin[~seen].to_numpy()}
-figures.margins({name: values for name, values in margins.items() if len(values)})
+close = {name: (np.abs(values) < 0.02).mean() for name, values in margins.items() if len(values)}
+figures.captioned(
+    figures.margins({name: values for name, values in margins.items() if len(values)}), "7.6",
+    "How safely photos are answered; scores have no unit. Within 0.02 of zero, where little would change the answer, "
+    "are "
+    + " and ".join(f"{share:.0%} of the photos of {name}" for name, share in close.items()) + ".",
+    "Histograms of margins, one below the other: right answers right of zero, wrong ones left of it.",
+)  # fmt: skip
+
+# %% [markdown]
+# ## What we learned
+
+# %%
+ours = {name: part["rank"] for name, part in (("seen", judged[seen]), ("unseen", judged[~seen])) if len(part)}
+Markdown(
+    "With exact masks, the own shape comes first for "
+    + " and ".join(f"{(rank == 1).mean():.1%} of the photos of {name} shapes" for name, rank in ours.items())
+    + ". "
+    + " ".join(
+        f"Against *{name}* that is {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+        f"{', which chance alone could give.' if low <= 0 <= high else '.'}"
+        for name, (gain, low, high) in gains.items()
+        if "cells" in name
+    )
+    + " The photos are synthetic, and people rarely have exact masks: [A photo and a box](17_photo_and_box.ipynb) says "
+    "what remains without them."
+)
 
 # %% [markdown]
 # ## Try it

@@ -68,7 +68,13 @@ shape_category = benchmark.shapes.category.to_numpy()
 # %%
 atlas = build_map(photos, photo_category, index.views, shape_category, PHOTOS, SEED)
 known = atlas.rows[~atlas.is_photo]
-figures.embedding_map(atlas.places, atlas.category, atlas.is_photo)
+figures.captioned(
+    figures.embedding_map(atlas.places, atlas.category, atlas.is_photo), "9.1",
+    f"{atlas.is_photo.sum()} test photos and {len(known)} shapes of {len(set(photo_category))} categories. The axes of "
+    f"t-SNE have no unit. Of the {NEIGHBOURS} shapes nearest to a photo, in the space itself, "
+    f"{neighbour_purity(photos, photo_category, shapes, shape_category, k=NEIGHBOURS).mean():.0%} have its category.",
+    "A map with islands of coloured marks, dots for photos and triangles for shapes, each with a category's name.",
+)  # fmt: skip
 
 # %% [markdown]
 # How to read it: an island of one colour is a category that the model separates from others. Triangles among dots of
@@ -133,6 +139,22 @@ pd.Series(between | {"photo and another photo": within}, name="mean cosine").rou
 Markdown(
     f"A photo's mean cosine is {between['own shape']:.2f} with its own shape and {between['other categories']:.2f} "
     f"with shapes of other categories; the mean cosine of two photos is {within:.2f}."
+)
+
+# %% [markdown]
+# ## What we learned
+
+# %%
+Markdown(
+    f"Of a photo's {NEIGHBOURS} nearest shapes {measured['photo → shapes']:.0%} have its category, by chance "
+    f"{chance['photo → shapes']:.0%}. A photo is closer to its own shape (mean cosine {between['own shape']:.2f}) than "
+    f"to others of its category ({between['others of the category']:.2f}); two photos have {within:.2f}: photos and "
+    "shapes "
+    + (
+        "share one region of the space."
+        if between["own shape"] > within
+        else "still keep apart, and ranking works all the same."
+    )
 )
 
 # %% [markdown]

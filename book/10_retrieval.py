@@ -48,9 +48,13 @@ table["label"] = table.category + ", rank " + table["rank"].astype(str)
 
 
 # %%
-def show(chosen):
+def show(chosen, number, caption):
     e = examples(index, benchmark, chosen.row.to_numpy(), FOUND)
-    return figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.label.tolist())
+    rows = figures.retrieval_rows(e.photos, e.own, e.found, e.scores, e.right, chosen.label.tolist())
+    right, among = (chosen["rank"] == 1).sum(), (chosen["rank"] <= FOUND).sum()
+    said = f"Of {len(chosen)} photos the own shape comes first for {right}, and is among the first {FOUND} for {among}."
+    alt = f"Rows of pictures: a photo with its mask outlined, its own shape, and the first {FOUND} shapes with scores."
+    return figures.captioned(rows, number, f"{caption} {said}", alt, cut=False)
 
 
 # %% [markdown]
@@ -62,7 +66,7 @@ def show(chosen):
 # shape is shown by the view that attention weighed most for this photo.
 
 # %%
-show(typical(table[table.seen], ROWS))
+show(typical(table[table.seen], ROWS), "10.1", "Typical photos of seen shapes; a tick marks the own shape.")
 
 # %% [markdown]
 # ## Unseen shapes
@@ -71,7 +75,9 @@ show(typical(table[table.seen], ROWS))
 
 # %%
 unseen = table[~table.seen]
-show(typical(unseen, ROWS)) if len(unseen) else Markdown("This benchmark has no test photos of unseen shapes.")
+show(typical(unseen, ROWS), "10.2", "Typical photos of shapes that no training photo shows.") if len(
+    unseen
+) else Markdown("This benchmark has no test photos of unseen shapes.")
 
 # %% [markdown]
 # ## The worst failures
@@ -81,7 +87,11 @@ show(typical(unseen, ROWS)) if len(unseen) else Markdown("This benchmark has no 
 
 # %%
 failures = worst(table, ROWS)
-show(failures) if len(failures) else Markdown("Every test photo is answered correctly.")
+alike = int((failures.category == failures.found).sum())
+show(
+    failures, "10.3",
+    f"The photos that fail by most. For {alike} of {len(failures)} the first shape has the right category.",
+) if len(failures) else Markdown("Every test photo is answered correctly.")  # fmt: skip
 
 # %% [markdown]
 # What the first shapes found have in common with the own shapes, over all failures:
@@ -113,7 +123,16 @@ pd.DataFrame({"photos": {name: int(mask.sum()) for name, mask in kinds.items()}}
 # %%
 chosen = typical(table, 5)
 e = examples(index, benchmark, chosen.row.to_numpy())
-figures.attended_views(e.photos, e.own_views, e.own_weights, chosen.shape_id.tolist(), benchmark.protocol.azimuths)
+strips = figures.attended_views(
+    e.photos, e.own_views, e.own_weights, chosen.shape_id.tolist(), benchmark.protocol.azimuths
+)
+figures.captioned(
+    strips, "10.4",
+    f"The views of the own shape, their azimuths, and their weights, which sum to 1. The largest weight here is "
+    f"{e.own_weights.max():.2f}, against {1 / e.own_weights.shape[1]:.2f} for equal weights.",
+    "For each photo a strip of twelve gray views with angle and weight below; stronger borders have more weight.",
+    cut=False,
+)  # fmt: skip
 
 # %% [markdown]
 # How sharp is the attention over all test photos, on the first shape found? The sentence below gives the weight of the
@@ -127,6 +146,18 @@ Markdown(
     f"The strongest of {weights.shape[1]} views has a mean weight of {weights.max(axis=1).mean():.2f}; on average, the "
     f"weights are spread like {effective.mean():.1f} equal views (middle half of the photos: "
     f"{np.quantile(effective, 0.25):.1f} to {np.quantile(effective, 0.75):.1f})."
+)
+
+# %% [markdown]
+# ## What we learned
+
+# %%
+shares = {name: f"{mask.mean():.0%}" for name, mask in kinds.items()} if len(lost) else {}
+Markdown(
+    f"{len(lost)} of {len(table)} test photos fail. "
+    + "".join(f"For {share} of the failures the {name}. " for name, share in list(shares.items())[:2])
+    + f"The attention has no favourite: its strongest view has a mean weight of {weights.max(axis=1).mean():.2f}, and "
+    f"{effective.mean():.1f} of {weights.shape[1]} views count."
 )
 
 # %% [markdown]

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -29,18 +30,60 @@ def captioned(figure: Figure, number: str, caption: str, alt: str, cut: bool = T
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     images, across = [], picture.width
     for left, right in pairwise([0, *(panel_gaps(figure) if cut else ()), across]):
-        buffer = io.BytesIO()
-        picture.crop((left, 0, right, picture.height)).save(buffer, "png", optimize=True)
-        data, width = base64.b64encode(buffer.getvalue()).decode(), right - left
+        part, width = picture.crop((left, 0, right, picture.height)), right - left
         look = f"flex:0 0 {1e5 * width // across / 1e3}%;min-width:{LEAST * width:.0f}px;height:auto;margin:0"
-        described = html.escape(alt) if not left else ""  # one text for the whole picture
-        images.append(f'<img src="data:image/png;base64,{data}" alt="{described}" style="{look}">')
+        images.append(_image(part, alt if not left else "", look))  # one text for the whole picture
     box = f"display:flex;flex-wrap:wrap;align-items:flex-start;overflow-x:auto;max-width:{across}px"
+    return _figure(f'<div style="{box}">{"".join(images)}</div>', number, caption)
+
+
+def _image(picture: Image.Image, alt: str, look: str) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" style="{look}">'
+
+
+def _figure(inside: str, number: str, caption: str) -> HTML:
     return HTML(
-        f'<figure class="captioned" style="margin:1em 0"><div style="{box}">{"".join(images)}</div>'
+        f'<figure class="captioned" style="margin:1em 0">{inside}'
         f'<figcaption style="text-align:left;color:inherit;max-width:50em"><b>Figure {html.escape(number)}.</b> '
         f"{html.escape(caption)}</figcaption></figure>"
     )
+
+
+def method_diagram(photo: np.ndarray, views: np.ndarray, number: str, caption: str) -> HTML:
+    """Return the method as boxes from photo to losses, whose colours are the page's, and which wrap on a narrow screen.
+
+    ``photo`` is RGB with a mask, (4, S, S) uint8, ``views`` are gray, (V, S, S) uint8.
+    """
+    rows = [np.hstack(list(part)) for part in np.array_split(views[: len(views) // 3 * 3], 3)]
+    query, shape = Image.fromarray(photo[:3].transpose(1, 2, 0).copy()), Image.fromarray(np.vstack(rows))
+    query.thumbnail((240, 240))
+    shape.thumbnail((320, 240))
+
+    def box(title: str, text: str, picture: str = "") -> str:
+        look = "border:1.5px solid currentColor;border-radius:.5em;padding:.4em .6em;max-width:8.5em;line-height:1.3"
+        return f'<div style="{look}">{picture}<b>{title}</b><br>{text}</div>'
+
+    def chain(parts: Sequence[str]) -> str:
+        arrow = '<span aria-hidden="true">➜</span>'
+        later = (f'<div style="display:flex;align-items:center;gap:.3em">{arrow}{part}</div>' for part in parts[1:])
+        return f'<div style="display:flex;flex-wrap:wrap;align-items:center;gap:.3em">{parts[0]}{"".join(later)}</div>'
+
+    look = "height:5em;max-width:100%;margin:0;display:block"
+    lanes = (
+        (box("Photo", "with the mask of the object", _image(query, "a photo of furniture", look)),
+         box("Photo encoder", "CNN and head"), box("<i>q</i>", "one unit vector")),
+        (box(f"{len(views)} gray views", "of each CAD model", _image(shape, "its views", look)),
+         box("View encoder", "CNN and head"), box("<i>r</i><sub>1</sub> … <i>r</i><sub>V</sub>", "a unit vector each")),
+    )  # fmt: skip
+    attention = box("Attention", f"<i>q</i> weighs the {len(views)} views: softmax (<i>Wq</i>·<i>r</i><sub>v</sub>)")
+    score = box("Score", "of photo and model: the weighted sum of <i>q</i>·<i>r</i><sub>v</sub>")
+    losses = (box("Instance loss", "own model before all others"), box("Category loss", "own category before the rest"))
+    column = '<div style="display:grid;gap:.4em">{}</div>'
+    parts = (column.format("".join(map(chain, lanes))), attention, score, column.format("".join(losses)))
+    return _figure(f'<div style="font-size:.8em">{chain(parts)}</div>', number, caption)
 
 
 def panel_gaps(figure: Figure) -> list[int]:

@@ -74,6 +74,18 @@ def effect_row(ax: Axes, y: int, row: Mapping[Any, Any]) -> None:
     ax.plot(difference, y, "o", color=color, markersize=6, gid="point")
 
 
+def candidates(along: Sequence[float], up: Sequence[float], label: str, label_up: str) -> Figure:
+    """Show candidates as points, both numbers in per cent; a ring marks the one that is highest in ``up``."""
+    with new_figure(4.2, width=5.8) as figure:
+        ax = figure.subplots()
+        ax.scatter(along, up, s=34, color=BLUE, alpha=0.6, linewidths=0)
+        best = int(np.argmax(np.asarray(up)))
+        ax.scatter([list(along)[best]], [list(up)[best]], s=120, facecolors="none", edgecolors=INK, gid="best")
+        ax.set(xlabel=f"{label}, per cent", ylabel=f"{label_up}, per cent", title="Candidates")
+        ax.grid(True)
+    return figure
+
+
 def category_bars(table: pd.DataFrame) -> Figure:
     """Show Top-1 with its interval and Top-10 of each category.
 
