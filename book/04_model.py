@@ -60,7 +60,8 @@ own = torch.from_numpy(benchmark.relevant(rows).argmax(axis=1))  # (Q,) gallery 
 figures.method_diagram(
     benchmark.images[rows[0]], benchmark.views[own[0].item()], "4.1",
     "The method. Each photo weighs the views anew, so a shape has no fixed vector; both losses compare the score of "
-    "the own shape with those of all shapes of the batch. Training changes the encoders and W.",
+    "the own shape with those of all shapes of the batch. Training changes W and the encoders, in the demo only their "
+    "heads.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -172,9 +173,9 @@ sets = {"own shape": length[mine].numpy(), "other shapes": length[~mine].numpy()
 middle = {name: float(np.median(values)) for name, values in sets.items()}
 figures.captioned(
     distributions(sets, "length of the descriptor", "How long is the weighted mean of the views?", (0, 1)), "4.2",
-    f"The descriptor's length for 16 photos and all shapes; the median is {middle['own shape']:.2f} for the own shape "
-    f"and {middle['other shapes']:.2f} for others. A factor of {middle['own shape'] / middle['other shapes']:.2f} in "
-    "length is one in the score.",
+    f"The descriptor's length, without a unit, for 16 photos and all shapes. Its median is {middle['own shape']:.2f} "
+    f"for the own shape and {middle['other shapes']:.2f} for others, so length alone changes the score by a factor of "
+    f"{middle['own shape'] / middle['other shapes']:.2f}.",
     "Two histograms over lengths from 0 to 1, with a line at the median of each.",
 )  # fmt: skip
 
@@ -231,9 +232,8 @@ seen = benchmark.queries.seen.to_numpy(bool)[rows]
 sets = {"seen shapes": effective[seen].numpy(), "unseen shapes": effective[~seen].numpy()}
 figures.captioned(
     distributions(sets, "views that count", "Sharpness of the attention to the own shape", (1, count)), "4.4",
-    f"How many of {count} views count, for each photo. The attention "
-    + ("spreads over most of them: it is closer to a mean than to a choice." if effective.median() > 0.75 * count
-       else "selects among them: it is closer to a choice than to a mean."),
+    f"How many of {count} views count, for each photo. The median is {effective[seen].median():.1f} for seen shapes; 1 "
+    f"would be a choice of one view, {count} the plain mean.",
     f"Two histograms, seen and unseen shapes, over 1 to {count} views, with a line at the median of each.",
 )  # fmt: skip
 
@@ -314,7 +314,11 @@ Markdown(
     f"{effective.median():.1f} of {count} views count in the median photo. On these photos attention has the highest "
     f"value in {won} of {len(columns)} measures, and its Top-1 differs from that of the mean by {others[0]:+.1f} "
     f"points and from that of the best view by {others[1]:+.1f}: "
-    + ("attention is not the reason why this run finds shapes." if inside else "how views are joined matters here.")
+    + (
+        "these photos do not show that attention is the better score."
+        if inside
+        else "how views are joined matters here."
+    )
     + " Whether *training* with attention helps is another question; [Ablations](08_ablations.ipynb) asks it."
 )
 

@@ -241,7 +241,7 @@ wide = categories.top1_high - categories.top1_low
 figures.captioned(
     figures.category_bars(categories), "7.2",
     "Top-1 and Top-10 by category, seen shapes, in per cent. The widest interval, of "
-    f"{categories['of'][wide.idxmax()]}, spans {100 * wide.max():.0f} points: the order of the categories is mostly "
+    f"{categories['of'][wide.idxmax()]}, spans {100 * wide.max():.0f} points: the order of the categories can be "
     "chance.",
     "Horizontal bars of Top-1 with intervals, and a diamond for Top-10, for each category and its number of photos.",
 )  # fmt: skip
@@ -294,11 +294,11 @@ figures.captioned(
 def confused(part, number, shapes):
     wrong = part[part.category != part.found]
     most = wrong.groupby(["category", "found"]).size()
-    said = f"most often {most.idxmax()[0]} for {most.idxmax()[1]}, in {most.max()}" if len(wrong) else "none at all"
+    said = f", most often {most.idxmax()[0]} for {most.idxmax()[1]}, in {most.max()}" if len(wrong) else ""
     return figures.captioned(
         figures.confusion(part.category, part.found), number,
         f"Photos of {shapes} shapes, in per cent of each row. {len(wrong)} of {len(part)} photos get a shape of "
-        f"another category: {said}.",
+        f"another category{said}.",
         "A square table of percentages, dark on the diagonal: the photo's category against the first shape's.",
     )  # fmt: skip
 

@@ -156,7 +156,7 @@ shares = {name: f"{mask.mean():.0%}" for name, mask in kinds.items()} if len(los
 Markdown(
     f"{len(lost)} of {len(table)} test photos fail. "
     + "".join(f"For {share} of the failures the {name}. " for name, share in list(shares.items())[:2])
-    + f"The attention has no favourite: its strongest view has a mean weight of {weights.max(axis=1).mean():.2f}, and "
+    + f"The strongest view has a mean weight of {weights.max(axis=1).mean():.2f}, and "
     f"{effective.mean():.1f} of {weights.shape[1]} views count."
 )
 

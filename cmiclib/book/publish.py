@@ -1,5 +1,6 @@
 """The report: executed notebooks become HTML that opens from a folder, a server or a sub-path, without a network."""
 
+import ast
 import base64
 import hashlib
 import html
@@ -244,15 +245,30 @@ def stage(root: Path, folder: Path, record: dict[str, Any]) -> bool:
 def for_reading(notebook: dict[str, Any], warning: str = "") -> dict[str, Any]:
     """Return an executed notebook (parsed JSON) as the report shows it.
 
-    Default parameters are left out, the parameters used are folded away, and a warning comes after the title.
+    Code is folded away, but for cells tagged ``lesson``; default parameters and the code of cells that only write a
+    sentence are left out, and a warning comes after the title.
     """
     cells = [cell for cell in notebook["cells"] if "parameters" not in cell["metadata"].get("tags", [])]
     for cell in cells:
-        if "injected-parameters" in (tags := cell["metadata"].get("tags", [])):
-            cell["metadata"]["tags"] = [*tags, "hide-input"]
+        tags = cell["metadata"].get("tags", [])
+        if cell["cell_type"] == "code" and "lesson" not in tags:
+            folded = "remove-input" if writes_sentence("".join(cell["source"])) else "hide-input"
+            cell["metadata"]["tags"] = [*tags, folded]
     if warning:
         cells.insert(1, {"cell_type": "markdown", "id": "stale", "metadata": {}, "source": WARNING.format(warning)})
     return notebook | {"cells": cells}
+
+
+def writes_sentence(source: str) -> bool:
+    """Tell whether a cell ends with ``Markdown(…)``, so that its code says what its output says."""
+    try:
+        last = ast.parse(source).body[-1:]
+    except SyntaxError:  # a command of IPython
+        return False
+    value = last[0].value if last and isinstance(last[0], ast.Expr) else None
+    while isinstance(value, ast.IfExp):
+        value = value.body
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Markdown"
 
 
 def build(folder: Path, strict: bool) -> None:

@@ -232,6 +232,29 @@ def test_a_report_moved_aside_by_a_killed_build_comes_back(root: Path, monkeypat
     assert (html / "index.html").read_text() == "the old report"
 
 
+def read(code: str, *tags: str) -> list[str]:
+    """Return the tags that a code cell has in the report."""
+    cell = {"cell_type": "code", "metadata": {"tags": list(tags)}, "source": code.splitlines(keepends=True)}
+    return publish.for_reading({"cells": [cell]})["cells"][0]["metadata"]["tags"]
+
+
+def test_code_is_folded_but_where_it_is_the_lesson() -> None:
+    assert read("x = 1\nx") == ["hide-input"]
+    assert read("x = 1\nx", "lesson") == ["lesson"]
+    assert read("%time x") == ["hide-input"]
+    assert read("display(Markdown('a'), table)") == ["hide-input"]
+
+
+@pytest.mark.parametrize("ending", ["", " if x else None", ' if x else Markdown("No.")'])
+def test_code_that_only_writes_a_sentence_is_left_out(ending: str) -> None:
+    assert read(f'x = 1\nMarkdown(f"It is {{x}}.") {ending}') == ["remove-input"]
+
+
+def test_a_markdown_cell_stays_as_it_is() -> None:
+    cell = {"cell_type": "markdown", "metadata": {}, "source": "# Title"}
+    assert publish.for_reading({"cells": [cell]})["cells"] == [cell]
+
+
 def test_staged_notebooks_show_the_values_used_not_the_defaults(root: Path) -> None:
     folder = root / "outputs/smoke"
     assert publish.stage(root, folder, json.loads((folder / "provenance.json").read_text()))
