@@ -2,12 +2,14 @@
 
 import functools
 import http.server
+import itertools
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Watched, chromium
+from chromium import PALE, Watched, chromium
 from toybook import REPOSITORY, make_book, write_chapter
 
 from cmiclib.book import publish, runner
@@ -29,10 +31,21 @@ widgets.jslink((choice, "index"), (stack, "selected_index"))
 widgets.VBox([choice, stack])
 
 # %%
-import matplotlib.pyplot as plt
+from cmiclib.figures import captioned
+from cmiclib.figures.style import new_figure
 
-figure, axis = plt.subplots(figsize=(3, 2))
-axis.plot([0, 1, 4, 9]);
+with new_figure(2) as figure:
+    for ax in figure.subplots(1, 2):
+        ax.plot([0, 1, 4, 9])
+captioned(figure, "1.1", "Squares grow.", "Two rising lines")
+
+# %% tags=["lesson"]
+long = "a string that is so long that a narrow screen could not show the line that holds it, nor could a wide one do"
+
+# %%
+import pandas as pd
+
+pd.DataFrame([range(10_000, 10_040)])
 """
 VIEWER = """
 # %%
@@ -46,10 +59,41 @@ HTML(f'<model-viewer src="data:model/gltf-binary;base64,{model}" style="height: 
 """
 
 
+# What no page may have, in this theme and at this width: a list of texts.
+FAULTS = """() => {
+    const all = (selector) => [...document.querySelectorAll(selector)];
+    const faults = [];
+    const wide = document.documentElement.scrollWidth - window.innerWidth;
+    if (wide > 0) faults.push(`the page is ${wide} px too wide`);
+    for (const image of all(".cell_output img"))
+        if (!image.closest("figure, .jupyter-widgets, [class*=cmic]")) faults.push("a figure without caption");
+    for (const figure of all("figure.captioned")) {
+        const said = figure.querySelector("figcaption");
+        if (!said || said.textContent.length < 12) faults.push("a figure with an empty caption");
+        if (![...figure.querySelectorAll("img")].some((image) => image.alt.trim())) faults.push("a figure without alt");
+    }
+    for (const code of all("div.highlight pre"))
+        if (code.scrollWidth > code.clientWidth + 1) faults.push(`cut: ${code.textContent.slice(0, 60)}`);
+    for (const output of all(".cell_output pre"))
+        if (/^<?Figure( size|\\()/.test(output.textContent.trim())) faults.push("a figure that is text");
+    return faults;
+}"""
+
+
+def faults(page, theme: str) -> list[str]:
+    """Return what is wrong with the open page in this theme, contrast included."""
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+    page.wait_for_timeout(150)
+    pale = page.evaluate(f"({PALE})(document.querySelector('.bd-article') || document.body)")
+    return page.evaluate(FAULTS) + [f"pale: {text}" for text in pale]
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The HTML of a toy book with mathematics, a citation, linked widgets, a figure and a 3D viewer."""
     root = make_book(tmp_path_factory.mktemp("book"))
+    pictures = shutil.ignore_patterns("*.png")
+    shutil.copytree(REPOSITORY / "book" / "_static", root / "book" / "_static", ignore=pictures, dirs_exist_ok=True)
     write_chapter(root, "first", WIDGETS, more="COUNT = 2")
     write_chapter(root, "second", VIEWER)
     publish.fetch_vendor(REPOSITORY)
@@ -91,10 +135,10 @@ def test_a_report_works_without_a_network(site: Path, browser, place: str, reque
     page = tab.page
     page.wait_for_selector(".widget-dropdown select")
     assert page.locator("mjx-container svg, mjx-container mjx-math").count() == 2
-    assert page.locator("b:visible").all_inner_texts() == ["four legs"]
+    assert page.locator(".jupyter-widgets b:visible").all_inner_texts() == ["four legs"]
     page.locator(".widget-dropdown select").select_option("table")
     page.wait_for_selector("text=flat top")
-    assert page.locator("b:visible").all_inner_texts() == ["flat top"]
+    assert page.locator(".jupyter-widgets b:visible").all_inner_texts() == ["flat top"]
     assert page.evaluate("[...document.querySelectorAll('.cell_output img')].every(i => i.naturalWidth > 0)")
     # Which fonts a page needs depends on the browser; all that it names must be there.
     assert page.evaluate("Promise.all([...document.fonts].map(f => f.load())).then(fonts => fonts.length)") > 0
@@ -107,13 +151,42 @@ def test_a_report_works_without_a_network(site: Path, browser, place: str, reque
     assert tab.problems == []
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_a_page_is_readable(site: Path, browser, width: int, theme: str) -> None:
+    tab = Watched(browser, f"{site.as_uri()}/", width)
+    tab.open("index.html")
+    tab.page.wait_for_selector(".widget-dropdown select")
+    assert faults(tab.page, theme) == []
+    left, right = tab.page.locator("figure.captioned img").all()
+    beside = left.bounding_box()["y"] == right.bounding_box()["y"]
+    assert beside == (width == 1400), "panels stand below each other on a narrow screen"
+
+
+def test_code_is_folded_behind_one_switch_that_is_remembered(site: Path, browser) -> None:
+    tab = Watched(browser, f"{site.as_uri()}/")
+    tab.open("index.html")
+    code = tab.page.locator("details.above-input .cell_input")
+    assert code.count() >= 3 and not code.first.is_visible()
+    assert tab.page.get_by_text("a string that is so long").is_visible(), "a lesson is open"
+    tab.page.get_by_role("button", name="Show code").click()
+    assert all(block.is_visible() for block in code.all())
+    tab.page.reload()
+    assert code.first.is_visible()
+    tab.page.get_by_role("button", name="Hide code").click()
+    assert not code.first.is_visible()
+
+
 @pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
-def test_every_page_of_the_report_opens_without_a_network(browser, profile: str) -> None:
+def test_every_page_of_the_report_opens_without_a_network_and_is_readable(browser, profile: str) -> None:
     folder = REPOSITORY / "outputs" / profile / "html"
     if not (folder / "index.html").exists():
         pytest.skip(f"no report here; make reproduce PROFILE={profile}")
     tab = Watched(browser, f"{folder.as_uri()}/")
     for page in sorted(folder.glob("*.html")):
         tab.open(page.name)
+        for width, theme in itertools.product((1400, 390), ("light", "dark")):
+            tab.page.set_viewport_size({"width": width, "height": 900})
+            tab.problems += [f"{page.name}: {width} px, {theme}: {fault}" for fault in faults(tab.page, theme)]
         tab.problems = [p if p.startswith(page.name) else f"{page.name}: {p}" for p in tab.problems]
     assert tab.problems == []
