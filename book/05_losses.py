@@ -145,7 +145,9 @@ assert torch.allclose(variable.grad, pull / (TAU * len(photos)), atol=1e-6)
 
 # %%
 table = pd.DataFrame(-variable.grad.numpy(), photos, shapes)
-table.style.format("{:+.2f}").background_gradient("PiYG", vmin=-2, vmax=2).set_caption("How each score is pushed")
+table.style.format("{:+.2f}").background_gradient("PiYG", vmin=-3, vmax=3, text_color_threshold=0).set_caption(
+    "How each score is pushed"
+)
 
 # %% [markdown]
 # Green scores are pushed up, red ones down. The push goes where the mistake is: to the wrong chair that leads in the

@@ -91,7 +91,7 @@ percent(measured, ["top1", "top10", "category"]).set_index(measured.label.rename
 mask_table(metrics)
 
 # %%
-Markdown(chosen(chapter.root / "data/results") if PROFILE == "demo" and not OVERRIDES else "")
+Markdown(chosen(chapter.root / "data/results")) if PROFILE == "demo" and not OVERRIDES else None
 
 # %%
 made = run.environment

@@ -74,8 +74,9 @@ FAULTS = """() => {
     }
     for (const code of all("div.highlight pre"))
         if (code.scrollWidth > code.clientWidth + 1) faults.push(`cut: ${code.textContent.slice(0, 60)}`);
+    const text = /^<?Figure( size|\\()|^<[\\w.]+ object\\b/;
     for (const output of all(".cell_output pre"))
-        if (/^<?Figure( size|\\()/.test(output.textContent.trim())) faults.push("a figure that is text");
+        if (text.test(output.textContent.trim())) faults.push("an object that is text");
     return faults;
 }"""
 
@@ -137,7 +138,7 @@ def test_a_report_works_without_a_network(site: Path, browser, place: str, reque
     assert page.locator("mjx-container svg, mjx-container mjx-math").count() == 2
     assert page.locator(".jupyter-widgets b:visible").all_inner_texts() == ["four legs"]
     page.locator(".widget-dropdown select").select_option("table")
-    page.wait_for_selector("text=flat top")
+    page.wait_for_selector(".jupyter-widgets b:visible")
     assert page.locator(".jupyter-widgets b:visible").all_inner_texts() == ["flat top"]
     assert page.evaluate("[...document.querySelectorAll('.cell_output img')].every(i => i.naturalWidth > 0)")
     # Which fonts a page needs depends on the browser; all that it names must be there.
