@@ -85,7 +85,8 @@ def faults(page, theme: str) -> list[str]:
     """Return what is wrong with the open page in this theme, contrast included."""
     page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
     page.wait_for_timeout(150)
-    pale = page.evaluate(f"({PALE})(document.querySelector('.bd-article, .bd-search-container, #search-results') || document.body)")
+    where = "document.querySelector('.bd-article, .bd-search-container') || document.body"
+    pale = page.evaluate(f"({PALE})({where})")
     return page.evaluate(FAULTS) + [f"pale: {text}" for text in pale]
 
 
