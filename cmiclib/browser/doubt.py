@@ -1,8 +1,9 @@
 """When nothing fits: a limit for the best score, below which the shape is probably not in the gallery.
 
-It is chosen on validation photos, so that one in ten of those whose shape is in the gallery lies below it. Its error
-rates are measured on test photos: how many lie below it, with their shapes in the gallery and with these taken out.
-Photos with and without a mask have limits of their own, because their scores differ.
+It is chosen on validation photos, so that one in ten of those whose shape is in the gallery lies below it; they also
+decide whether a notice is given at all. Its error rates are measured on test photos, which choose nothing: how many
+lie below it, with their shapes in the gallery and with these taken out. Photos with and without a mask have limits of
+their own, because their scores differ.
 """
 
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from ..index.query import cut_query
 from .retriever import Answer, MaskChoice, Retriever
 
 MOST = 96  # photos of a split, spread evenly
-LEAST = 20  # below so many photos a rate says little
+LEAST = 20  # photos of a split; with fewer an error rate is too uncertain
 AT_ONCE = 2  # photos embedded between two visitors' questions
 SHARE = 0.1  # of the validation photos whose shape is there
-WORTH = 2.0  # a notice must come this many times as often where the shape is missing
+WORTH = 2.0  # on validation photos a notice must come this many times as often where the shape is missing
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,7 @@ class Limit:
     present: float  # whose shape is in the gallery
     absent: float  # whose shape was taken out
     photos: int
-
-    @property
-    def worth(self) -> bool:
-        """Whether a score below it says anything."""
-        return self.absent >= WORTH * self.present
+    worth: bool  # whether a score below it says anything, by validation photos
 
 
 class Doubt:
@@ -60,7 +57,8 @@ class Doubt:
             if len(best) == 2:
                 score = float(np.quantile(best["val"][0], SHARE))
                 present, absent = ((values < score).mean() for values in best["test"])
-                self.limits[mask] = Limit(score, float(present), float(absent), len(best["test"][0]))
+                worth = bool((best["val"][1] < score).mean() >= WORTH * (best["val"][0] < score).mean())
+                self.limits[mask] = Limit(score, float(present), float(absent), len(best["test"][0]), worth)
         self.done = True
 
     def _rows(self, split: str, mask: MaskChoice) -> np.ndarray:

@@ -312,14 +312,14 @@ def test_the_notice_is_given_below_its_limit_only_and_only_where_it_says_somethi
     answer = retriever.answer(retriever.stored(int(retriever.rows[0])))
     doubt, best = Doubt(retriever), answer.found[0].score
     assert doubt.notice(answer) == ""
-    doubt.limits["given"] = Limit(best + 0.1, present=0.1, absent=0.5, photos=50)
+    doubt.limits["given"] = Limit(best + 0.1, present=0.1, absent=0.5, photos=50, worth=True)
     said = doubt.notice(answer)
     assert (
         said.startswith("Probably not in this gallery") and "50%" in said and "10%" in said and "50 test photos" in said
     )
-    doubt.limits["given"] = Limit(best - 0.1, present=0.1, absent=0.5, photos=50)
+    doubt.limits["given"] = Limit(best - 0.1, present=0.1, absent=0.5, photos=50, worth=True)
     assert doubt.notice(answer) == ""
-    doubt.limits["given"], doubt.done = Limit(best + 0.1, present=0.4, absent=0.5, photos=50), True
+    doubt.limits["given"], doubt.done = Limit(best + 0.1, present=0.4, absent=0.5, photos=50, worth=False), True
     assert doubt.notice(answer) == "" and "hardly tell" in doubt.words()
 
 
