@@ -20,13 +20,12 @@ def summary(metrics: dict[str, Any], results: Path) -> list[str]:
     its sentence is missing.
     """
     seen, unseen, gains = metrics["seen"], metrics.get("unseen", {}), metrics.get("gains", {})
-    masks = {kind: parts.get("seen", {}).get("trained") for kind, parts in metrics.get("masks", {}).items()}
-    less = [(masks.get(kind), how) for kind, how in (("box", "with a box alone"),)]
+    boxes = metrics.get("masks", {}).get("box", {})
+    boxed = boxes.get("seen", {}).get("trained")
     told = [
         f"With exact masks, the photo's own model comes first for {_share(seen, 'top1')} of the photos of shapes that "
         f"training saw, and among the first ten for {_share(seen, 'top10')}, in a gallery of {metrics['gallery_size']}"
-        + "".join(f"; {how} it comes first for {_share(figures, 'top1')}" for figures, how in less if figures)
-        + "."
+        + (f"; with a box alone it comes first for {_share(boxed, 'top1')}." if boxed else ".")
     ]
     rivals = [kind for kind in ("untrained", "untrained_cells") if len(gains.get(f"{kind}_unseen", ())) == 3]
     if rivals:
@@ -35,9 +34,9 @@ def summary(metrics: dict[str, Any], results: Path) -> list[str]:
             f"For shapes that training never saw it is {_share(unseen, 'top1')} and {_share(unseen, 'top10')}: "
             f"{_judged(gains[f'{best}_unseen'])}, over the best network that was never trained"
         )
-        boxed = metrics.get("masks", {}).get("box", {}).get("unseen", {})
-        if len(boxed.get("gain", ())) == 3:
-            sentence += f"; with a box alone it is {_share(boxed['trained'], 'top1')}: {_judged(boxed['gain'])}"
+        alone = boxes.get("unseen", {})
+        if len(alone.get("gain", ())) == 3:
+            sentence += f"; with a box alone it is {_share(alone['trained'], 'top1')}: {_judged(alone['gain'])}"
         told.append(f"{sentence}.")
     stored = read_results(results / "real_photos.json") if (results / "real_photos.json").is_file() else {"rows": []}
     real = {row["photos"]: row for row in stored["rows"] if row["model"] == "trained"}
