@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 from toybook import REPOSITORY
+from toygrid import SOME, write_grid
 
 from cmiclib.errors import CheckpointError
-from cmiclib.study.ablations import REFERENCE, VARIANTS, Variant, config_hash, config_hashes, variant_config
+from cmiclib.study.ablations import REFERENCE, VARIANTS, Variant, config_hash, variant_config
 from cmiclib.study.effects import (
     SCALES,
     UNORDERED,
@@ -109,37 +110,9 @@ def test_intervals_cover_the_truth_as_often_as_they_should():
     assert all(0.93 <= share <= 1 for share in covered), covered
 
 
-SOME = {
-    "full": Variant("the full method", (), "–"),
-    "none": Variant("no category loss", (), "loss"),
-    "triplet": Variant("triplets", (), "loss", "none"),
-    "later": Variant("a later idea", (), "loss"),
-    "absent": Variant("never run", (), "loss"),
-}
-PHOTOS = [("chair/a", "chair", True)] * 2 + [("chair/b", "chair", True)] * 2 + [("sofa/c|sofa/d", "sofa", True)] * 2
-PHOTOS += [("table/e", "table", False), ("table/f", "table", False)]
-SHAPES = ["chair/a", "chair/b", "sofa/c", "sofa/d", "table/e", "table/f"]
-FIRST = {
-    "full 0": "0 0 1 1 2 3 4 5", "full 1": "0 0 1 1 2 3 4 0", "full 2": "0 0 1 1 2 3 4 5",
-    "none 0": "0 1 1 0 2 2 4 5", "none 1": "0 1 1 0 2 2 4 5",
-    "triplet 0": "1 1 0 0 0 0 5 4", "triplet 1": "1 1 0 0 0 2 5 4",
-    "later 1": "0 0 1 1 2 3 4 5",
-}  # fmt: skip
-
-
 @pytest.fixture
 def grid(tmp_path):
-    hashes = config_hashes(variants=SOME)
-    rows = [{"variant": key.split()[0], "seed": int(key.split()[1])} for key in FIRST]
-    rows = [row | {"config_hash": hashes[row["variant"]]} for row in rows]
-    (tmp_path / "ablations.json").write_text(json.dumps(rows))
-    columns = {name: [photo[i] for photo in PHOTOS] for i, name in enumerate(("shape_id", "category", "seen"))}
-    answers = {
-        "benchmark": "abc", "photos": columns | {"query_id": [f"q{i}" for i in range(8)]},
-        "shapes": {"shape_id": SHAPES, "category": [s.split("/")[0] for s in SHAPES]}, "first": FIRST,
-    }  # fmt: skip
-    (tmp_path / "ablation_answers.json").write_text(json.dumps(answers))
-    return Grid.load(tmp_path / "ablations.json", variants=SOME)
+    return write_grid(tmp_path)
 
 
 def test_rows_of_another_configuration_are_not_shown_as_this_ones(grid, tmp_path):
