@@ -174,6 +174,21 @@ figures.captioned(
 )  # fmt: skip
 
 # %% [markdown]
+# Move the slider: at a small $\tau$ each photo listens to one or two shapes, at a large one to all of them.
+
+# %%
+marks = np.geomspace(0.02, 2, 41)
+softmaxes = np.stack([torch.softmax(scores / t, dim=1).numpy() for t in marks])  # (T, Q, N)
+of_own = [[instance_loss(scores[q : q + 1], target[q : q + 1], t).item() for q in rows] for t in marks]
+of_category = [[category_loss(scores[q : q + 1], same_category[q : q + 1], t).item() for q in rows] for t in marks]
+figures.temperature_slider(
+    marks, softmaxes, np.stack([of_own, of_category], axis=2), photos, shapes, target.numpy(), "5.3",
+    "The softmax of each photo, in per cent, and its two losses, in nats, at the chosen temperature. The own shape "
+    "stands in bold. Where it leads, the instance loss goes to 0 with τ; where another shape leads, it grows.",
+    start=int(np.abs(marks - TAU).argmin()),
+)  # fmt: skip
+
+# %% [markdown]
 # How small can the losses become? Scores lie between -1 and 1, so the best matrix has 1 at the own shape and -1
 # everywhere else. Then the instance loss is $\log(1 + (N - 1)\, e^{-2/\tau})$. The category loss with $k$ positives is
 # at least $\log k$ for any scores; it reaches this value when all positives share the softmax evenly, and then the

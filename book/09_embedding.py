@@ -62,14 +62,19 @@ shape_category = benchmark.shapes.category.to_numpy()
 #
 # The map is t-SNE {cite:p}`maaten2008tsne`, started from the first two principal components, with a fixed seed. Dots
 # are test photos (at most `PHOTOS` of them); triangles are the shapes of the categories that have photos. Shapes of
-# other categories are left out, so that the colours can be told apart. No choice depends on this map, so it may show
-# test photos.
+# other categories are left out, so that the colours can be told apart. The pointer, or an arrow key, shows a point's
+# picture. No choice depends on this map, so it may show test photos.
 
 # %%
 atlas = build_map(photos, photo_category, index.views, shape_category, PHOTOS, SEED)
 known = atlas.rows[~atlas.is_photo]
-figures.captioned(
-    figures.embedding_map(atlas.places, atlas.category, atlas.is_photo), "9.1",
+pictures = [benchmark.images[row] for row in rows[atlas.rows[atlas.is_photo]]]
+names = [
+    f"{'photo of ' if photo else ''}{category}" for category, photo in zip(atlas.category, atlas.is_photo, strict=True)
+]
+figures.hover_map(
+    figures.embedding_map(atlas.places, atlas.category, atlas.is_photo), atlas.places, names,
+    [*pictures, *(benchmark.views[row, 1] for row in known)], "9.1",
     f"{atlas.is_photo.sum()} test photos and {len(known)} shapes of {len(set(photo_category))} categories. The axes of "
     f"t-SNE have no unit. Of the {NEIGHBOURS} shapes nearest to a photo, in the space itself, "
     f"{neighbour_purity(photos, photo_category, shapes, shape_category, k=NEIGHBOURS).mean():.0%} have its category.",

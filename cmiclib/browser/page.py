@@ -8,7 +8,6 @@ import base64
 import io
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,9 +18,6 @@ from ..errors import BenchmarkError, CMICError, MissingArrayError
 from ..evaluation.projection import Atlas
 from ..io.files import read_limited
 from .retriever import Answer, Found, Retriever
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 STYLE = f"<style>\n{(HERE / 'browser.css').read_text('utf-8')}</style>"
@@ -189,17 +185,15 @@ class MapPicture:
     def __init__(self, atlas: Atlas):
         from .. import figures  # takes a moment to load, and only maps and exports need it
 
-        figure = figures.embedding_map(atlas.places, list(atlas.category), atlas.is_photo)
-        figure.set_dpi(80)
-        pixels = _drawn(figure)
-        corners = [(0, 0), pixels.shape[1::-1]]  # left below, right above
-        self.low, self.high = figure.axes[0].transData.inverted().transform(corners)
-        self.uri = data_uri(pixels, side=800)
+        self._figure = figures.embedding_map(atlas.places, list(atlas.category), atlas.is_photo)
+        self._figure.set_dpi(80)
+        self._on_picture = figures.on_picture
+        self.uri = data_uri(np.asarray(figures.drawn(self._figure)), side=800)
 
     def percent(self, place: np.ndarray) -> tuple[float, float]:
         """Return a place (2,) in per cent of the picture from the left and from the top."""
-        left, up = 100 * (place - self.low) / (self.high - self.low)
-        return float(left), float(100 - up)
+        left, top = self._on_picture(self._figure, place)
+        return float(left), float(top)
 
 
 def answer_png(retriever: Retriever, answer: Answer, chosen: int = 0) -> bytes:
@@ -216,14 +210,5 @@ def answer_png(retriever: Retriever, answer: Answer, chosen: int = 0) -> bytes:
     label = [f"{one.rank}. {one.shape_id}"]
     attended = figures.attended_views(query, views[one.row][None], one.weights[None], label, retriever.azimuths)
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate([_drawn(ranking), _drawn(attended)])).save(buffer, "PNG")
+    Image.fromarray(np.concatenate([figures.drawn(ranking), figures.drawn(attended)])).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _drawn(figure: "Figure") -> np.ndarray:
-    """Return a figure's pixels, (H, W, 3) uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -25,26 +25,37 @@ def captioned(figure: Figure, number: str, caption: str, alt: str, cut: bool = T
     """
     if not (number.strip() and caption.strip() and alt.strip()):
         raise ValueError("a figure needs a number, a caption and an alternative text")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    picture = drawn(figure)
     images, across = [], picture.width
     for left, right in pairwise([0, *(panel_gaps(figure) if cut else ()), across]):
         part, width = picture.crop((left, 0, right, picture.height)), right - left
         look = f"flex:0 0 {1e5 * width // across / 1e3}%;min-width:{LEAST * width:.0f}px;height:auto;margin:0"
-        images.append(_image(part, alt if not left else "", look))  # one text for the whole picture
+        images.append(picture_tag(part, alt if not left else "", look))  # one text for the whole picture
     box = f"display:flex;flex-wrap:wrap;align-items:flex-start;overflow-x:auto;max-width:{across}px"
-    return _figure(f'<div style="{box}">{"".join(images)}</div>', number, caption)
+    return in_figure(f'<div style="{box}">{"".join(images)}</div>', number, caption)
 
 
-def _image(picture: Image.Image, alt: str, look: str) -> str:
+def drawn(figure: Figure) -> Image.Image:
+    """Return a figure's pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def picture_uri(picture: Image.Image, kind: str = "png") -> str:
+    """Return a picture as a data URI: "png", or "webp" for photos."""
     buffer = io.BytesIO()
-    picture.save(buffer, "png", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" style="{look}">'
+    picture.save(buffer, kind, optimize=True)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _figure(inside: str, number: str, caption: str) -> HTML:
+def picture_tag(picture: Image.Image, alt: str, look: str) -> str:
+    """Return a picture as an HTML element, with its text and its style."""
+    return f'<img src="{picture_uri(picture)}" alt="{html.escape(alt)}" style="{look}">'
+
+
+def in_figure(inside: str, number: str, caption: str) -> HTML:
+    """Return HTML as a figure with its number and caption."""
     return HTML(
         f'<figure class="captioned" style="margin:1em 0">{inside}'
         f'<figcaption style="text-align:left;color:inherit;max-width:50em"><b>Figure {html.escape(number)}.</b> '
@@ -73,9 +84,9 @@ def method_diagram(photo: np.ndarray, views: np.ndarray, number: str, caption: s
 
     look = "height:5em;max-width:100%;margin:0;display:block"
     lanes = (
-        (box("Photo", "with the mask of the object", _image(query, "a photo of furniture", look)),
+        (box("Photo", "with the mask of the object", picture_tag(query, "a photo of furniture", look)),
          box("Photo encoder", "CNN and head"), box("<i>q</i>", "one unit vector")),
-        (box(f"{len(views)} gray views", "of each CAD model", _image(shape, "its views", look)),
+        (box(f"{len(views)} gray views", "of each CAD model", picture_tag(shape, "its views", look)),
          box("View encoder", "CNN and head"), box("<i>r</i><sub>1</sub> … <i>r</i><sub>V</sub>", "a unit vector each")),
     )  # fmt: skip
     attention = box("Attention", f"<i>q</i> weighs the {len(views)} views: softmax (<i>Wq</i>·<i>r</i><sub>v</sub>)")
@@ -83,7 +94,7 @@ def method_diagram(photo: np.ndarray, views: np.ndarray, number: str, caption: s
     losses = (box("Instance loss", "own model before all others"), box("Category loss", "own category before the rest"))
     column = '<div style="display:grid;gap:.4em">{}</div>'
     parts = (column.format("".join(map(chain, lanes))), attention, score, column.format("".join(losses)))
-    return _figure(f'<div style="font-size:.8em">{chain(parts)}</div>', number, caption)
+    return in_figure(f'<div style="font-size:.8em">{chain(parts)}</div>', number, caption)
 
 
 def panel_gaps(figure: Figure) -> list[int]:

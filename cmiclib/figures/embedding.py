@@ -29,12 +29,18 @@ def embedding_map(places: np.ndarray, category: Sequence[str], is_photo: np.ndar
         ax.margins(0.04)
         hide_axes(ax)
         ax.set_title("Photos and shapes in the common space (t-SNE)")
-        ax.legend(loc="upper right", frameon=True, edgecolor=FAINT, framealpha=0.9)
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above the map, where it hides no point
         points = {name: places[names == name] for name in sorted(set(names))}
         # A name begins above nine tenths of its points.
         tops = {name: (np.median(part[:, 0]), np.quantile(part[:, 1], 0.9)) for name, part in points.items()}
         _write_names(ax, tops, colors)
     return figure
+
+
+def on_picture(figure: Figure, places: np.ndarray) -> np.ndarray:
+    """Return where places (…, 2) lie on a drawn map, in per cent from the left and from the top: (…, 2)."""
+    share = figure.axes[0].transData.transform(places) / figure.bbox.size  # from the left, and from below
+    return np.array([0, 100]) + np.array([100, -100]) * share
 
 
 def _write_names(ax: Axes, tops: Mapping[str, tuple[float, float]], colors: Mapping[str, str]) -> None:
