@@ -164,6 +164,20 @@ compared = pd.DataFrame([{**row._asdict(), "agrees": row.agrees} for row in rows
 compared if rows else Markdown(f"No results of the profile `{PROFILE}` on this benchmark are stored.")
 
 # %% [markdown]
+# ## What we learned
+
+# %%
+agreement = (
+    f"{int(compared.agrees.sum())} of its {len(rows)} compared metrics agree with the stored results."
+    if rows
+    else "There are no stored results to compare it with."
+)
+Markdown(
+    f"This report comes from {len(ran)} chapters, {ran.commit.nunique()} commits and the training `{run.path.name}`, "
+    f"each named by a hash of all that can change it. {agreement}"
+)
+
+# %% [markdown]
 # ## Try it
 #
 # Change `train.seed` with `OVERRIDES = ["train.seed=1"]` in the chapters [Training](06_training.ipynb) and
