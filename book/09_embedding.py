@@ -35,7 +35,7 @@ from IPython.display import Markdown
 from cmiclib import figures
 from cmiclib.book import open_chapter
 from cmiclib.book.trained import trained_run
-from cmiclib.evaluation.projection import build_map, neighbour_purity, shape_points
+from cmiclib.evaluation.projection import kept_map, neighbour_purity, shape_points
 from cmiclib.index.cache import gallery_index, photo_vectors
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
@@ -66,7 +66,7 @@ shape_category = benchmark.shapes.category.to_numpy()
 # picture. No choice depends on this map, so it may show test photos.
 
 # %%
-atlas = build_map(photos, photo_category, index.views, shape_category, PHOTOS, SEED)
+atlas = kept_map(run, index, benchmark, PHOTOS, SEED)
 known = atlas.rows[~atlas.is_photo]
 pictures = [benchmark.images[row] for row in rows[atlas.rows[atlas.is_photo]]]
 names = [

@@ -38,13 +38,15 @@ from cmiclib.book.trained import trained_run
 from cmiclib.browser import QueryBrowser, static_page
 from cmiclib.browser.doubt import Doubt
 from cmiclib.browser.retriever import Retriever
-from cmiclib.index.cache import gallery_index
+from cmiclib.evaluation.projection import kept_map
+from cmiclib.index.cache import gallery_index, photo_vectors
 from cmiclib.book.tables import read_results
 
 chapter = open_chapter(PROFILE, BENCHMARK, OUTPUTS, OVERRIDES)
 run = trained_run(chapter)
 index = gallery_index(run, chapter.benchmark)
-retriever = Retriever(index, chapter.benchmark)
+vectors = photo_vectors(run, index, chapter.benchmark, "test")
+retriever = Retriever(index, chapter.benchmark, vectors=vectors, atlas=kept_map(run, index, chapter.benchmark))
 
 # %% [markdown]
 # ## Some test photos
@@ -93,7 +95,7 @@ pd.DataFrame(example.record()["results"])[["rank", "shape_id", "category", "scor
 # with a brush, and programs send photos to `POST /search`.
 
 # %%
-browser = QueryBrowser(index, chapter.benchmark, vectors=retriever.vectors, atlas=retriever.atlas)
+browser = QueryBrowser(index, chapter.benchmark, vectors=vectors, atlas=retriever.atlas)
 browser if chapter.live else Markdown("Open this chapter with `make lab` to see the live browser here.")
 
 # %% [markdown]

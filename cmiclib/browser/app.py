@@ -20,10 +20,10 @@ from torch.nn import functional as F
 
 from ..benchmark import Benchmark
 from ..errors import BenchmarkError, CheckpointError, CMICError, ConfigError
-from ..evaluation.projection import build_map
+from ..evaluation.projection import build_map, kept_map
 from ..evaluation.report import check_protocols
 from ..index import ShapeIndex
-from ..index.cache import gallery_index
+from ..index.cache import gallery_index, has_photo_vectors, photo_vectors
 from ..sources.sweethome import PREPARED, ROOT, open_sweethome
 from ..training.guard import check_unchanged
 from ..training.run import Run
@@ -123,11 +123,18 @@ def shipped_retriever(path: Path, shipped: Benchmark) -> Retriever:
 
 
 def _of_run(run: Run, gallery: Benchmark, own: Benchmark | None = None) -> Retriever:
-    """Return the retriever of a run; ``own`` is what it was trained on, where that is here."""
+    """Return the retriever of a run; ``own`` is what it was trained on, where that is here.
+
+    Of a run that chapter 7 has evaluated it knows the test photos, and so their map.
+    """
     check_unchanged(run, gallery)
     if own is not None:
         check_protocols(own, gallery)
-    return Retriever(gallery_index(run, gallery), gallery)
+    index = gallery_index(run, gallery)
+    if not has_photo_vectors(run, index, gallery, "test"):  # embedding them would take too long here
+        return Retriever(index, gallery)
+    vectors = photo_vectors(run, index, gallery, "test")
+    return Retriever(index, gallery, vectors=vectors, atlas=kept_map(run, index, gallery))
 
 
 def listen(port: int) -> socket.socket:

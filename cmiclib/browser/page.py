@@ -185,14 +185,15 @@ class MapPicture:
     def __init__(self, atlas: Atlas):
         from .. import figures  # takes a moment to load, and only maps and exports need it
 
-        self._figure = figures.embedding_map(atlas.places, list(atlas.category), atlas.is_photo)
-        self._figure.set_dpi(80)
+        figure = figures.embedding_map(atlas.places, list(atlas.category), atlas.is_photo)
+        figure.set_dpi(80)
+        self.uri = data_uri(np.asarray(figures.drawn(figure)), side=800)
+        self.corners = figures.map_corners(figure)  # (2, 2)
         self._on_picture = figures.on_picture
-        self.uri = data_uri(np.asarray(figures.drawn(self._figure)), side=800)
 
     def percent(self, place: np.ndarray) -> tuple[float, float]:
         """Return a place (2,) in per cent of the picture from the left and from the top."""
-        left, top = self._on_picture(self._figure, place)
+        left, top = self._on_picture(self.corners, place)
         return float(left), float(top)
 
 

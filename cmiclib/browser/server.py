@@ -196,7 +196,8 @@ class Pages:
         if self.retriever.known_atlas is None:
             raise HTTPException(404, "this gallery has no map")
         drawn = await self.worker.ask(lambda: self._map)
-        return reply_json({"picture": drawn.uri, "low": drawn.low.tolist(), "high": drawn.high.tolist()})
+        low, high = drawn.corners.tolist()
+        return reply_json({"picture": drawn.uri, "low": low, "high": high})
 
     @cached_property
     def _map(self) -> MapPicture:

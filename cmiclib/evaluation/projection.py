@@ -7,6 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..benchmark import Benchmark
+from ..index import ShapeIndex
+from ..index.cache import kept_for, photo_vectors
+from ..io.code import code_digest
+from ..training.run import Run
+
 
 def shape_points(views: Tensor) -> Tensor:
     """Return one point per shape, the mean of its views' vectors at length 1: (N, V, d) → (N, d).
@@ -67,6 +73,22 @@ def build_map(
     places = tsne(points, seed=seed) if places is None else places
     category, rows = np.concatenate([photo_category[some], shape_category[known]]), np.concatenate([some, known])
     return Atlas(points, places, category, is_photo=np.arange(len(points)) < len(some), rows=rows)
+
+
+def kept_map(run: Run, index: ShapeIndex, benchmark: Benchmark, most: int = 600, seed: int = 0) -> Atlas:
+    """Return the map of a run's test photos and gallery, :func:`build_map`: laid out once and kept with the run.
+
+    ``index`` is what :func:`cmiclib.index.cache.gallery_index` returned.
+    """
+    photos, rows = photo_vectors(run, index, benchmark, "test"), benchmark.rows("test")
+    points = (
+        photos, benchmark.queries.category.to_numpy()[rows], index.views.float(), benchmark.shapes.category.to_numpy(),
+        most, seed,
+    )  # fmt: skip
+    code = code_digest(["evaluation/projection"])
+    name = f"map-{most}-{seed}-{code[:6]}"
+    made = kept_for(run, index, benchmark, name, lambda: {"places": torch.from_numpy(build_map(*points).places)})
+    return build_map(*points, places=made["places"].numpy())
 
 
 def neighbour_purity(

@@ -37,10 +37,15 @@ def embedding_map(places: np.ndarray, category: Sequence[str], is_photo: np.ndar
     return figure
 
 
-def on_picture(figure: Figure, places: np.ndarray) -> np.ndarray:
-    """Return where places (…, 2) lie on a drawn map, in per cent from the left and from the top: (…, 2)."""
-    share = figure.axes[0].transData.transform(places) / figure.bbox.size  # from the left, and from below
-    return np.array([0, 100]) + np.array([100, -100]) * share
+def map_corners(figure: Figure) -> np.ndarray:
+    """Return the places of a drawn map's picture's corners, left below and right above: (2, 2)."""
+    return figure.axes[0].transData.inverted().transform([(0, 0), figure.bbox.size])
+
+
+def on_picture(corners: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return where places (…, 2) lie on a picture with these corners, in per cent from left and from top: (…, 2)."""
+    left, up = np.moveaxis(100 * (places - corners[0]) / (corners[1] - corners[0]), -1, 0)
+    return np.stack([left, 100 - up], axis=-1)
 
 
 def _write_names(ax: Axes, tops: Mapping[str, tuple[float, float]], colors: Mapping[str, str]) -> None:

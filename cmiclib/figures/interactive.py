@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from .caption import LEAST, drawn, in_figure, picture_tag, picture_uri
-from .embedding import on_picture
+from .embedding import map_corners, on_picture
 from .style import as_rgb
 
 THUMBNAIL, ACROSS = 56, 32  # pixels of a side; pictures beside each other on a sheet
@@ -131,7 +131,7 @@ def hover_map(
         '<span role="status"></span></div></div></div>'
     )
     data = {
-        "places": on_picture(figure, places).round(2).tolist(), "names": list(names),
+        "places": on_picture(map_corners(figure), places).round(2).tolist(), "names": list(names),
         "side": THUMBNAIL, "across": ACROSS,
     }  # fmt: skip
     return in_figure(inside + _script(HOVER, data), number, caption)

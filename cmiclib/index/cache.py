@@ -7,6 +7,7 @@ which cannot be written to or came with the repository, lies in the user's cache
 
 import hashlib
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -63,11 +64,30 @@ def photo_vectors(run: Run, index: ShapeIndex, benchmark: Benchmark, split: str)
 
     ``index`` is what `gallery_index` returned for the run.
     """
+    rows = benchmark.rows(split)  # type: ignore[arg-type]
+    made = kept_file(
+        _photo_file(run, index, benchmark, split), lambda: {"vectors": index.embed(benchmark.images[rows])}
+    )
+    return made["vectors"]
+
+
+def has_photo_vectors(run: Run, index: ShapeIndex, benchmark: Benchmark, split: str) -> bool:
+    """Whether `photo_vectors` need embed nothing."""
+    return _photo_file(run, index, benchmark, split).is_file()
+
+
+def kept_for(
+    run: Run, index: ShapeIndex, benchmark: Benchmark, name: str, make: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Return tensors that follow from the run's vectors of a benchmark: made once and kept beside them as ``name``."""
+    key = _digest(_encoder(run, index.device), benchmark.hash)
+    return kept_file(_folder(run, benchmark) / f"{name}-{key[:10]}.safetensors", make)
+
+
+def _photo_file(run: Run, index: ShapeIndex, benchmark: Benchmark, split: str) -> Path:
     sha256 = benchmark.meta["sha256"]
     key = _digest(_encoder(run, index.device), sha256["queries.csv"], sha256["queries.npy"], split)
-    path = _folder(run, benchmark) / f"photos-{split}-{key[:10]}.safetensors"
-    rows = benchmark.rows(split)  # type: ignore[arg-type]
-    return kept_file(path, lambda: {"vectors": index.embed(benchmark.images[rows])})["vectors"]
+    return _folder(run, benchmark) / f"photos-{split}-{key[:10]}.safetensors"
 
 
 def _encoder(run: Run, device: torch.device) -> str:

@@ -18,8 +18,13 @@ def code_digest(names: Iterable[str]) -> str:
 
     The hash covers the syntax tree without comments and docstrings, so that a better explanation retrains nothing.
     """
-    files = {file for name in names for file in (*(PACKAGE / name).rglob("*.py"), PACKAGE / f"{name}.py")}
-    texts = [f"{file.relative_to(PACKAGE).as_posix()} {code_text(file)}" for file in sorted(files) if file.is_file()]
+    files = set[Path]()
+    for name in names:
+        found = {file for file in (*(PACKAGE / name).rglob("*.py"), PACKAGE / f"{name}.py") if file.is_file()}
+        if not found:
+            raise ValueError(f"there is no code named {name}")
+        files |= found
+    texts = [f"{file.relative_to(PACKAGE).as_posix()} {code_text(file)}" for file in sorted(files)]
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
 
 

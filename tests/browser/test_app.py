@@ -16,8 +16,9 @@ from cmiclib.browser import app
 from cmiclib.cli import app as commands
 from cmiclib.errors import BenchmarkError, CheckpointError, ConfigError
 from cmiclib.index import ShapeIndex
+from cmiclib.index.cache import photo_vectors
 from cmiclib.io.atomic import write_json
-from cmiclib.training.run import save_weights
+from cmiclib.training.run import Run, save_weights
 
 
 @pytest.fixture
@@ -100,6 +101,18 @@ def test_a_run_that_is_named_comes_before_a_newer_one(outputs, tiny_benchmark):
     assert words == "The run first" and len(found.rows)
     with pytest.raises(ConfigError, match="needs a run"):
         app.open_retriever(None, str(tiny_benchmark.path))
+
+
+def test_a_run_whose_test_photos_were_embedded_has_its_map_laid_out_once(outputs, tiny_benchmark, monkeypatch):
+    path = outputs / "demo/runs/first"
+    found, _ = app.open_retriever(str(path))
+    assert found.known_atlas is None, "nothing has embedded the photos yet"
+    photo_vectors(Run.open(path), found.index, tiny_benchmark, "test")
+    found, _ = app.open_retriever(str(path))
+    assert found.known_atlas.is_photo.sum() == len(found.vectors) == len(tiny_benchmark.rows("test"))
+    monkeypatch.setattr("sklearn.manifold.TSNE", None)
+    again, _ = app.open_retriever(str(path))
+    np.testing.assert_array_equal(again.known_atlas.places, found.known_atlas.places)
 
 
 def test_a_run_whose_benchmark_is_not_here_says_so(outputs):

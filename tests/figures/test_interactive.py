@@ -56,10 +56,11 @@ def test_places_on_a_map_are_where_they_are_drawn():
     figure = figures.embedding_map(PLACES, ["chair", "chair", "sofa"], np.zeros(3, bool))
     pixels = np.asarray(figures.drawn(figure)).astype(int)
     colour = np.array([int(figures.category_colors(["chair", "sofa"])["sofa"][i : i + 2], 16) for i in (1, 3, 5)])
-    left, top = figures.on_picture(figure, PLACES[2]) / 100 * pixels.shape[1::-1]
+    corners = figures.map_corners(figure)
+    left, top = figures.on_picture(corners, PLACES[2]) / 100 * pixels.shape[1::-1]
     near = pixels[round(top) - 4 : round(top) + 9, round(left) - 6 : round(left) + 7]  # its name stands above it
     assert np.abs(near - colour).max(axis=2).min() < 30, "the only sofa lies there"
-    low, high = figures.on_picture(figure, PLACES[:2])
+    low, high = figures.on_picture(corners, PLACES[:2])
     assert low[1] == high[1] and low[0] < high[0]
 
 

@@ -32,3 +32,8 @@ def test_comments_and_docstrings_do_not_count(package):
     assert code_digest(["a"]) == before
     (package / "a.py").write_text('def f():\n    return "1"\n')
     assert code_digest(["a"]) != before
+
+
+def test_a_name_without_code_is_refused():
+    with pytest.raises(ValueError, match=r"no code named evaluation\.projection"):
+        code_digest(["evaluation.projection"])
