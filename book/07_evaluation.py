@@ -148,7 +148,7 @@ columns = ["points of Top-1", "from", "to"]
 # %%
 from cmiclib.book.front import mask_table
 
-mask_table(metrics)
+mask_table(metrics, chapter.root / "data/results")
 
 # %%
 Markdown(

@@ -88,7 +88,7 @@ percent(measured, ["top1", "top10", "category"]).set_index(measured.label.rename
 # *Untrained* is the same network with ImageNet's weights alone, averaged in 3 × 3 cells.
 
 # %%
-mask_table(metrics)
+mask_table(metrics, chapter.root / "data/results")
 
 # %%
 Markdown(chosen(chapter.root / "data/results")) if PROFILE == "demo" and not OVERRIDES else None

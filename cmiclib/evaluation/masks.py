@@ -84,10 +84,13 @@ def by_mask(also: Scored, untrained: Mapping[str, Tensor]) -> dict[str, dict[str
         for part, seen in (("seen", True), ("unseen", False)):
             mask = ((photos["mask"] == kind) & (photos.seen == seen)).to_numpy()
             if mask.any():
-                sides = {"trained": also.part(mask), "untrained": rival.part(mask)}
-                made = {name: _tops(side) for name, side in sides.items()}
-                figures.setdefault(kind, {})[part] = made | {"gain": gain(*sides.values())}
+                figures.setdefault(kind, {})[part] = beside(also.part(mask), rival.part(mask))
     return figures
+
+
+def beside(trained: Scored, untrained: Scored) -> dict[str, Any]:
+    """Return ``trained`` and ``untrained``, each with Top-1, Top-10 and intervals, and ``gain``, on the same photos."""
+    return {"trained": _tops(trained), "untrained": _tops(untrained), "gain": gain(trained, untrained)}
 
 
 def _tops(scored: Scored) -> dict[str, float]:

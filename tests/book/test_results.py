@@ -61,20 +61,51 @@ LESS = {
 }  # fmt: skip
 
 
-def test_the_table_has_a_row_for_each_mask_and_says_what_was_not_run() -> None:
+def test_the_table_has_a_row_for_each_mask_and_says_what_was_not_run(tmp_path) -> None:
     metrics = STORED["metrics"] | {
         "untrained_cells": {"top1": 0.5, "top10": 0.75}, "masks": {"box": LESS},
         "gains": {"untrained_cells": [0.2, 0.15, 0.25]},
     }  # fmt: skip
-    lines = front.readme_table(STORED | {"metrics": metrics}).splitlines()
+    lines = front.readme_table(STORED | {"metrics": metrics}, tmp_path).splitlines()
     assert lines[0].startswith("| shapes | given | Top-1, trained | Top-1, untrained | Top-1, difference |")
-    assert lines[2] == "| seen | exact mask | 70.0 | 50.0 | +20.0 (+15.0 to +25.0) | 95.0 | 75.0 |"
-    assert lines[4] == "| seen | box alone | 40.0 | 30.0 | +10.0 (+5.0 to +15.0) | 80.0 | 70.0 |"
-    assert lines[3] == "| seen | box, GrabCut | not run | not run | not run | not run | not run |"
-    assert lines[5] == "| unseen | exact mask | 25.0 | not run | not run | not run | not run |"
-    assert lines[7] == "| unseen | box alone | 20.0 | 25.0 | -5.0 | 60.0 | 50.0 |"
+    assert lines[2] == "| seen | exact mask | 70.0 | 50.0 | +20.0 (+15.0 to +25.0) | 95.0 | 75.0 | not run |"
+    assert lines[4] == "| seen | box alone | 40.0 | 30.0 | +10.0 (+5.0 to +15.0) | 80.0 | 70.0 | not run |"
+    assert lines[3] == "| seen | box, GrabCut | not run | not run | not run | not run | not run | not run |"
+    assert lines[5] == "| unseen | exact mask | 25.0 | not run | not run | not run | not run | not run |"
+    assert lines[7] == "| unseen | box alone | 20.0 | 25.0 | -5.0 | 60.0 | 50.0 | not run |"
     assert "400 photos of seen and 90 of unseen shapes against a gallery of 520; a random order finds 0.2." in lines[-1]
-    assert "five seeds: not run" in lines[-1]
+
+
+def seeds(**changed):
+    """What `tools/measure/measure_seeds.py` stores: two seeds of the benchmark as it is, one with other shapes."""
+
+    def row(part, top1):
+        figures = {"trained": {"top1": top1, "top10": 0.9}, "untrained": {"top1": 0.3, "top10": 0.8}}
+        return {"part": part, "given": "given", "photos": 8, **figures, "gain": [top1 - 0.3, 0.05, 0.3]}
+
+    runs = [{"split": "reported", "seed": seed, "rows": [row("seen", top1), row("unseen", 0.4)]}
+            for seed, top1 in enumerate((0.7, 0.8))]  # fmt: skip
+    runs.append({"split": "fresh", "seed": 0, "rows": [row("seen", 0.1), row("unseen", 0.5)]})
+    return json.dumps({"config": "c", "benchmark_hash": "b", "runs": runs} | changed)
+
+
+KNOWN = STORED["metrics"] | {"config": "c", "benchmark_hash": "b"}
+
+
+def test_other_seeds_and_fresh_shapes_stand_in_the_table(tmp_path) -> None:
+    (tmp_path / "seeds.json").write_text(seeds())
+    table = front.mask_table(KNOWN, tmp_path)
+    assert table.loc[("seen", "exact mask"), "Top-1, seeds"] == "2: 75.0 (70.0 to 80.0)"
+    assert table.loc[("seen", "box alone"), "Top-1, seeds"] == "not run"
+    fresh = table.loc[(front.FRESH, "exact mask")]
+    assert list(fresh) == ["50.0", "30.0", "+20.0 (+5.0 to +30.0)", "90.0", "80.0", "1: 50.0"]
+    assert "they chose the fixed numbers" in front.chosen(tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"config": "another"}, {"benchmark_hash": "another"}])
+def test_seeds_of_another_configuration_or_benchmark_do_not_count(tmp_path, changed) -> None:
+    (tmp_path / "seeds.json").write_text(seeds(**changed))
+    assert set(front.mask_table(KNOWN, tmp_path)["Top-1, seeds"]) == {"not run"}
 
 
 def test_the_first_sentence_says_what_a_worse_mask_costs(tmp_path) -> None:
@@ -120,6 +151,9 @@ def test_the_sentences_say_what_holds_and_what_was_not_tested(tmp_path, gain: li
     less = LESS["unseen"] | {"gain": [0.03, -0.05, 0.11]}
     boxed = front.summary(metrics | {"masks": {"box": {"unseen": less}}}, tmp_path)[1]
     assert boxed.endswith("; with a box alone it is 20 %: no measurable gain, +3.0 points of Top-1 (-5.0 to +11.0).")
+    (tmp_path / "seeds.json").write_text(seeds())
+    fresh = front.summary(metrics | {"config": "c", "benchmark_hash": "b"}, tmp_path)[1]
+    assert fresh.endswith("settings, it is 50 %: a gain, +20.0 points of Top-1 (+5.0 to +30.0).")
     rows = [{"photos": kind, "model": "trained", "top1": share, "queries": 60} for kind, share in
             (("CAD mask", 0.72), ("no mask", 0.29))]  # fmt: skip
     (tmp_path / "real_photos.json").write_text(json.dumps({"rows": rows}))
@@ -139,7 +173,7 @@ def test_a_snapshot_holds_what_readers_need_to_judge_it(tmp_path) -> None:
     assert snapshot["seconds"] == {"01_data": 3.5, "07_evaluation": 3.5}
     assert snapshot["effort"]["01_data"] == {"user_seconds": 6.0, "system_seconds": 0.5, "page_faults": 2e6}
     assert all(row.agrees for row in results.compare(STORED["metrics"] | HASHES, snapshot))
-    assert front.readme_table(snapshot) == front.readme_table(STORED)
+    assert front.readme_table(snapshot, tmp_path) == front.readme_table(STORED, tmp_path)
 
 
 def test_the_effort_of_a_run_is_a_table_with_the_longest_chapter_first() -> None:
