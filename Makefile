@@ -91,13 +91,14 @@ readme: $(STAMP) ## write README's result table from data/results/demo.json
 test: $(STAMP) ## the tests, a few minutes  [TESTERS=2]
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TESTERS) --dist worksteal -m "not slow and not browser and not gpu"
 
-test-browser: $(STAMP) ## the tests that need Chromium; fetches one where there is none
+test-browser: $(STAMP) ## the tests that need Chromium; fetches one where there is none  [TESTERS=2]
 	@command -v chromium chromium-browser google-chrome > /dev/null || $(BIN)/playwright install chromium
-	@$(BIN)/pytest -q -m browser
+	@$(BIN)/pytest -q -n $(TESTERS) --dist loadfile -m browser --ignore tests/browser/test_visitors.py
+	@$(BIN)/pytest -q -m browser tests/browser/test_visitors.py # counts seconds, so it has the machine to itself
 
 test-all: $(STAMP) ## every test: slow ones, browser, GPU; more than half an hour  [TESTERS=2]
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TESTERS) --dist worksteal -m "not browser"
-	@$(BIN)/pytest -q -m browser
+	@$(MAKE) test-browser
 
 bench: $(STAMP) ## measure search, training, preparation and memory into outputs/bench.json; forty minutes, an idle machine
 	@$(BIN)/python tools/measure/bench.py
