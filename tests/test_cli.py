@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+import typer
 from PIL import Image
 from released_archive import write_archive
 from toybook import make_book, write_chapter
@@ -450,3 +452,20 @@ def test_an_answer_that_is_not_proven_says_so(tmp_path: Path, run_folder, tiny_b
 def test_an_address_is_no_place_for_a_file(tiny_benchmark) -> None:
     result = invoke("index", "--benchmark", tiny_benchmark.path, "--output", "s3://bucket/x")
     assert result.exit_code == 2 and "--engine lance" in result.stderr
+
+
+def test_help_shows_every_bracket(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    pending = {"": typer.main.get_command(app)}
+    while pending:
+        name, command = pending.popitem()
+        pending |= {f"{name} {sub}".strip(): each for sub, each in getattr(command, "commands", {}).items()}
+        shown = re.sub(r"\s+", " ", invoke(*name.split(), "--help").output.replace("│", " "))
+        for text in (command.help or "", *(getattr(option, "help", None) or "" for option in command.params)):
+            for word in re.findall(r"\S*\\?\[\S+", text):
+                assert word.replace("\\[", "[") in shown, f"cmic {name}: {word} is taken for a style"
+
+
+def test_an_index_is_not_written_over_a_folder(tmp_path: Path, run_folder, tiny_benchmark) -> None:
+    result = invoke("index", "--run", run_folder, "--benchmark", tiny_benchmark.path, "--output", tmp_path)
+    assert result.exit_code == 2 and "name of a file" in result.stderr and "make room" not in result.stderr

@@ -1,7 +1,6 @@
 """What the commands share: errors as messages, tables, JSON files, the types of options."""
 
 import atexit
-import errno
 import gc
 import io
 import sys
@@ -13,13 +12,12 @@ from typer.core import TyperGroup
 
 from ..engine.memory import keep_memory
 from ..errors import CMICError
+from ..io.atomic import NO_ROOM, way_out
 from ..io.code import WEIGHTS
 
 if TYPE_CHECKING:
     from ..benchmark import Benchmark
     from ..training.run import Run
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Commands(TyperGroup):
@@ -46,8 +44,7 @@ class Commands(TyperGroup):
             if error.errno not in NO_ROOM and not error.filename:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            fix = "make room on the disk, then run again" if error.errno in NO_ROOM else "check the path"
-            typer.echo(f"error: {where}{error.strerror}\n  How to fix: {fix}", err=True)
+            typer.echo(f"error: {where}{error.strerror}\n  How to fix: {way_out(error)}", err=True)
             raise typer.Exit(2) from None
 
 

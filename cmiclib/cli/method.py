@@ -127,10 +127,10 @@ def index(
     half: Annotated[bool, flag("--half", "store bfloat16: half the size, slightly different scores")] = False,
     changed: Changed = False,
 ) -> None:  # fmt: skip
-    """Embed a benchmark's gallery for `cmic search`; under torchrun, write -r instead of --run.
+    r"""Embed a benchmark's gallery for `cmic search`; under torchrun, write -r instead of --run.
 
-    A database (LanceDB, pip install 'cmiclib[scale]') is searched without being loaded, and stores float16. Shapes that
-    it has are passed over, others are added; each process writes its share, and what was stopped goes on.
+    A database (LanceDB, pip install 'cmiclib\[scale]') is searched without being loaded, and stores float16. Shapes
+    that it has are passed over, others are added; each process writes its share, and what was stopped goes on.
     """
     import torch
 

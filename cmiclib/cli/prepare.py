@@ -153,7 +153,7 @@ def prepare_folder(
         Path | None,
         folder_option(
             "folder of meshes, in subfolders of any depth: OBJ, GLB, glTF, PLY, STL, OFF, 3MF, DAE, each with at most "
-            "3 million faces; STEP and IGES with pip install cmiclib[cad]"
+            "3 million faces; STEP and IGES with pip install cmiclib\\[cad]"
         ),
     ] = None,
     categories: Annotated[Path | None, file_option("CSV with shape_id, category and optional facts")] = None,

@@ -76,13 +76,21 @@ def among(names: Sequence[str]) -> str:
 
 
 def connect(address: str | Path) -> Any:
-    """Open a database whose every read sees the latest version; ConfigError without LanceDB."""
+    """Open a database whose every read sees the latest version.
+
+    ConfigError without LanceDB, StorageError where the address cannot be reached.
+    """
     try:
         import lancedb
     except ImportError:
         raise ConfigError("this needs LanceDB", path=str(address), fix="pip install 'cmiclib[scale]'") from None
     options = {"new_table_data_storage_version": LAYOUT}
-    return lancedb.connect(str(address), read_consistency_interval=timedelta(0), storage_options=options)
+    try:
+        return lancedb.connect(str(address), read_consistency_interval=timedelta(0), storage_options=options)
+    except (OSError, RuntimeError, ValueError) as error:
+        problem = f"the database cannot be reached ({str(error).splitlines()[0]:.200})"
+        fix = "check the address, and for a bucket its region and credentials"
+        raise StorageError(problem, path=str(address), fix=fix) from None
 
 
 @contextmanager

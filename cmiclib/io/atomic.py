@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ..errors import StorageError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -28,8 +31,16 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         with suppress(OSError):
             temporary.unlink()
-        fix = "make room on the disk, then run again"
-        raise StorageError(f"could not be written ({error})", path=path, fix=fix) from None
+        raise StorageError(f"could not be written ({error})", path=path, fix=way_out(error)) from None
+
+
+def way_out(error: Exception) -> str:
+    """Say what a user can do about an error in writing."""
+    if isinstance(error, IsADirectoryError):
+        return "there is a folder of this name: give the name of a file, or remove it"
+    if isinstance(error, OSError) and error.errno not in NO_ROOM:
+        return "check the path, and whether you may write there"
+    return "make room on the disk, then run again"
 
 
 def write_json(path: Path, values: Any) -> None:

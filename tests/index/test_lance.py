@@ -256,3 +256,15 @@ def test_of_two_writers_one_is_killed_ten_times_and_no_shape_is_lost_or_doubled(
     stored = dict(zip(database.shape_ids, database.views, strict=True))
     assert all((stored[name] - vectors).abs().max() < 1e-3 for name, vectors in expected.items())
     assert lance.LanceIndex.load(tmp_path / "x", version=before).shape_ids == ["first"]
+
+
+@pytest.mark.parametrize("way", ["load", "create"])
+def test_a_bucket_that_cannot_be_reached_is_one_clear_error(way, monkeypatch):
+    import lancedb
+
+    def fail(*given, **options):
+        raise RuntimeError("lance error: Generic S3 error: Failed to resolve region\nmore")
+
+    monkeypatch.setattr(lancedb, "connect", fail)
+    with pytest.raises(StorageError, match=r"s3://nobody/x: the database cannot be reached .*region\)\n.*credentials"):
+        getattr(lance.LanceIndex, way)("s3://nobody/x", *([in_memory(3)] if way == "create" else []))
