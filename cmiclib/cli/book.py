@@ -10,7 +10,19 @@ import yaml
 
 from ..book import find_root
 from ..errors import BookError, ConfigError
-from .common import SHIPPED, BenchmarkName, IndexPath, Outputs, Profile, flag, folder_option, open_run, show, write_json
+from .common import (
+    SHIPPED,
+    BenchmarkName,
+    IndexPath,
+    Outputs,
+    Profile,
+    flag,
+    folder_option,
+    open_benchmark,
+    open_run,
+    show,
+    write_json,
+)  # fmt: skip
 
 RUN = "a run folder; default: your newest run, otherwise the shipped model"
 
@@ -88,7 +100,7 @@ def vendor() -> None:
 
 def app(
     run: Annotated[Path | None, folder_option(RUN, "RUN")] = None,
-    benchmark: Annotated[Path | None, folder_option("the gallery; default: the run's own")] = None,
+    benchmark: Annotated[Path | None, folder_option("the gallery, or sweethome; default: the run's own")] = None,
     shapes: Annotated[Path | None, folder_option("a folder of meshes as the gallery, as in `cmic find`")] = None,
     port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 8866,
     tab: Annotated[bool, typer.Option("--tab/--no-tab", help="open the app in the web browser")] = True,
@@ -112,6 +124,8 @@ def app(
             if not index:
                 gallery_index(weights, kept.benchmark, progress=True)
             run, benchmark = weights.path, kept.benchmark.path
+        elif benchmark:
+            benchmark = open_benchmark(benchmark, verify=False).path
         serve(*open_retriever(str(run) if run else None, str(benchmark) if benchmark else None, index), listener, tab)
 
 

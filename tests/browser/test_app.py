@@ -201,3 +201,14 @@ def test_an_index_that_is_there_is_searched_instead_of_a_run(index, tiny_benchma
     index.save(tmp_path / "x.index")
     found, words = app.open_retriever(None, str(tiny_benchmark.path), str(tmp_path / "x.index"))
     assert words.startswith("The index ") and found.index.shape_ids == index.shape_ids
+
+
+def test_the_command_takes_the_name_of_the_shipped_gallery(outputs, tiny_benchmark, monkeypatch):
+    asked: list[tuple] = []
+    monkeypatch.setattr("cmiclib.sources.sweethome.open_sweethome", lambda: tiny_benchmark)
+    monkeypatch.setattr(app, "open_retriever", lambda *given: asked.append(given) or ("retriever", "words"))
+    monkeypatch.setattr(app, "serve", lambda *given: None)
+    options = ["--run", str(outputs / "demo/runs/first"), "--benchmark", "sweethome", "--port", "0", "--no-tab"]
+    result = CliRunner().invoke(commands, ["app", *options])
+    assert result.exit_code == 0, result.output
+    assert asked == [(options[1], str(tiny_benchmark.path), None)]
