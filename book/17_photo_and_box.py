@@ -80,7 +80,8 @@ if real is not None:
 
 # %% [markdown]
 # Where an automatic mask does worse than none, it cuts off too much or too little, and the model trusts it. So
-# `cmic search` and the browser compute a mask only when they are asked to (`--auto-mask`).
+# `cmic search` and the browser compute a mask only when they are asked to (`--auto-mask`). Two kinds of photos bring
+# their mask along: a cut-out, by its opacity, and an object that stands alone before a plain ground, as in a catalogue.
 
 # %%
 if real is not None:

@@ -182,9 +182,9 @@ def test_index_and_search_answer_in_order(index_file: Path, photo: Path, tiny_be
 
 
 SEARCHES = {
-    "automatic mask of the whole photo": ["--auto-mask"],
     "automatic mask from the box": ["--box", "20,10,70,60", "--auto-mask"],
-    "whole photo, no mask": [],
+    "whole photo, no mask": ["--no-mask"],
+    "what stands alone on a plain ground as mask": [],
     "box, no mask": ["--box", "20,10,70,60"],
 }
 

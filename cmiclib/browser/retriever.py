@@ -23,6 +23,7 @@ from ..index import SearchResult, ShapeIndex
 from ..index.query import Box, Query, cut_query, stored_query
 from ..metrics import top_k
 
+GIVEN = "given mask"
 MaskChoice = Literal["given", "automatic", "none"]
 # Orders of the photos: words → column of `Retriever.table`, ascending. Only the first needs no scores.
 ORDERS = {
@@ -43,6 +44,7 @@ class Question:
     stored: Query | None = None  # the benchmark's own crop
     own: frozenset[str] = frozenset()  # ids of the right shapes
     category: str = ""
+    how: str = GIVEN  # where the mask comes from, in words
 
     @property
     def size(self) -> tuple[int, int]:
@@ -258,7 +260,7 @@ def cut(question: Question, choice: Choice) -> Query:
         query = question.stored
     else:
         mask, box = question.mask if choice.mask == "given" else None, question.in_photo(choice.box)
-        how = "given mask" if box is None else "given mask, within the box"
+        how = question.how if box is None else f"{question.how}, within the box"
         query = cut_query(question.photo, mask, box, choice.mask == "automatic", how)
     if choice.mirror:
         query = query._replace(image=np.ascontiguousarray(query.image[:, :, ::-1]), how=f"{query.how}, mirrored")

@@ -29,7 +29,7 @@ from .doubt import Doubt
 from .gate import Guard, Worker, refuse, reply_json
 from .interface import LIMITS, Answered, Asked, Shape, openapi
 from .page import HERE, MODEL_LIMIT, PHOTO, MapPicture, data_uri, verdict, webp
-from .retriever import Answer, Choice, Found, Question, Retriever, best_mask
+from .retriever import GIVEN, Answer, Choice, Found, Question, Retriever, best_mask
 from .upload import MAX_BYTES, read_mask_upload, read_upload
 
 MOST_WAITING = 40
@@ -122,12 +122,13 @@ class Pages:
             raise ImageError("send either a photo or the id of a sample", fix="add the field `photo` with a file")
         box = parse_box(asked.box) if asked.box else None
         if photo:
-            pixels, sent, opaque = read_upload(photo[1])
-            question = Question(photo[0], pixels, opaque, sent)
+            sent = read_upload(photo[1])
+            question = Question(photo[0], sent.photo, sent.mask, sent.sent, how=sent.how)
         else:
             question = self.retriever.stored(stored_row(self.retriever.gallery, asked.sample))
         if mask:
-            question = replace(question, mask=read_mask_upload(mask[1], question.photo), stored=None)
+            given = read_mask_upload(mask[1], question.photo)
+            question = replace(question, mask=given, stored=None, how=GIVEN)
         choice = Choice(asked.marking or best_mask(question), box, asked.mirror, asked.top, category=asked.category)
         answer = self.retriever.answer(question, choice)
         marked = answer.query.mask if answer.query.mask is not None and not answer.query.mask.all() else None

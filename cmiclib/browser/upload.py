@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ImageError
+from ..io.foreground import own_mask
 from ..io.images import learn_heif, mask_pixels, photo_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "BMP")  # each decoder is a way in
@@ -26,7 +27,8 @@ class Upload(NamedTuple):
 
     photo: np.ndarray  # uint8 RGB (H, W, 3), upright
     sent: tuple[int, int]  # its height and width before
-    mask: np.ndarray | None  # bool (H, W), the opaque pixels of a cut-out; None: none are transparent
+    mask: np.ndarray | None  # bool (H, W), the photo's own, see `own_mask`; None: it brings none along
+    how: str  # where the mask comes from, in words
 
 
 def read_upload(content: bytes) -> Upload:
@@ -35,8 +37,9 @@ def read_upload(content: bytes) -> Upload:
     ImageError: empty, too large, of another format, damaged, or with too many or too few pixels.
     """
     pixels, opaque, _ = photo_of(_decode(content, "photo"))
-    mask = None if opaque is None else _shrink(opaque.astype(np.uint8) * 255) >= 128
-    return Upload(_shrink(pixels), (pixels.shape[0], pixels.shape[1]), mask)
+    photo, sent = _shrink(pixels), (pixels.shape[0], pixels.shape[1])
+    mask = own_mask(photo, None if opaque is None else _shrink(opaque.astype(np.uint8) * 255) >= 128)
+    return Upload(photo, sent, *(mask or (None, "")))
 
 
 def read_mask_upload(content: bytes, photo: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from ..errors import CMICError
 from ..index import ShapeIndex
 from . import page
 from .page import STYLE, MapPicture, Pictures
-from .retriever import ORDERS, Answer, Choice, Question, Retriever, best_mask
+from .retriever import GIVEN, ORDERS, Answer, Choice, Question, Retriever, best_mask
 from .upload import FORMATS, MAX_BYTES, read_mask_upload, read_upload
 
 VIEWER = Path(__file__).resolve().parents[2] / "vendor" / "model-viewer" / "model-viewer-umd.min.js"
@@ -170,8 +170,8 @@ class QueryBrowser(widgets.VBox):
         if self.upload.value:
             file = self.upload.value[0]
             with self._guarded("Reading the photo"):
-                photo, sent, mask = read_upload(bytes(file["content"]))
-                self._take(Question(str(file["name"])[:100], photo, mask, sent))
+                photo, sent, mask, how = read_upload(bytes(file["content"]))
+                self._take(Question(str(file["name"])[:100], photo, mask, sent, how=how))
 
     def _receive_mask(self) -> None:
         if self.mask_upload.value:
@@ -179,7 +179,7 @@ class QueryBrowser(widgets.VBox):
                 if self.question is None or self.question.stored is not None:
                     raise CMICError("there is no photo of yours for this mask yet", fix="choose the photo first")
                 mask = read_mask_upload(bytes(self.mask_upload.value[0]["content"]), self.question.photo)
-                self._take(replace(self.question, mask=mask))
+                self._take(replace(self.question, mask=mask, how=GIVEN))
 
     def _take(self, question: Question) -> None:
         """Make this the question, with the whole photo as the box and the best mask."""

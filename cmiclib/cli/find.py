@@ -36,11 +36,12 @@ def find(
 ) -> None:
     """Find the shape that a photo shows in a folder of meshes; what was made of the folder is kept."""
     from ..browser.answers import answers_page
-    from ..browser.retriever import Answer, Choice, Question, Retriever, best_mask, cut
+    from ..browser.retriever import GIVEN, Answer, Choice, Question, Retriever, best_mask, cut
     from ..index import ShapeIndex
     from ..index.cache import gallery_index
     from ..index.query import parse_box
     from ..io.atomic import write_atomically
+    from ..io.foreground import own_mask
     from ..io.images import open_photo, read_mask
     from ..sources import PrepareOptions
     from ..sources.own.kept import cache_folder, keep_gallery
@@ -53,7 +54,9 @@ def find(
     for photo in photos:  # all this before the gallery is made, which can take long
         try:
             pixels, opaque, turn = open_photo(photo)
-            question = Question(photo.name, pixels, read_mask(mask, pixels, turn) if mask else opaque)
+            given = (read_mask(mask, pixels, turn), GIVEN) if mask else own_mask(pixels, opaque, corners)
+            known, how = given or (None, GIVEN)
+            question = Question(photo.name, pixels, known, how=how)
             marked = "automatic" if auto_mask and question.mask is None else best_mask(question)
             choice = Choice(marked, corners, top=top, exact=exact)
             cut(question, choice)

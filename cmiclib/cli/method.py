@@ -191,7 +191,7 @@ def search(
     mask: Annotated[Path | None, file_option("mask image, white on the object")] = None,
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
     auto_mask: AutoMask = False,
-    no_mask: Annotated[bool, flag("--no-mask", "use no mask, not even the opacity of a cut-out")] = False,
+    no_mask: Annotated[bool, flag("--no-mask", "use no mask, not even that of a cut-out")] = False,
     save_mask: Annotated[Path | None, file_option("write the mask that was used, as PNG")] = None,
     top: Annotated[int, typer.Option(min=1, help="number of shapes to list")] = 10,
     json_file: JsonFile = None,

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..benchmark import Benchmark
 from ..errors import ImageError
-from ..io.foreground import OPAQUE, cut_object
+from ..io.foreground import cut_object, own_mask
 from ..io.images import open_photo, read_mask
 
 QUERY_SIZE = 224  # Side of a query in pixels; models resize it
@@ -24,13 +24,13 @@ class Query(NamedTuple):
 
 
 def read_query(
-    photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = False, opacity: bool = True
+    photo: Path, mask: Path | None = None, box: Box | None = None, automatic: bool = False, own: bool = True
 ) -> Query:
     """Read a photo and cut out its object.
 
-    With a mask, the query is the square around what it marks; the opaque pixels of a cut-out are its mask, unless
-    ``opacity`` is False. With a box, it is the square around the box. Where there is no mask, the mask channel is
-    255 everywhere, as in training photos without a mask; ``automatic`` lets
+    With a mask, the query is the square around what it marks. Without one, the mask is what the photo brings along, see
+    :func:`cmiclib.io.foreground.own_mask`, unless ``own`` is False. With a box, it is the square around the box. Where
+    there is no mask, the mask channel is 255 everywhere, as in training photos without a mask; ``automatic`` lets
     :func:`cmiclib.io.foreground.automatic_mask` look for one in the box or in the whole photo.
 
     The mask is an image of the photo's size, white where the object is; the box is x0, y0, x1, y1 in pixels. ImageError
@@ -39,7 +39,7 @@ def read_query(
     if mask is not None and box is not None:
         raise ImageError("mask and box are both given", path=photo, fix="give one of the two")
     image, opaque, turn = open_photo(photo)
-    known, name = (opaque, OPAQUE) if opacity else (None, "")
+    known, name = (own_mask(image, opaque, box) if own else None) or (None, "")
     if mask is not None:
         known, name = read_mask(mask, image, turn), f"mask {mask}"
     try:

@@ -24,6 +24,8 @@ SMALLEST = 8  # pixels a side: smaller photos have too few colours to tell apart
 PLAIN = 12  # grays: where the border differs less from its own colour, what differs more is the object
 OPAQUE = "the opaque part of the photo as mask"
 """How the mask of a cut-out was found."""
+ALONE = "what stands alone on a plain ground as mask"
+"""How the mask was found where surroundings are plain."""
 Box = tuple[float, float, float, float]
 
 
@@ -111,6 +113,20 @@ def automatic_mask(photo: np.ndarray, box: Box | None = None) -> Foreground:
         mask[y0:y1, x0:x1] = True
     what = "next to nothing" if share < LEAST else "all of it"
     return Foreground(mask, f"{start} as mask, because the automatic one kept {what}")
+
+
+def own_mask(photo: np.ndarray, opaque: np.ndarray | None = None, box: Box | None = None) -> Foreground | None:
+    """Return the mask that a photo brings along, or None.
+
+    It is what is ``opaque``, bool (H, W), in a cut-out; else, where no ``box`` says what counts, the object that stands
+    alone before plain surroundings, as in a catalogue: there a mask is certain. ``photo`` is uint8 RGB (H, W, 3).
+    """
+    if opaque is not None:
+        return Foreground(opaque, OPAQUE)
+    if box is not None:
+        return None
+    apart = _apart(photo, _pixels(_thin_border(*photo.shape[:2]), *photo.shape[:2]))
+    return None if apart is None or not apart.any() else Foreground(automatic_mask(photo).mask, ALONE)
 
 
 def _apart(photo: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray | None:

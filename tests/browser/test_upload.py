@@ -12,6 +12,7 @@ from PIL.ExifTags import Base
 
 from cmiclib.browser.upload import LONGEST, MAX_BYTES, read_mask_upload, read_upload
 from cmiclib.errors import ImageError
+from cmiclib.io.foreground import ALONE, OPAQUE
 
 RED, BLUE, SIZE = (230, 30, 30), (20, 40, 220), (60, 40)  # width, height
 
@@ -111,7 +112,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", READ)
 def test_unusual_photos_are_read_right(name: str) -> None:
     content, (above, below) = READ[name]
-    pixels, sent, _ = read_upload(content)
+    pixels, sent, *_ = read_upload(content)
     assert sent == (40, 60) and pixels.shape == (40, 60, 3) and pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels[10, 30], above, atol=30 if "CMYK" in name else 12)
     np.testing.assert_allclose(pixels[30, 30], below, atol=30 if "CMYK" in name else 12)
@@ -130,7 +131,7 @@ def test_what_is_no_photo_is_refused_in_words(name: str) -> None:
 
 
 def test_large_photos_and_their_masks_are_made_smaller_alike() -> None:
-    photo, sent, _ = read_upload(file(Image.new("RGB", (2 * LONGEST, 100), RED), "PNG"))
+    photo, sent, *_ = read_upload(file(Image.new("RGB", (2 * LONGEST, 100), RED), "PNG"))
     assert photo.shape == (50, LONGEST, 3) and sent == (100, 2 * LONGEST)
     mask = Image.new("L", (2 * LONGEST, 100))
     mask.paste(255, (0, 0, LONGEST, 100))
@@ -153,7 +154,16 @@ def test_what_is_opaque_in_a_cut_out_is_its_mask() -> None:
     opaque = np.zeros((40, 4 * LONGEST // 3), bool)
     opaque[10:30, 400:900] = True
     picture = Image.fromarray(np.dstack([np.full((*opaque.shape, 3), 250, np.uint8), opaque.astype(np.uint8) * 255]))
-    photo, _, mask = read_upload(file(picture, "PNG"))
+    photo, _, mask, how = read_upload(file(picture, "PNG"))
+    assert how == OPAQUE
     assert mask.shape == photo.shape[:2]
     assert mask.mean() == pytest.approx(opaque.mean(), abs=0.01)
     assert read_upload(file(picture.convert("RGB"), "PNG")).mask is None
+
+
+def test_what_stands_alone_brings_its_mask_along_at_any_size() -> None:
+    scene = Image.new("RGB", (2 * LONGEST, 400), "white")
+    scene.paste(RED, (LONGEST, 100, LONGEST + 500, 300))
+    photo, _, mask, how = read_upload(file(scene, "PNG"))
+    assert mask.shape == photo.shape[:2] and how == ALONE
+    np.testing.assert_array_equal(mask, photo[..., 1] < 128)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from cmiclib.errors import ImageError
 from cmiclib.index.query import QUERY_SIZE, parse_box, read_query
+from cmiclib.io.foreground import ALONE
 from cmiclib.io.images import read_mask
 
 
@@ -35,7 +36,7 @@ def test_mask_and_box_cut_the_same_square(photo):
 
 @pytest.mark.parametrize(
     ("box", "said"),
-    [((18, 8, 42, 22), "automatic mask from the box"), (None, "automatic mask of the whole photo")],
+    [((18, 8, 42, 22), "automatic mask from the box"), (None, ALONE)],
 )
 def test_where_no_mask_is_given_one_is_found_if_asked_for_and_it_says_so(photo, box, said):
     query = read_query(photo / "photo.png", box=box, automatic=True)
@@ -49,9 +50,19 @@ def test_where_no_mask_is_given_one_is_found_if_asked_for_and_it_says_so(photo, 
 
 @pytest.mark.parametrize(("box", "said"), [((20, 10, 40, 20), "box, no mask"), (None, "whole photo, no mask")])
 def test_without_any_mask_the_channel_is_full_and_it_says_so(photo, box, said):
+    pixels = np.asarray(Image.open(photo / "photo.png")).copy()
+    pixels[:, ::3] //= 2  # no plain ground
+    Image.fromarray(pixels).save(photo / "photo.png")
     query = read_query(photo / "photo.png", box=box)
     assert (query.image[3] == 255).all()
     assert query.mask is None and query.how == said
+
+
+def test_what_stands_alone_before_a_plain_ground_brings_its_mask_along(photo):
+    query = read_query(photo / "photo.png")
+    assert np.array_equal(query.mask, read_mask(photo / "mask.png")) and query.how == ALONE
+    assert read_query(photo / "photo.png", own=False).mask is None
+    assert read_query(photo / "photo.png", box=(20, 10, 40, 20)).mask is None, "a box says what counts"
 
 
 def test_a_given_mask_is_never_replaced(photo):

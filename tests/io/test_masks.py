@@ -158,8 +158,8 @@ def test_a_given_mask_and_no_mask_at_all_come_before_the_opacity(tmp_path: Path)
     photo = cut_out(tmp_path / "a.png")
     Image.fromarray(X > 60).save(tmp_path / "mask.png")
     assert np.array_equal(read_query(photo, tmp_path / "mask.png").mask, X > 60)
-    assert read_query(photo, automatic=False, opacity=False).mask is None
-    assert read_query(photo, automatic=False).how == read_query(photo).how == OPAQUE
+    assert read_query(photo, own=False).mask is None
+    assert read_query(photo).how == OPAQUE
     assert overlap(read_query(photo, box=(10, 20, 41, 80)).mask, TRUTH & (X < 41)) > 0.99
 
 
