@@ -18,12 +18,13 @@ import torch
 from cmiclib.benchmark import Benchmark
 from cmiclib.benchmark.splits import read_split
 from cmiclib.evaluation.baselines import untrained_scores
-from cmiclib.evaluation.report import Scored, score_index
+from cmiclib.evaluation.report import Scored
 from cmiclib.index import ShapeIndex
 from cmiclib.io.atomic import write_json
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import paired_interval
 from cmiclib.sources.sweethome import open_sweethome
+from cmiclib.training.features import FOLDER, FrozenFeatures
 from cmiclib.training.run import Run
 
 WEIGHTS = {
@@ -45,25 +46,34 @@ def unmasked(benchmark: Benchmark) -> Benchmark:
 
 
 def measure(gallery: str, benchmark: Benchmark, rows: np.ndarray, work: Path) -> list[dict[str, Any]]:
-    """Return the rows of one library: each way to mark the object, each of the weights."""
+    """Return the rows of one library: each way to mark the object, each of the weights.
+
+    The weights share their frozen stages, so the gallery passes these once.
+    """
     made, shapes = [], benchmark.queries.shape_id.to_numpy()[rows]
-    for marked, known in (("mask", benchmark), ("box", unmasked(benchmark))):
-        with torch.inference_mode():
-            scores = untrained_scores(known.images[rows], known.views)["untrained_cells"]
+    ways = {"mask": benchmark, "box": unmasked(benchmark)}
+    with torch.inference_mode():
+        photos = np.concatenate([known.images[rows] for known in ways.values()])
+        plain = untrained_scores(photos, benchmark.views)["untrained_cells"].split(len(rows))
+    indexes = {}
+    for folder, name in WEIGHTS.items():
+        if (work / folder / "model.safetensors").is_file():
+            run = Run.open(work / folder)
+            model = run.model()
+            maps = FrozenFeatures(model, benchmark, run.config, work / FOLDER).gallery()
+            indexes[name] = ShapeIndex.build(model, benchmark, run.config, maps=maps)
+    for (marked, known), scores in zip(ways.items(), plain, strict=True):
         values = {"untrained cells": Scored(scores, rows, known).metrics()}
-        for folder, name in WEIGHTS.items():
-            if (work / folder / "model.safetensors").is_file():
-                run = Run.open(work / folder)
-                scored = score_index(ShapeIndex.build(run.model(), known, run.config), known, "all")
-                values[name] = scored.part(np.isin(scored.rows, rows)).metrics()
-        plain = values["untrained cells"]
+        for name, index in indexes.items():
+            values[name] = Scored(index.scores(index.embed(known.images[rows])), rows, known).metrics()
+        best = values["untrained cells"]
         for name, value in values.items():
-            low, high = paired_interval(value["top1"], plain["top1"], shapes)
+            low, high = paired_interval(value["top1"], best["top1"], shapes)
             figures = {key: float(value[key].double().mean()) for key in ("top1", "top10", "mrr")}
             made.append({
                 "gallery": gallery, "shapes": len(known.shapes), "photos": len(rows), "marked by": marked,
-                "weights": name, "foreign": WEIGHTS.get(LIBRARIES[gallery]) == name, **figures,
-                "untrained_top1": float(plain["top1"].double().mean()), "gain_low": low, "gain_high": high,
+                "weights": name, "foreign": WEIGHTS[LIBRARIES[gallery]] == name,
+                **figures, "untrained_top1": float(best["top1"].double().mean()), "gain_low": low, "gain_high": high,
             })  # fmt: skip
             print(
                 {key: round(text, 3) if isinstance(text, float) else text for key, text in made[-1].items()}, flush=True
