@@ -69,9 +69,9 @@ if len(chosen):
     display(
         figures.captioned(
             rows, "17.1",
-            f"Without its mask {len(lost)} of {len(boxed)} photos lose the first place that they had with it, here "
-            f"{len(chosen)} of them; for {alike:.0%} of these the category is still right. What stands behind the "
-            "object is part of the photo then.",
+            f"{len(chosen)} of the {len(lost)} photos, of {len(boxed)}, that lose the first place without their mask. "
+            f"The first shape has the right category for {alike:.0%} of the {len(lost)}. What stands behind the object "
+            "is part of the photo then.",
             f"Rows of pictures: a photo, its own shape, and the first {FOUND} shapes found with their scores.",
             cut=False,
         )
