@@ -229,6 +229,17 @@ if general is not None:
 # ## What we learned
 
 # %%
+if general is not None:
+    ups = [
+        f"{100 * (row.top1 - row.untrained_top1):+.1f} ({where[0]}, {where[1]})" for where, row in foreign.iterrows()
+    ]
+    above, below = int((foreign.gain_low > 0).sum()), int((foreign.gain_high < 0).sum())
+    display(
+        Markdown(
+            f"- A head that learnt on other libraries changes Top-1 on a foreign one by {', '.join(ups)} points; of these "
+            f"{len(ups)} intervals {above} lie above 0 and {below} below. `cmic fit` adapts it to one's own shapes."
+        )
+    )
 if real is not None:
     display(
         Markdown(
