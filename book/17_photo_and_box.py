@@ -236,8 +236,8 @@ if general is not None:
     above, below = int((foreign.gain_low > 0).sum()), int((foreign.gain_high < 0).sum())
     display(
         Markdown(
-            f"- A head that learnt on other libraries changes Top-1 on a foreign one by {', '.join(ups)} points; of these "
-            f"{len(ups)} intervals {above} lie above 0 and {below} below. `cmic fit` adapts it to one's own shapes."
+            f"- A head that learnt on other libraries changes Top-1 on a foreign one by {', '.join(ups)} points; of "
+            f"these {len(ups)} intervals {above} lie above 0 and {below} below. `cmic fit` adapts it to one's own shapes."
         )
     )
 if real is not None:
