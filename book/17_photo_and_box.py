@@ -237,7 +237,8 @@ if general is not None:
     display(
         Markdown(
             f"- A head that learnt on other libraries changes Top-1 on a foreign one by {', '.join(ups)} points; of "
-            f"these {len(ups)} intervals {above} lie above 0 and {below} below. `cmic fit` adapts it to one's own shapes."
+            f"these {len(ups)} intervals {above} lie above 0 and {below} below. `cmic fit` adapts it to shapes of "
+            "one's own."
         )
     )
 if real is not None:
