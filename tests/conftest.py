@@ -5,6 +5,7 @@ What is heavy is imported where it is used: xdist's coordinator reads this file 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from cmiclib.index import ShapeIndex
     from cmiclib.training.run import Run
 
-keep_memory()  # as the commands do
+# As the commands do; Python looks seldom through the many objects that the imports make.
+keep_memory()
+gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(scope="session")
