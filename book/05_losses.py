@@ -174,7 +174,8 @@ figures.captioned(
 )  # fmt: skip
 
 # %% [markdown]
-# Move the slider: at a small $\tau$ each photo listens to one or two shapes, at a large one to all of them.
+# Move the slider: at a small $\tau$ one or two shapes have nearly all of the softmax, but for photo 4, whose scores are
+# almost alike. At a large $\tau$ all shapes have similar shares.
 
 # %%
 marks = np.geomspace(0.02, 2, 41)
@@ -184,7 +185,8 @@ of_category = [[category_loss(scores[q : q + 1], same_category[q : q + 1], t).it
 figures.temperature_slider(
     marks, softmaxes, np.stack([of_own, of_category], axis=2), photos, shapes, target.numpy(), "5.3",
     "The softmax of each photo, in per cent, and its two losses, in nats, at the chosen temperature. The own shape "
-    "stands in bold. Where it leads, the instance loss goes to 0 with τ; where another shape leads, it grows.",
+    "stands in bold. Where it has the highest score, the instance loss approaches 0 as τ does; where another shape has "
+    "it, the loss grows without limit.",
     start=int(np.abs(marks - TAU).argmin()),
 )  # fmt: skip
 
@@ -240,7 +242,7 @@ Markdown(
 
 # %%
 Markdown(
-    f"Both losses read one softmax over the batch's shapes, and the library's values equal those by hand. With τ = "
+    "Both losses read one softmax over the batch's shapes, and the library's values equal those by hand. With τ = "
     f"{TAU:g} the instance loss can fall to {floor.get(f'{TAU:g}', float('nan')):.1e} nats, the category loss with "
     f"three positives never below {math.log(3):.2f}. At the weight of {config.category_weight:g} the instance loss "
     "gives the direction; the category loss orders what is left, and where all shapes are of one category it is left "

@@ -11,7 +11,7 @@
 # %% [markdown]
 # # The query browser
 #
-# People believe what they can try. Here you choose a photo and see which shapes the model finds, with which scores;
+# Here you choose a photo and see which shapes the model finds, with which scores;
 # which of their views counted; the shapes themselves in three dimensions; and where the photo lies on the map of the
 # chapter [The common space](09_embedding.ipynb).
 #
@@ -86,13 +86,13 @@ pd.DataFrame(example.record()["results"])[["rank", "shape_id", "category", "scor
 # ## Live, with your own photos
 #
 # Under "Your photo" upload a photo and, if you have one, its mask. Without a mask everything in the box counts as the
-# object, or the whole photo where there is no box; GrabCut, a classical method that finds a mask, is one choice away,
-# and [A photo and a box](17_photo_and_box.ipynb) says why it is not the default. Photos are decoded within limits and
-# never kept.
+# object, or the whole photo where there is no box. You can also choose GrabCut, a classical method that finds a mask;
+# [A photo and a box](17_photo_and_box.ipynb) says why it is not the default. Photos are decoded within limits and never
+# kept.
 #
 # `make app` opens a page of its own, without a notebook, over the same retriever: with your newest run or, before any
-# training, with the model that comes with the repository. There you draw the box on the photo itself, correct the mask
-# with a brush, and programs send photos to `POST /search`.
+# training, with the model that comes with the repository. There you draw the box on the photo itself and correct
+# the mask with a brush. Programs can send photos to `POST /search`.
 
 # %%
 browser = QueryBrowser(index, chapter.benchmark, vectors=vectors, atlas=retriever.atlas)
@@ -101,8 +101,9 @@ browser if chapter.live else Markdown("Open this chapter with `make lab` to see 
 # %% [markdown]
 # ## When nothing fits
 #
-# The app doubts an answer whose best score is low. The limit is chosen on validation photos, so that one in ten of
-# those whose shape is in the gallery lies below it; the rates below are those of test photos.
+# The app shows a notice when the best score is below a limit, for the kinds of photos whose scores tell enough. The
+# limit is chosen on validation photos, so that one in ten of those whose shape is in the gallery lies below it; the
+# rates below are those of test photos.
 
 # %%
 doubt = Doubt(retriever)
@@ -156,7 +157,8 @@ Markdown(
 
 # %%
 Markdown(
-    f"Of these photos the first shape is right for {right['these photos']}. On the machine above, an answer to a "
+    f"The first shape is right for {right['these photos']} of these photos and for {right['all test photos']} of all "
+    "test photos. On the machine above, an answer to a "
     f"stored photo takes {times['stored']['median']:.2f} s in the median, to an uploaded one "
     f"{times['upload']['median']:.2f} s."
 )

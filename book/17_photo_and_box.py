@@ -46,8 +46,9 @@ benchmark, run = chapter.benchmark, trained_run(chapter)
 # ## What a mask is worth, in pictures
 #
 # The chapter [Evaluation](07_evaluation.ipynb) answered each test photo with its exact mask, and again with the box
-# alone. The figure shows photos for which the mask alone made the difference: the own shape came first with it, and did
-# not without. A rule selects them: of each of the most frequent categories among them the photo with the median margin.
+# alone. The figure shows photos whose own shape came first with the mask and not with the box alone. A rule
+# selects them: it takes the most frequent categories among such photos, and from each the photo with the median margin.
+# Photos that gain the first place without a mask are not shown.
 
 # %%
 index = gallery_index(run, benchmark)
@@ -69,9 +70,9 @@ if len(chosen):
     display(
         figures.captioned(
             rows, "17.1",
-            f"{len(chosen)} of the {len(lost)} photos, of {len(boxed)}, that lose the first place without their mask. "
-            f"The first shape has the right category for {alike:.0%} of the {len(lost)}. What stands behind the object "
-            "is part of the photo then.",
+            f"Without their mask {len(lost)} of {len(boxed)} photos lose the first place; {len(chosen)} of them are "
+            f"shown. For {alike:.0%} of the {len(lost)} the first shape still has the right category. What stands "
+            "behind the object is part of the photo then.",
             f"Rows of pictures: a photo, its own shape, and the first {FOUND} shapes found with their scores.",
             cut=False,
         )
@@ -92,8 +93,8 @@ if len(chosen):
 # photos were split into two halves by the picture that they were cut from: choices on real photos used one half, and
 # the table reports the other. The reported half was read twice with the same weights: once when this library still
 # computed in bfloat16 on CPUs that support it, and once in fp32, which the table shows. Intervals are resampled by
-# shape; "untrained" is the same network with ImageNet's weights alone, which compares the cut-out photo with the
-# nearest view.
+# shape; "untrained" is the same network with ImageNet's weights alone: it compares the photo, cut out where there is
+# a mask, with the nearest view; with 3 × 3 cells its features are averaged in nine cells.
 
 # %%
 stored = chapter.root / "data/results/real_photos.json"
@@ -109,22 +110,25 @@ Markdown("**Not run.**") if real is None else shown
 
 # %%
 if real is not None:
-    ours = real[real.model == "trained"].set_index("photos")
+    ours, plain = (real[real.model == kind].set_index("photos") for kind in ("trained", "untrained_cells"))
     display(
         figures.captioned(
             figures.result_points(real), "17.2",
             "Top-1, Top-10 and category of real photos with intervals, by what marks the object and by the weights. "
-            f"Training on renderings helps: with a CAD mask Top-1 is {100 * ours.top1['CAD mask']:.0f} per cent. "
-            f"It depends on the mask: on crops without one it is {100 * ours.top1['no mask']:.0f} per cent.",
+            f"With a CAD mask Top-1 is {100 * ours.top1['CAD mask']:.0f} per cent after training on renderings, and "
+            f"{100 * plain.top1['CAD mask']:.0f} with the untrained cells. On the crops, which are other photos, it is "
+            f"{100 * ours.top1['no mask']:.0f} per cent without a mask and {100 * ours.top1['automatic mask']:.0f} "
+            "with an automatic one.",
             "Points with intervals for three measures; a row for each combination of mask and weights. The trained "
             "weights lie to the right of the untrained ones in every group.",
         )
     )  # fmt: skip
 
 # %% [markdown]
-# Where an automatic mask does worse than none, it cuts off too much or too little, and the model trusts it. So
-# `cmic search` and the browser compute a mask only when they are asked to (`--auto-mask`). Two kinds of photos bring
-# their mask along: a cut-out, by its opacity, and an object that stands alone before a plain ground, as in a catalogue.
+# On these crops an automatic mask, GrabCut's, does worse than none. A likely reason is that it cuts off too much or too
+# little; this was not measured here. So `cmic search` and the browser compute a mask only when they are asked to
+# (`--auto-mask`). Two kinds of photos bring their mask along: a cut-out, by its opacity, and an object that stands alone
+# before a plain ground, as in a catalogue.
 
 # %%
 if real is not None:
@@ -186,16 +190,19 @@ sides = {photos: 100 * rows.set_index("name")[["without", "with"]] for photos, r
 pd.concat(sides, axis=1).round(1).rename_axis("Top-1, per cent") if sides else None
 
 # %% [markdown]
-# ## Weights for any gallery
+# ## Weights for a gallery that nobody trained on
 #
-# Nobody wants to train before the first search. `data/weights/general` is what `cmic find`, `cmic index` and
-# `cmic app --shapes` use where no run is given: heads that learnt on renderings of all shapes that may be used here,
-# Sweet Home's and Pix3D's, and beside what they learnt the untrained features of the same pass (`model.fixed`, as in
-# *Training*). What such weights find among shapes of *another* library is measured by leaving one out: trained without
-# Pix3D and asked for Pix3D's real photos, trained without Sweet Home and asked for its photos.
+# Nobody wants to train before the first search. `data/weights/general` is the default of `cmic find`, `index`,
+# `evaluate`, `fit`, `save` and `app --shapes`. It has one head, which learnt on renderings of Pix3D's shapes and of
+# Sweet Home's, except those that Sweet Home holds out. Beside the numbers of this head stand the untrained features of
+# the same pass (`model.fixed`, as in *Training*). What such weights find among shapes of *another* library is measured
+# by leaving one out: trained without Pix3D and asked for Pix3D's real photos, trained without Sweet Home and asked for
+# its photos.
 #
-# All rows are validation photos, on which the settings were chosen; no photo that other tables report was read for
-# them. `tools/measure/measure_general.py` measured them. A **box** is that of the true mask; everything inside counts.
+# All rows count validation photos, on which settings were chosen, so the figures are somewhat too good; no test photo
+# was read for them. The weights that trained on Sweet Home also chose their step on its validation photos of seen
+# shapes. The real photos are those with CAD masks in *What each ingredient contributed*.
+# `tools/measure/measure_general.py` measured all of them. A **box** is that of the true mask; everything inside counts.
 
 # %%
 file = chapter.root / "data/results/general.json"
@@ -209,6 +216,9 @@ if general is not None:
     )
 Markdown("**Not run.**") if table is None else table.fillna("not run")
 
+# %% [markdown]
+# For Sweet Home the row *without Sweet Home* is the foreign one, for Pix3D the row *without Pix3D*.
+
 # %%
 if general is not None:
     foreign = rows[rows.foreign].set_index(["gallery", "marked by"])
@@ -219,9 +229,8 @@ if general is not None:
     ]
     display(
         Markdown(
-            "Top-1 / Top-10, per cent. Against the untrained cells, on libraries that the training left out: "
-            + "; ".join(said)
-            + "."
+            f"Top-1 / Top-10, per cent of {' and '.join(map(str, rows.photos.unique()))} photos. Against the untrained "
+            "cells, on libraries that the training left out: " + "; ".join(said) + "."
         )
     )
 
@@ -231,14 +240,15 @@ if general is not None:
 # %%
 if general is not None:
     ups = [
-        f"{100 * (row.top1 - row.untrained_top1):+.1f} ({where[0]}, {where[1]})" for where, row in foreign.iterrows()
+        f"{100 * (row.top1 - row.untrained_top1):+.1f} ({where[0]} with a {where[1]})"
+        for where, row in foreign.iterrows()
     ]
     above, below = int((foreign.gain_low > 0).sum()), int((foreign.gain_high < 0).sum())
     display(
         Markdown(
-            f"- A head that learnt on other libraries changes Top-1 on a foreign one by {', '.join(ups)} points; of "
-            f"these {len(ups)} intervals {above} lie above 0 and {below} below. `cmic fit` adapts it to shapes of "
-            "one's own."
+            "- On a library that training left out, Top-1 differs from that of the untrained cells by "
+            f"{'; '.join(ups)} points. Intervals above 0: {above} of {len(ups)}; below 0: {below}. `cmic fit` adapts "
+            "the weights to your own shapes and says whether it helped."
         )
     )
 if real is not None:
@@ -246,9 +256,11 @@ if real is not None:
         Markdown(
             f"- Renderings alone teach enough to find {100 * ours.top1['CAD mask']:.0f} per cent of real objects "
             "first, if a perfect mask marks them.\n"
-            f"- People have no such mask, and then it is {100 * ours.top1['no mask']:.0f} per cent. That gap, not the "
-            "gallery, is what stands between this method and a user.\n"
-            "- An automatic mask of the kind that needs no training makes it worse "
-            f"({100 * ours.top1['automatic mask']:.0f} per cent). Learning the mask was **not run** here."
+            "- People have no such mask. On crops without one, which are other photos, it is "
+            f"{100 * ours.top1['no mask']:.0f} per cent. A library that training never saw costs as well: see the "
+            "table above.\n"
+            "- On these crops GrabCut, an automatic mask that needs no training, lowers Top-1 to "
+            f"{100 * ours.top1['automatic mask']:.0f} per cent; on the demo's synthetic photos it raises it "
+            "([Evaluation](07_evaluation.ipynb)). A learnt mask was **not run** here."
         )
     )

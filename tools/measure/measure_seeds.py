@@ -3,10 +3,10 @@
     python tools/measure/measure_seeds.py --work DIR --result data/results/seeds.json [--seeds 5]
 
 *Reported* is the benchmark as it is. Its unseen shapes took part in the choice of the demo's settings, so *fresh*
-holds out others: as many of each category, drawn from those that training sees otherwise, whole groups of variants
-together. All their photos are test photos then; the reported unseen shapes stay unseen, and only their validation
-photos are used, with which a run chooses its step. What is done already is passed over; a run of another method or
-another configuration is measured anew.
+holds out other shapes: at most as many of each category, drawn from the seen shapes in whole groups of variants. All
+photos of these shapes are then test photos. The reported unseen shapes stay unseen: their test photos are removed, and
+their validation photos help to choose a run's step, as in the demo. What is done already is passed over; a run of
+another method or another configuration is measured anew.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Train `data/weights/general`, for galleries that nobody trained on: heads on photos of all shapes that are at hand.
+"""Train `data/weights/general`, for galleries that nobody trained on: one head, on photos of Sweet Home and Pix3D.
 
     python tools/pack/train_general.py --pix3d ROOT --work DIR [--without sweethome|pix3d] [KEY=VALUE …]
 
