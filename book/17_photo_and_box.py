@@ -127,8 +127,8 @@ if real is not None:
 # %% [markdown]
 # On these crops an automatic mask, GrabCut's, does worse than none. A likely reason is that it cuts off too much or too
 # little; this was not measured here. So `cmic search` and the browser compute a mask only when they are asked to
-# (`--auto-mask`). Two kinds of photos bring their mask along: a cut-out, by its opacity, and an object that stands alone
-# before a plain ground, as in a catalogue.
+# (`--auto-mask`). Two kinds of photos bring their mask along: a cut-out, by its opacity, and an object that stands
+# alone before a plain ground, as in a catalogue.
 
 # %%
 if real is not None:

@@ -99,7 +99,7 @@ def test_other_seeds_and_fresh_shapes_stand_in_the_table(tmp_path) -> None:
     assert table.loc[("seen", "box alone"), "Top-1, seeds"] == "not run"
     fresh = table.loc[(front.FRESH, "exact mask")]
     assert list(fresh) == ["50.0", "30.0", "+20.0 (+5.0 to +30.0)", "90.0", "80.0", "1: 50.0"]
-    assert "they chose the fixed numbers" in front.chosen(tmp_path)
+    assert "helped to choose the fixed numbers" in front.chosen(tmp_path)
 
 
 @pytest.mark.parametrize("changed", [{"config": "another"}, {"benchmark_hash": "another"}])
@@ -153,7 +153,7 @@ def test_the_sentences_say_what_holds_and_what_was_not_tested(tmp_path, gain: li
     assert boxed.endswith("; with a box alone it is 20 %: no measurable gain, +3.0 points of Top-1 (-5.0 to +11.0).")
     (tmp_path / "seeds.json").write_text(seeds())
     fresh = front.summary(metrics | {"config": "c", "benchmark_hash": "b"}, tmp_path)[1]
-    assert fresh.endswith("settings, it is 50 %: a gain, +20.0 points of Top-1 (+5.0 to +30.0).")
+    assert fresh.endswith("the fixed numbers, it is 50 %: a gain, +20.0 points of Top-1 (+5.0 to +30.0).")
     rows = [{"photos": kind, "model": "trained", "top1": share, "queries": 60} for kind, share in
             (("CAD mask", 0.72), ("no mask", 0.29))]  # fmt: skip
     (tmp_path / "real_photos.json").write_text(json.dumps({"rows": rows}))
