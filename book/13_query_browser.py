@@ -115,18 +115,18 @@ Markdown(doubt.words())
 # The live browser in JupyterLab:
 #
 # ![The live browser in JupyterLab: fields at the left, the photo with its mask's outline below them; at the right eight
-# shapes with scores, the twelve views of the first with their weights, and its 3D model](_static/browser-lab.png)
+# shapes with scores, the twelve views of the first with their weights, and its 3D model](_static/browser-lab.webp)
 #
 # The app, `make app`:
 #
 # ![The app's page: at the left a field to drop a photo on and test photos; beside it the chosen photo with its mask's
 # outline and the 3D model of the first shape; below them the shapes found, with their
-# scores](_static/browser-app.png)
+# scores](_static/browser-app.webp)
 #
 # The browser of this page, which needs no kernel:
 #
 # ![Twenty-four small photos to choose from; below them the chosen photo, the five shapes found for it, and the views of
-# the first](_static/browser-static.png)
+# the first](_static/browser-static.webp)
 #
 # The pictures show the shipped, synthetic photos and models; their authors and licences are listed in
 # `data/sweethome/ATTRIBUTION.csv`.

@@ -48,9 +48,9 @@ def save(page: Page, name: str) -> None:
     page.wait_for_function(drawn, timeout=60_000)
     page.wait_for_timeout(2000)  # it fades in
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(TARGET / f"browser-{name}.png", optimize=True)
-    size = (TARGET / f"browser-{name}.png").stat().st_size
-    print(f"book/_static/browser-{name}.png: {size / 1000:.0f} kB", flush=True)
+    file = TARGET / f"browser-{name}.webp"
+    picture.save(file, quality=80, method=6)
+    print(f"book/_static/{file.name}: {file.stat().st_size / 1000:.0f} kB", flush=True)
     if size > LIMIT:
         raise SystemExit(f"more than {LIMIT / 1000:.0f} kB")
 
