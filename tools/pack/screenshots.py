@@ -43,7 +43,7 @@ QueryBrowser(found.index, found.gallery, vectors=found.vectors, atlas=found.know
 
 
 def save(page: Page, name: str) -> None:
-    """Wait until the model is drawn, and write the picture with at most 256 colours."""
+    """Wait until the model is drawn, and write the picture."""
     drawn = "document.querySelector('model-viewer')?.loaded || document.querySelector('#model canvas')"
     page.wait_for_function(drawn, timeout=60_000)
     page.wait_for_timeout(2000)  # it fades in
