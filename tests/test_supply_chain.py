@@ -2,6 +2,7 @@
 
 import base64
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -42,3 +43,12 @@ def test_a_wheel_brings_the_weights_that_the_commands_use_by_default() -> None:
     assert place == "share/cmiclib/weights/general"
     assert {path.name for path in REPOSITORY.glob(pattern)} >= {"config.json", "model.safetensors"}
     assert (SHIPPED / "model.safetensors").is_file() and SHIPPED.name == "general"
+
+
+def test_what_git_tracks_stays_small_enough_to_travel() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git checkout here")
+    files = [REPOSITORY / name for name in listed.stdout.split("\0") if name and not name.startswith("data/weights/")]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    assert size < 42 * 2**20, "set something aside: a machine with a GPU takes 64 MiB with the wheels"
