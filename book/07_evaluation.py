@@ -143,8 +143,8 @@ columns = ["points of Top-1", "from", "to"]
 (100 * pd.DataFrame(gains, index=columns).T).style.format("{:+.1f}").set_caption("Trained model minus …")
 
 # %% [markdown]
-# What a mask is worth, in per cent; *untrained* is the network with 3 × 3 cells, and the differences are paired. *Seeds*:
-# how many trainings, the mean of their Top-1, the lowest and the highest (`tools/measure/measure_seeds.py`).
+# What a mask is worth, in per cent; *untrained* is the network with 3 × 3 cells, and the differences are paired.
+# *Seeds*: how many trainings, the mean of their Top-1, the lowest and the highest (`tools/measure/measure_seeds.py`).
 
 # %%
 from cmiclib.book.front import mask_table

@@ -85,8 +85,8 @@ percent(measured, ["top1", "top10", "category"]).set_index(measured.label.rename
 
 # %% [markdown]
 # What is known about the object matters as well. **Box alone**: the square around the object, without a mask.
-# *Untrained* is the same network with ImageNet's weights alone, averaged in 3 × 3 cells. *Seeds*: how many trainings, the
-# mean of their Top-1, the lowest and the highest.
+# *Untrained* is the same network with ImageNet's weights alone, averaged in 3 × 3 cells. *Seeds*: how many trainings,
+# the mean of their Top-1, the lowest and the highest.
 
 # %%
 mask_table(metrics, chapter.root / "data/results")
