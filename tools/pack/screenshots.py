@@ -51,7 +51,7 @@ def save(page: Page, name: str) -> None:
     file = TARGET / f"browser-{name}.webp"
     picture.save(file, quality=80, method=6)
     print(f"book/_static/{file.name}: {file.stat().st_size / 1000:.0f} kB", flush=True)
-    if size > LIMIT:
+    if file.stat().st_size > LIMIT:
         raise SystemExit(f"more than {LIMIT / 1000:.0f} kB")
 
 
