@@ -173,8 +173,8 @@ agreement = (
     else "There are no stored results to compare it with."
 )
 Markdown(
-    f"This report comes from {len(ran)} chapters, {ran.commit.nunique()} commits and the training `{run.path.name}`, "
-    f"each named by a hash of all that can change it. {agreement}"
+    f"This report comes from {len(ran)} chapters, at commit {', '.join(sorted(set(ran.commit.dropna())))}, and the "
+    f"training `{run.path.name}`, each named by a hash of all that can change it. {agreement}"
 )
 
 # %% [markdown]
