@@ -3,6 +3,7 @@
 import html
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,9 @@ from .embedding import map_corners, on_picture
 from .style import as_rgb
 
 THUMBNAIL, ACROSS = 56, 32  # pixels of a side; pictures beside each other on a sheet
+UNFRAMED = (
+    "padding:0!important;border:0!important"  # a frame, which dark themes give to pictures, would move the points
+)
 
 # A script finds its own figure, because a page may show several.
 SLIDER = """<script>(() => {
@@ -62,6 +66,7 @@ HOVER = """<script>(() => {
         if (!step) return;
         event.preventDefault();
         show((at + step + places.length) % places.length);
+        ring.scrollIntoView({ block: "nearest", inline: "center" });
     };
 })()</script>"""
 
@@ -76,7 +81,7 @@ def temperature_slider(
     instance and category in nats. ``target`` (Q,) is the column of each photo's own shape, which stands in bold.
     ``start`` is the position of the temperature that is shown first.
     """
-    steps = []
+    steps: list[dict[str, Any]] = []
     for tau, rows, pairs in zip(taus, shares, losses, strict=True):
         shown: list[tuple[str, int]] = []  # text and bar of each cell
         for row, pair in zip(rows, pairs, strict=True):
@@ -89,7 +94,7 @@ def temperature_slider(
     for photo, own in zip(photos, target, strict=True):
         body += f'<tr><th scope="row" style="text-align:left">{html.escape(photo)}</th>'
         for column in range(len(shapes) + 2):
-            text, share = next(cells)  # type: ignore[misc]
+            text, share = next(cells)
             bold = ";font-weight:bold" if column == own else ""
             body += f'<td style="--share:{share}%;{fill}{bold};text-align:right;min-width:4em">{text}</td>'
         body += "</tr>"
@@ -125,7 +130,7 @@ def hover_map(
         '<div style="overflow-x:auto"><div tabindex="0" role="group" '
         'aria-label="Map; the arrow keys go from point to point" style="position:relative;'
         f'max-width:{picture.width}px;min-width:{LEAST * picture.width:.0f}px;touch-action:pan-x pan-y">'
-        + picture_tag(picture, alt, "width:100%;height:auto;margin:0;display:block")
+        + picture_tag(picture, alt, f"width:100%;height:auto;margin:0;display:block;{UNFRAMED}")
         + f'<span hidden style="{ring}border-radius:50%;pointer-events:none"></span>'
         f'<div hidden style="{card}pointer-events:none;z-index:1"><div style="{thumb}"></div>'
         '<span role="status"></span></div></div></div>'

@@ -9,6 +9,7 @@ from chromium import chromium
 
 from cmiclib import figures
 
+FRAMES = "<style>img { padding: 30px; border: 9px solid }</style>"  # as dark themes frame pictures
 TAUS = [0.1, 1.0]
 SCORES = np.array([[0.8, 0.2, 0.1], [0.3, 0.4, 0.2]])
 PLACES = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 5.0]])
@@ -72,7 +73,7 @@ def test_a_name_cannot_end_the_script(hover):
 
 @pytest.mark.browser
 def test_slider_and_map_answer_to_hand_and_keys(slider, hover, tmp_path):
-    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{slider}{hover}")
+    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{FRAMES}{slider}{hover}")
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1300, "height": 1300})
         page.goto((tmp_path / "page.html").as_uri())
@@ -82,6 +83,7 @@ def test_slider_and_map_answer_to_hand_and_keys(slider, hover, tmp_path):
         card = page.locator("[role=status]")
         assert not card.is_visible()
         frame = page.locator("[tabindex]").bounding_box()
+        assert page.locator("[tabindex] img").evaluate("image => image.clientWidth") == round(frame["width"])
         [left, top] = json.loads(re.search(r"places\": (\[\[.*?\]\])", hover)[1])[1]
         page.mouse.move(frame["x"] + left / 100 * frame["width"] + 4, frame["y"] + top / 100 * frame["height"] + 4)
         assert card.inner_text() == "first"
