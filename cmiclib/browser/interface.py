@@ -20,7 +20,7 @@ class Asked(BaseModel):
     sample: str = Field("", description="id of one of the gallery's test photos, instead of a photo")
     box: str = Field("", description="x0,y0,x1,y1 around the object, in pixels of the upright photo")
     marking: Literal["", "given", "automatic", "none"] = Field(
-        "", description="the given mask, one computed by GrabCut, or none; default: given where there is one"
+        "", description="the given mask or the photo's own, one by GrabCut, or none; default: given where there is one"
     )
     top: int = Field(8, ge=1, le=50, description="number of shapes")
     category: str = Field("", description="search only the shapes of this category")

@@ -21,6 +21,7 @@ from ..evaluation.projection import Atlas, build_map
 from ..evaluation.report import Scored
 from ..index import SearchResult, ShapeIndex
 from ..index.query import Box, Query, cut_query, stored_query
+from ..io.foreground import ALONE
 from ..metrics import top_k
 
 GIVEN = "given mask"
@@ -267,6 +268,10 @@ def cut(question: Question, choice: Choice) -> Query:
     return query
 
 
-def best_mask(question: Question) -> MaskChoice:
-    """Return the default: the photo's own mask if it has one, else none, which beats the automatic one."""
-    return "given" if question.mask is not None else "none"
+def best_mask(question: Question, box: Box | None = None) -> MaskChoice:
+    """Return the default: the photo's own mask if it has one, else none, which beats the automatic one.
+
+    What stands alone on a plain ground gives way to a ``box``, as in `own_mask`: it says what counts.
+    """
+    own = question.mask is not None and not (box is not None and question.how == ALONE)
+    return "given" if own else "none"

@@ -129,7 +129,9 @@ class Pages:
         if mask:
             given = read_mask_upload(mask[1], question.photo)
             question = replace(question, mask=given, stored=None, how=GIVEN)
-        choice = Choice(asked.marking or best_mask(question), box, asked.mirror, asked.top, category=asked.category)
+        choice = Choice(
+            asked.marking or best_mask(question, box), box, asked.mirror, asked.top, category=asked.category
+        )
         answer = self.retriever.answer(question, choice)
         marked = answer.query.mask if answer.query.mask is not None and not answer.query.mask.all() else None
         atlas, height, width = self.retriever.known_atlas, *question.size

@@ -17,6 +17,7 @@ from cmiclib.cli import app
 from cmiclib.errors import BenchmarkError, ImageError
 from cmiclib.evaluation.report import score_index
 from cmiclib.index import ShapeIndex
+from cmiclib.io.foreground import ALONE
 from cmiclib.study.variants import Change, apply_variant
 
 
@@ -85,7 +86,9 @@ def test_mirror_box_and_mask_change_the_query(retriever):
     with pytest.raises(ImageError, match="nothing within the box"):
         retriever.answer(question, Choice(box=(0, 0, 1, 1)))
     bare = Question("photo", question.photo)
-    assert best_mask(bare) == "none" and best_mask(question) == "given"
+    assert best_mask(bare) == "none" and best_mask(question) == best_mask(question, (1, 1, 5, 5)) == "given"
+    alone = dataclasses.replace(question, how=ALONE)
+    assert best_mask(alone) == "given" and best_mask(alone, (1, 1, 5, 5)) == "none", "a box says what counts"
     with pytest.raises(ImageError, match="has no mask"):
         retriever.answer(bare, Choice("given"))
 
