@@ -39,9 +39,11 @@ def read_query(
     if mask is not None and box is not None:
         raise ImageError("mask and box are both given", path=photo, fix="give one of the two")
     image, opaque, turn = open_photo(photo)
-    known, name = (own_mask(image, opaque, box) if own else None) or (None, "")
     if mask is not None:
-        known, name = read_mask(mask, image, turn), f"mask {mask}"
+        marked: tuple[np.ndarray, str] | None = read_mask(mask, image, turn), f"mask {mask}"
+    else:
+        marked = own_mask(image, opaque, box) if own else None
+    known, name = marked or (None, "")
     try:
         return cut_query(image, known, box, automatic, name)
     except ImageError as error:
