@@ -92,7 +92,7 @@ percent(measured, ["top1", "top10", "category"]).set_index(measured.label.rename
 mask_table(metrics, chapter.root / "data/results")
 
 # %%
-Markdown(chosen(chapter.root / "data/results")) if PROFILE == "demo" and not OVERRIDES else None
+Markdown(chosen(metrics, chapter.root / "data/results")) if PROFILE == "demo" and not OVERRIDES else None
 
 # %%
 made = run.environment

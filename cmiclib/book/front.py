@@ -164,7 +164,7 @@ def readme_table(stored: dict[str, Any], results: Path) -> str:
     return "\n".join(lines)
 
 
-def chosen(results: Path) -> str:
+def chosen(metrics: dict[str, Any], results: Path) -> str:
     """Return how the demo's settings were chosen, and what that means for its figures on unseen shapes."""
     path = results / "candidates.json"
     many = f"{len(read_results(path)['frozen']['rows'])} candidates" if path.is_file() else "its candidates"
@@ -177,7 +177,7 @@ def chosen(results: Path) -> str:
         + (
             "The row *unseen, fresh* is about other shapes, held out in a run of their own. In all earlier runs they "
             "were training shapes, so they helped to choose the fixed numbers, but not the candidate."
-            if (results / "seeds.json").is_file()
+            if _parts(repeated(metrics, results), "fresh")
             else "No fresh shapes were held out."
         )
     )
@@ -196,7 +196,7 @@ def with_table(readme: str, results: Path) -> str:
     """Return the README's text with its results, of a folder of stored ones; BookError if the marks are missing."""
     stored = read_results(results / "demo.json")
     told = "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(summary(stored["metrics"], results), 1))
-    table = f"{readme_table(stored, results)}\n\n{chosen(results)}"
+    table = f"{readme_table(stored, results)}\n\n{chosen(stored['metrics'], results)}"
     texts = {"sentences": told, "commands": commands(stored), "table": table}
     for part, text in texts.items():
         before, begin, rest = readme.partition(BEGIN.format(part))

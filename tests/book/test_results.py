@@ -99,13 +99,14 @@ def test_other_seeds_and_fresh_shapes_stand_in_the_table(tmp_path) -> None:
     assert table.loc[("seen", "box alone"), "Top-1, seeds"] == "not run"
     fresh = table.loc[(front.FRESH, "exact mask")]
     assert list(fresh) == ["50.0", "30.0", "+20.0 (+5.0 to +30.0)", "90.0", "80.0", "1: 50.0"]
-    assert "helped to choose the fixed numbers" in front.chosen(tmp_path)
+    assert "helped to choose the fixed numbers" in front.chosen(KNOWN, tmp_path)
 
 
 @pytest.mark.parametrize("changed", [{"config": "another"}, {"benchmark_hash": "another"}])
 def test_seeds_of_another_configuration_or_benchmark_do_not_count(tmp_path, changed) -> None:
     (tmp_path / "seeds.json").write_text(seeds(**changed))
     assert set(front.mask_table(KNOWN, tmp_path)["Top-1, seeds"]) == {"not run"}
+    assert "No fresh shapes" in front.chosen(KNOWN, tmp_path)
 
 
 def test_the_first_sentence_says_what_a_worse_mask_costs(tmp_path) -> None:
@@ -130,9 +131,9 @@ def test_only_the_results_of_the_readme_change(tmp_path) -> None:
 
 
 def test_how_the_settings_were_chosen_is_said_with_the_number_of_candidates(tmp_path) -> None:
-    assert "of its candidates" in front.chosen(tmp_path).lower()
+    assert "of its candidates" in front.chosen(KNOWN, tmp_path).lower()
     (tmp_path / "candidates.json").write_text(json.dumps({"frozen": {"rows": [{}] * 7}}))
-    assert "Of 7 candidates" in front.chosen(tmp_path) and "too good" in front.chosen(tmp_path)
+    assert "Of 7 candidates" in front.chosen(KNOWN, tmp_path) and "too good" in front.chosen(KNOWN, tmp_path)
 
 
 @pytest.mark.parametrize(
