@@ -189,11 +189,12 @@ class MapPicture:
         figure.set_dpi(80)
         self.uri = data_uri(np.asarray(figures.drawn(figure)), side=800)
         self.corners = figures.map_corners(figure)  # (2, 2)
-        self._on_picture = figures.on_picture
 
     def percent(self, place: np.ndarray) -> tuple[float, float]:
         """Return a place (2,) in per cent of the picture from the left and from the top."""
-        left, top = self._on_picture(self.corners, place)
+        from ..figures import on_picture
+
+        left, top = on_picture(self.corners, place)
         return float(left), float(top)
 
 
