@@ -68,8 +68,9 @@ def roofline(rows: Rows) -> Figure:
             ax.plot(at, rate, "o-", markersize=4, color=color, label=dtype)
             for r, x, y in zip(part, at, rate, strict=True):
                 if r["queries"] in (1, 8, 64, 256):
-                    note(ax, str(r["queries"]), (x, y), (4, -11), fontsize=8, color=INK)
-        note(ax, "memory", (reach[0], reach[0] * slope / 1e9), (8, 14), color=FAINT, fontsize=9, rotation=33)
+                    note(ax, str(r["queries"]), (x, y), (-3, 6) if aside > 0 else (3, -11), fontsize=8, color=color)
+        middle = float(np.sqrt(reach[0] * top / slope))  # of the rising line; above it there is nothing
+        note(ax, "memory", (middle, middle * slope / 1e9), (-6, 3), ha="right", color=FAINT, fontsize=9)
         ax.set(xscale="log", yscale="log", xlabel="operations for each byte of the gallery", title="Rate of a search",
                ylabel="10⁹ operations a second")  # fmt: skip
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
