@@ -268,6 +268,36 @@ def test_mistakes_are_one_message_and_status_2(case: str, tmp_path: Path, monkey
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("before", "asked", "status", "lines"),
+    [
+        ("", "--help", 0, ["find", "last words"]),
+        ("", "readme", 2, ["last words"]),
+        ("Thread(target=lambda: (sleep(1), print('the work is done'))).start()", "--help", 0, ["the work is done"]),
+    ],
+)  # fmt: skip
+def test_a_command_ends_at_once_and_loses_nothing(
+    tmp_path: Path, before: str, asked: str, status: int, lines: list[str]
+) -> None:
+    code = (
+        "import atexit\nfrom threading import Thread\nfrom time import sleep\nfrom cmiclib.cli import main\n"
+        f"atexit.register(print, 'last words')\n{before}\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, asked], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert all(line in done.stdout for line in lines)
+
+
+def test_what_cannot_be_written_at_the_end_is_no_success(tmp_path: Path) -> None:
+    code = "import sys\nfrom cmiclib import cli\ncli.app = lambda: (print('an answer'), sys.exit(0))\ncli.main()"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, env=buffered
+        )
+    assert done.returncode == 120 and "No space left" in done.stderr  # Python's own status
+
+
 def test_the_installed_command_prints_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run([CMIC, "readme"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")

@@ -151,7 +151,7 @@ def webp(pixels: np.ndarray, side: int = THUMBNAIL, lossless: bool = False) -> b
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=80, lossless=lossless)
+    image.save(buffer, "WEBP", quality=80, lossless=lossless, method=2)  # twice as fast, 5 % larger
     return buffer.getvalue()
 
 

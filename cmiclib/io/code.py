@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,33 @@ def code_digest(names: Iterable[str]) -> str:
 
 def code_text(file: Path) -> str:
     """Return the code of a Python file without comments and docstrings, written the same on every Python."""
-    return _text(ast.parse(file.read_text("utf-8")))
+    parts = list[str]()
+    _write(ast.parse(file.read_text("utf-8")), parts.append)
+    return "".join(parts)
 
 
-def _text(node: Any) -> str:
+def _write(node: Any, write: Callable[[str], None]) -> None:
     """Write a syntax tree as text; ``ast.dump`` names fields that not all versions of Python have."""
+    gap = ""
     if isinstance(node, list):
-        return f"[{' '.join(_text(part) for part in node if not _is_prose(part))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
-    return f"({type(node).__name__} {' '.join(f'{name}={_text(value)}' for name, value in fields)})"
+        write("[")
+        for part in node:
+            if not _is_prose(part):
+                write(gap)
+                _write(part, write)
+                gap = " "
+        write("]")
+    elif isinstance(node, ast.AST):
+        write(f"({type(node).__name__} ")
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if value is not None and value != []:
+                write(f"{gap}{name}=")
+                _write(value, write)
+                gap = " "
+        write(")")
+    else:
+        write(repr(node))
 
 
 def _is_prose(part: Any) -> bool:
