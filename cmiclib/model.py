@@ -121,18 +121,21 @@ def _check_shapes(query: Tensor, views: Tensor, weight: Tensor) -> None:
 
 
 class CMIC(Pretrained):
-    """Both encoders and the attention matrix W; build it with :func:`build_model`."""
+    """Both encoders and the attention matrix W; build it with :func:`build_model`.
 
-    def __init__(self, config: ModelConfig):
+    ``photos_only`` leaves out the encoder of views, which an index needs no more.
+    """
+
+    def __init__(self, config: ModelConfig, photos_only: bool = False):
         super().__init__()
         self.config = config
         self.query_encoder = Encoder(config.query_backbone, 4 if config.mask == "channel" else 3, config)
-        self.view_encoder = Encoder(
-            config.view_backbone, 1, config.model_copy(update={"frozen": config.frozen_of_views})
-        )
-        if config.shared_head:
-            self.view_encoder.head[1] = self.query_encoder.head[1]
-        self.view_encoder.fixed = self.query_encoder.fixed
+        if not photos_only:
+            frozen = {"frozen": config.frozen_of_views}
+            self.view_encoder = Encoder(config.view_backbone, 1, config.model_copy(update=frozen))
+            if config.shared_head:
+                self.view_encoder.head[1] = self.query_encoder.head[1]
+            self.view_encoder.fixed = self.query_encoder.fixed
         # The same start as the bias-free nn.Linear of the released code, unless the configuration wants another one: a
         # multiple of the identity lets the views that resemble the query count more from the first step on.
         linear = nn.Linear(config.dim, config.dim, bias=False).weight.detach()

@@ -139,7 +139,7 @@ def _contents(
 def _photo_encoder(config: ModelConfig, with_weights: bool) -> CMIC:
     """Make a model to read a photo encoder into; torch's global random generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
-        model = CMIC(config)
+        model = CMIC(config, photos_only=True)
     if with_weights:
         load_initial_weights(model.query_encoder, config.query_backbone, config.init)
     return model
