@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from mpl_toolkits.mplot3d import Axes3D
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from cmiclib import figures
-from cmiclib.figures import style
+from cmiclib.figures import data, style
+from cmiclib.figures.data import surface
 from cmiclib.study.speed import least_seconds, search_work
 
 RNG = np.random.default_rng(0)
@@ -148,18 +148,26 @@ def test_views() -> None:
     assert_apart(figure, [ax.title for ax in figure.axes] + figure.texts)
 
 
+def test_the_surface_of_voxels_is_seen_from_outside():
+    solid = np.random.default_rng(0).random((5, 6, 7)) < 0.4
+    squares = surface(solid).astype(float)
+    normals = np.cross(squares[:, 1] - squares[:, 0], squares[:, 2] - squares[:, 1])  # (F, 3), as long as the area
+    assert (np.linalg.norm(normals, axis=1) == 1).all()
+    assert (squares.mean(axis=1) * normals).sum() / 3 == pytest.approx(solid.sum())  # Gauss: the volume that they hold
+
+
 def test_solid_turns_points_and_voxels_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A corner that is right, high and in front (x, y, z large) is at large X, small Y, large Z of matplotlib."""
     points = RNG.uniform(0.5, 1, (400, 3)).astype(np.float16)
     voxels = np.zeros((16, 16, 16), dtype=bool)
     voxels[12:, 12:, 12:] = True
     drawn: list[np.ndarray] = []
-    original = Axes3D.voxels
-    monkeypatch.setattr(Axes3D, "voxels", lambda ax, cells, **how: (drawn.append(cells), original(ax, cells, **how)))
+    monkeypatch.setattr(data, "surface", lambda cells: drawn.append(surface(cells)) or drawn[-1])
     figure = draw(figures.voxel_plot(pictures(), points, voxels, cells=4))
     _, cloud, grid = figure.axes
     assert "400" in cloud.get_title() and "4³ of 16³" in grid.get_title()
-    np.testing.assert_array_equal(np.argwhere(drawn[0]), [[3, 0, 3]])
+    corners = drawn[0].reshape(-1, 3)  # of the only cell
+    assert [*corners.min(axis=0), *corners.max(axis=0)] == [3, 0, 3, 4, 1, 4]
     x, y, z = cloud.collections[0]._offsets3d
     assert x.min() >= 0.5 and y.max() <= -0.5 and z.min() >= 0.5
 

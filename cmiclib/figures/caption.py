@@ -45,7 +45,7 @@ def drawn(figure: Figure) -> Image.Image:
 def picture_uri(picture: Image.Image, kind: str = "png") -> str:
     """Return a picture as a data URI: "png", or "webp" for photos."""
     buffer = io.BytesIO()
-    picture.save(buffer, kind, optimize=True)
+    picture.save(buffer, kind)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -1,5 +1,6 @@
 """Figures about the benchmark: shapes, photos, views, cameras, points and voxels."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from .style import BLUE, DISTRACTOR, GREEN, ORANGE, SEEN, SKY, UNSEEN, WIDTH, despine, new_figure, note, show_image
 
@@ -127,7 +129,8 @@ def voxel_plot(view: np.ndarray, points: np.ndarray, voxels: np.ndarray, cells: 
         block = len(voxels) // cells
         coarse = voxels.reshape(cells, block, cells, block, cells, block).max(axis=(1, 3, 5))
         turned = coarse.transpose(0, 2, 1)[:, ::-1]
-        right.voxels(turned, facecolors=SKY, edgecolor="none", lightsource=LightSource(-60, 50), shade=True)
+        light = LightSource(-60, 50)
+        right.add_collection3d(Poly3DCollection(surface(turned), shade=True, facecolors=SKY, lightsource=light))
         right.set_title(f"Voxels (drawn at {cells}³ of {len(voxels)}³)", loc="center")
         for ax in (middle, right):
             ax.set_box_aspect((1, 1, 1), zoom=1.5)
@@ -137,3 +140,16 @@ def voxel_plot(view: np.ndarray, points: np.ndarray, voxels: np.ndarray, cells: 
         middle.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
         right.set(xlim=(0, cells), ylim=(0, cells), zlim=(0, cells))
     return figure
+
+
+def surface(solid: np.ndarray) -> np.ndarray:
+    """Return the squares (F, 4, 3) between filled and empty cells of a grid, bool (G, G, G), as seen from outside.
+
+    matplotlib's own ``voxels`` draws each cell by itself, ten times as slowly.
+    """
+    padded, squares = np.pad(solid, 1), []
+    for axis, side in itertools.product(range(3), (0, 1)):
+        cells = np.argwhere(padded & ~np.roll(padded, 1 - 2 * side, axis)) - 1  # (F, 3)
+        square = np.insert([(0, 0), (1, 0), (1, 1), (0, 1)], axis, side, axis=1)  # (4, 3)
+        squares.append(cells[:, None] + (square if side == axis % 2 ^ 1 else square[::-1]))
+    return np.concatenate(squares)
