@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import re
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -11,7 +12,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from cmiclib.config import ModelConfig
-from cmiclib.encoders import Encoder
+from cmiclib.encoders import Encoder, drop
 from cmiclib.engine.backbones import make_backbone, split
 from cmiclib.errors import CheckpointError, ConfigError
 from cmiclib.model import build_model
@@ -301,6 +302,21 @@ def test_cells_come_after_the_features_of_the_whole_picture():
     assert features.shape == (2, 1280 + 320 * 4)
     torch.testing.assert_close(features[:, :1280], encoder.backbone(images), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(features[:, 1280:], maps.flatten(1))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (33, 129)])
+def test_dropout_draws_and_leaves_the_generator_as_torch_does(shape, share):
+    if "Intel" in Path("/proc/cpuinfo").read_text():
+        pytest.skip("PyTorch draws otherwise on Intel's processors")
+    features, results = torch.randn(shape, dtype=torch.float32), []
+    for run in (drop, lambda x, share: torch.nn.functional.dropout(x, share)):
+        torch.manual_seed(3)
+        given = features.clone().requires_grad_()
+        thinned = run(given, share)
+        thinned.sum().backward()
+        results.append((thinned.detach(), given.grad, torch.rand(3)))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 def test_dropout_thins_training_and_leaves_evaluation_alone():

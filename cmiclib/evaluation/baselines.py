@@ -84,7 +84,7 @@ def _expected(
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def untrained_scores(
     images: np.ndarray, views: np.ndarray, *, size: int | None = None, batch: int = 16, backbone: str = PACKAGED,
     init: str | None = None,

@@ -6,6 +6,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from cmiclib.engine import folded
 from cmiclib.errors import ConfigError
 from cmiclib.evaluation import baselines as module
 from cmiclib.evaluation.baselines import category_prior, chance, untrained_scores
@@ -87,6 +88,15 @@ def test_a_photo_that_is_a_view_finds_that_view() -> None:
         assert scores[0].argmax() == 2
         assert scores[0, 2] == pytest.approx(1, abs=1e-5)  # the noise behind the mask is gone
         assert scores[0, :2].max() < 0.99
+
+
+def test_the_network_is_folded_once_however_many_batches(monkeypatch) -> None:
+    calls = []
+    monkeypatch.setattr(folded, "fold", lambda network, fold=folded.fold: calls.append(0) or fold(network))
+    for photos in (1, 7):
+        calls.append(photos)
+        untrained_scores(np.zeros((photos, 4, 32, 32), np.uint8), np.zeros((1, 2, 32, 32), np.uint8), size=32, batch=1)
+    assert calls.index(7) - 1 == len(calls) - calls.index(7) - 1 > 0
 
 
 def test_scores_do_not_depend_on_the_batch() -> None:
