@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def answers_page(answers: Sequence[Answer], gallery: Benchmark, files: Mapping[s
 def _answer(
     answer: Answer, gallery: Benchmark, files: Mapping[str, Path], pictures: Pictures, solids: dict[str, str]
 ) -> str:
-    found = "".join(_found(each, gallery, files[each.shape_id], pictures, solids) for each in answer.found)
+    with ThreadPoolExecutor() as pool:  # most of it encodes pictures, several at a time
+        parts = pool.map(lambda each: _found(each, gallery, files[each.shape_id], pictures, solids), answer.found)
+        found = "".join(parts)
     return (
         f'<section class="cmic-columns"><div>{photo_part(answer, pictures)}</div>'
         f"<div><h2>Shapes, best first</h2>{ranking(answer, pictures)}{found}</div></section>"

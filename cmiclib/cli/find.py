@@ -1,7 +1,8 @@
 """The command `cmic find`: photos, a folder of meshes, an answer to look at."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,26 +36,29 @@ def find(
     exact: Exact = False,
 ) -> None:
     """Find the shape that a photo shows in a folder of meshes; what was made of the folder is kept."""
-    from ..browser.answers import answers_page
-    from ..browser.retriever import GIVEN, Answer, Choice, Question, Retriever, best_mask, cut
-    from ..index import ShapeIndex
-    from ..index.cache import gallery_index
-    from ..index.query import parse_box
-    from ..io.atomic import write_atomically
-    from ..io.foreground import own_mask
-    from ..io.images import open_photo, read_mask
-    from ..sources import PrepareOptions
-    from ..sources.own.kept import cache_folder, keep_gallery
-    from ..sources.own.overview import say_overview
-
     if len(photos) > 1 and (mask or box or png):
         raise ImageError("--mask, --box and --png belong to one photo", fix="search for one photo at a time")
+    with ThreadPoolExecutor(1) as beside:  # what follows imports for seconds; meanwhile the photos are opened
+        opened = [beside.submit(_open, photo, alone=mask is None and box is None) for photo in photos]
+        from ..browser.answers import answers_page
+        from ..browser.retriever import GIVEN, Answer, Choice, Question, Retriever, best_mask, cut
+        from ..index import ShapeIndex
+        from ..index.cache import gallery_index
+        from ..index.query import parse_box
+        from ..io.atomic import write_atomically
+        from ..io.foreground import own_mask
+        from ..io.images import read_mask
+        from ..sources import PrepareOptions
+        from ..sources.own.kept import cache_folder, keep_gallery
+        from ..sources.own.overview import say_overview
+
     corners = parse_box(box) if box else None
     asked, problems = list[tuple[Path, Question, Choice]](), list[ImageError]()
-    for photo in photos:  # all this before the gallery is made, which can take long
+    for photo, read in zip(photos, opened, strict=True):  # before the gallery is made, which can take long
         try:
-            pixels, opaque, turn = open_photo(photo)
-            given = (read_mask(mask, pixels, turn), GIVEN) if mask else own_mask(pixels, opaque, corners)
+            pixels, opaque, turn, own = read.result()
+            own = own_mask(pixels, opaque, corners) if corners else own
+            given = (read_mask(mask, pixels, turn), GIVEN) if mask else own
             known, how = given or (None, GIVEN)
             question = Question(photo.name, pixels, known, how=how)
             marked = "automatic" if auto_mask and question.mask is None else best_mask(question)
@@ -109,3 +113,12 @@ def find(
 
         if not webbrowser.open(html.resolve().as_uri()):
             raise StorageError("no web browser could be started", path=html, fix="open this file yourself")
+
+
+def _open(photo: Path, alone: bool) -> tuple[Any, Any, Any, Any]:
+    """Return what `cmiclib.io.images.open_photo` does, and the photo's own mask; None where it is not ``alone``."""
+    from ..io.foreground import own_mask
+    from ..io.images import open_photo
+
+    pixels, opaque, turn = open_photo(photo)
+    return pixels, opaque, turn, own_mask(pixels, opaque) if alone else None

@@ -2,10 +2,16 @@
 
 import ast
 import hashlib
+import json
+import sys
 import sysconfig
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ..errors import StorageError
+from .atomic import write_atomically
 
 PACKAGE = Path(__file__).parents[1]
 _CHECKOUT, _INSTALLED = PACKAGE.parent / "data" / "weights", Path(sysconfig.get_path("data"), "share/cmiclib/weights")
@@ -16,7 +22,8 @@ WEIGHTS = _CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED
 def code_digest(names: Iterable[str]) -> str:
     """Hash the code of rooms and modules of this package, such as ``["training", "losses"]``, without their prose.
 
-    The hash covers the syntax tree without comments and docstrings, so that a better explanation retrains nothing.
+    The hash covers the syntax tree without comments and docstrings, so that a better explanation retrains nothing. It
+    is kept beside Python's compiled files and, like them, made again when a file has another size or time.
     """
     files = set[Path]()
     for name in names:
@@ -24,8 +31,20 @@ def code_digest(names: Iterable[str]) -> str:
         if not found:
             raise ValueError(f"there is no code named {name}")
         files |= found
-    texts = [f"{file.relative_to(PACKAGE).as_posix()} {code_text(file)}" for file in sorted(files)]
-    return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
+    listed = sorted(files)
+    stamps = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in (Path(__file__), *listed)]
+    key = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+    kept = PACKAGE / "__pycache__" / f"code-{hashlib.sha256(' '.join(map(str, listed)).encode()).hexdigest()[:12]}.txt"
+    with suppress(OSError, ValueError):
+        known, digest = kept.read_text("ascii").split()
+        if known == key:
+            return digest
+    texts = [f"{file.relative_to(PACKAGE).as_posix()} {code_text(file)}" for file in listed]
+    digest = hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
+    if not sys.dont_write_bytecode:
+        with suppress(StorageError):
+            write_atomically(kept, lambda temporary: temporary.write_text(f"{key} {digest}", "ascii"))
+    return digest
 
 
 def code_text(file: Path) -> str:

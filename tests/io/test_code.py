@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from cmiclib.io import code
@@ -32,6 +34,27 @@ def test_comments_and_docstrings_do_not_count(package):
     assert code_digest(["a"]) == before
     (package / "a.py").write_text('def f():\n    return "1"\n')
     assert code_digest(["a"]) != before
+
+
+def test_a_kept_digest_is_used_while_no_file_changes(package, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    first = code_digest(["a", "b"])
+    monkeypatch.setattr(code, "code_text", lambda file: pytest.fail("the code is read again"))
+    assert code_digest(["b", "a"]) == first
+    (kept,) = (package / "__pycache__").iterdir()
+    monkeypatch.undo()
+    monkeypatch.setattr(code, "PACKAGE", package)
+    (package / "a.py").write_text("x = 3\n")  # of the same size
+    assert code_digest(["a", "b"]) != first
+    kept.write_text("damaged")
+    (package / "a.py").write_text("x = 1\n")
+    assert code_digest(["a", "b"]) == first
+
+
+def test_a_package_that_cannot_be_written_has_digests(package, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (package / "__pycache__").write_text("no folder")
+    assert code_digest(["a"]) == code_digest(["a"])
 
 
 def test_a_name_without_code_is_refused():
