@@ -14,7 +14,7 @@ from . import SHAPES
 
 SUMS = {"reassoc", "contract", "nsz"}
 """The compiler may reorder sums, but not assume that there is no NaN."""
-AHEAD = 4
+AHEAD = 8
 """Views that are prefetched: the processor's own prefetching stops at each page of memory."""
 LINE = 64
 """Bytes of a cache line."""
@@ -32,19 +32,17 @@ def scan_all(views, query, turned, scores, fusion):  # type: ignore[no-untyped-d
 def scan_piece(views, query, turned, scores, fusion, first, last):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Score the shapes from ``first`` to before ``last``."""
     count, length = views.shape[1], views.shape[2]
-    flat, line, fours = views.reshape(-1), LINE // views.itemsize, count // 4 * 4
+    flat, line = views.reshape(-1), LINE // views.itemsize
     block = np.empty((count, length), np.float32)
     logits, cosines = np.empty(count, np.float32), np.empty(count, np.float32)
     for n in range(first, last):
-        for v in range(count):
-            ahead = (n * count + v + AHEAD) * length
-            for k in range(ahead, ahead + length, line):
-                _prefetch(flat, k)  # type: ignore[call-arg]
         shape = _in_float32(views[n], block)  # type: ignore[func-returns-value]
         for q in range(len(query)):
-            for v in range(0, fours, 4):
-                _four_views(turned[q], query[q], shape, v, logits, cosines)
-            for v in range(fours, count):
+            reach = length if q == 0 else 0
+            for v in range(count):
+                ahead = (n * count + v + AHEAD) * length
+                for k in range(ahead, ahead + reach, line):  # a processor waits once it has asked for some twenty
+                    _prefetch(flat, k)  # type: ignore[call-arg]
                 logit, cosine = np.float32(0), np.float32(0)
                 for k in range(length):
                     logit += turned[q, k] * shape[v, k]
@@ -59,24 +57,6 @@ def scan_piece(views, query, turned, scores, fusion, first, last):  # type: igno
                     best = cosines[v] if cosines[v] > best else best
                 # A sum keeps NaN, a maximum passes over it.
                 scores[q, n] = total / count if fusion == 1 or np.isnan(total) else best
-
-
-@numba.njit(fastmath=SUMS, error_model="numpy", inline="always")
-def _four_views(turned, query, shape, v, logits, cosines):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Set logits and cosines of four views from ``v`` on: what is read of the query serves all four."""
-    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
-    for k in range(shape.shape[1]):
-        a, b = turned[k], query[k]
-        a0 += a * shape[v, k]
-        b0 += b * shape[v, k]
-        a1 += a * shape[v + 1, k]
-        b1 += b * shape[v + 1, k]
-        a2 += a * shape[v + 2, k]
-        b2 += b * shape[v + 2, k]
-        a3 += a * shape[v + 3, k]
-        b3 += b * shape[v + 3, k]
-    logits[v], logits[v + 1], logits[v + 2], logits[v + 3] = a0, a1, a2, a3
-    cosines[v], cosines[v + 1], cosines[v + 2], cosines[v + 3] = b0, b1, b2, b3
 
 
 @numba.njit(fastmath=SUMS, error_model="numpy", inline="always")
