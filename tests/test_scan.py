@@ -85,6 +85,12 @@ def test_copies_of_a_shape_get_equal_scores_and_a_query_alone_those_of_its_batch
     assert shown["mrr"] > hidden["mrr"] and hidden["top1"] == 0  # of equal scores the lower row comes first
 
 
+@pytest.mark.parametrize("queries, shapes", [(0, 40), (0, 1400), (1, 0)])
+def test_no_query_and_no_shape_give_no_scores(queries, shapes):
+    scores = scan(torch.zeros(queries, 128), torch.zeros(shapes, 12, 128), torch.eye(128))
+    assert scores.shape == (queries, shapes)
+
+
 def test_a_process_that_scored_a_small_gallery_can_be_forked():
     code = """
 import os, numpy, torch

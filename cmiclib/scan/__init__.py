@@ -60,6 +60,8 @@ def scan_compiled(query: Tensor, turned: Tensor, views: Tensor, fusion: Fusion) 
     from .compiled import scan_all, scan_piece
 
     scores = query.new_empty(len(query), len(views))
+    if not scores.numel():
+        return scores
     views = views.contiguous()
     numbers = views.view(torch.int16).numpy().view(np.uint16) if views.dtype == torch.bfloat16 else views.numpy()
     inputs = numbers, query.contiguous().numpy(), turned.numpy(), scores.numpy(), FUSIONS.index(fusion)

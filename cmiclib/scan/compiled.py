@@ -37,26 +37,39 @@ def scan_piece(views, query, turned, scores, fusion, first, last):  # type: igno
     logits, cosines = np.empty(count, np.float32), np.empty(count, np.float32)
     for n in range(first, last):
         shape = _in_float32(views[n], block)  # type: ignore[func-returns-value]
-        for q in range(len(query)):
-            reach = length if q == 0 else 0
+        for v in range(count):
+            ahead = (n * count + v + AHEAD) * length
+            for k in range(ahead, ahead + length, line):  # few at a time: a processor waits for the twentieth or so
+                _prefetch(flat, k)  # type: ignore[call-arg]
+            logits[v], cosines[v] = _products(turned[0], query[0], shape[v])
+        scores[0, n] = _fused(logits, cosines, fusion)
+        for q in range(1, len(query)):
             for v in range(count):
-                ahead = (n * count + v + AHEAD) * length
-                for k in range(ahead, ahead + reach, line):  # a processor waits once it has asked for some twenty
-                    _prefetch(flat, k)  # type: ignore[call-arg]
-                logit, cosine = np.float32(0), np.float32(0)
-                for k in range(length):
-                    logit += turned[q, k] * shape[v, k]
-                    cosine += query[q, k] * shape[v, k]
-                logits[v], cosines[v] = logit, cosine
-            if fusion == 0:
-                scores[q, n] = _mixture(logits, cosines)
-            else:
-                total, best = cosines[0], cosines[0]
-                for v in range(1, count):
-                    total += cosines[v]
-                    best = cosines[v] if cosines[v] > best else best
-                # A sum keeps NaN, a maximum passes over it.
-                scores[q, n] = total / count if fusion == 1 or np.isnan(total) else best
+                logits[v], cosines[v] = _products(turned[q], query[q], shape[v])
+            scores[q, n] = _fused(logits, cosines, fusion)
+
+
+@numba.njit(fastmath=SUMS, error_model="numpy", inline="always")
+def _products(turned, query, view):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
+    """One query's logit and cosine of one view."""
+    logit, cosine = np.float32(0), np.float32(0)
+    for k in range(len(view)):
+        logit += turned[k] * view[k]
+        cosine += query[k] * view[k]
+    return logit, cosine
+
+
+@numba.njit(fastmath=SUMS, error_model="numpy", inline="always")
+def _fused(logits, cosines, fusion):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
+    """One query's score of one shape."""
+    if fusion == 0:
+        return _mixture(logits, cosines)
+    total, best = cosines[0], cosines[0]
+    for v in range(1, len(cosines)):
+        total += cosines[v]
+        best = cosines[v] if cosines[v] > best else best
+    # A sum keeps NaN, a maximum passes over it.
+    return total / len(cosines) if fusion == 1 or np.isnan(total) else best
 
 
 @numba.njit(fastmath=SUMS, error_model="numpy", inline="always")
