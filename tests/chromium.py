@@ -72,5 +72,7 @@ class Watched:
             self.problems.append(f"left: {request.url[:200]}")
 
     def open(self, name: str) -> None:
-        self.page.goto(self.home + name)
-        self.page.wait_for_load_state("networkidle")
+        self.page.goto(self.home + name)  # until all that the page names is loaded
+        if name == "index.html":  # it can lead on to another page
+            self.page.wait_for_load_state("networkidle")
+        self.page.evaluate("document.fonts.ready.then(() => {})")

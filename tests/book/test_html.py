@@ -82,10 +82,19 @@ FAULTS = """() => {
 }"""
 
 
+# Colours change at once, and two frames later all of the page has them.
+THEME = """theme => {
+    const still = document.createElement("style");
+    still.textContent = "* { transition: none !important; animation: none !important }";
+    document.head.append(still);
+    document.documentElement.dataset.theme = theme;
+    return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())));
+}"""
+
+
 def faults(page, theme: str) -> list[str]:
     """Return what is wrong with the open page in this theme, contrast included."""
-    page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
-    page.wait_for_timeout(150)
+    page.evaluate(THEME, theme)
     where = "document.querySelector('.bd-article, .bd-search-container') || document.body"
     pale = page.evaluate(f"({PALE})({where})")
     return page.evaluate(FAULTS) + [f"pale: {text}" for text in pale]
