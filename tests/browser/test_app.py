@@ -5,11 +5,15 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import time
+import urllib.request
 
 import numpy as np
 import pytest
 import torch
+import trimesh
+from live import free_port, start
 from typer.testing import CliRunner
 
 from cmiclib.browser import app
@@ -212,3 +216,24 @@ def test_the_command_takes_the_name_of_the_shipped_gallery(outputs, tiny_benchma
     result = CliRunner().invoke(commands, ["app", *options])
     assert result.exit_code == 0, result.output
     assert asked == [(options[1], str(tiny_benchmark.path), None)]
+
+
+def test_the_processes_that_rendered_meshes_end_with_the_app(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("a", "b"):
+        (tmp_path / "meshes" / name).mkdir(parents=True)
+        trimesh.creation.box((1, 2, len(name) + ord(name) / 50)).export(tmp_path / "meshes" / name / "box.stl")
+    port = free_port()
+    options = ["--shapes", str(tmp_path / "meshes"), "--run", str(tiny_run), "--port", str(port), "--no-tab"]
+    server = start(["-m", "cmiclib.cli", "app", *options], tmp_path, f"http://127.0.0.1:{port}/")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=120) as reply:
+        assert reply.status == 200
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(20) != 0
+    for _ in range(20):  # their parent is gone; the system lays them to rest
+        try:
+            os.killpg(server.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("a process is left")

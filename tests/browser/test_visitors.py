@@ -3,12 +3,10 @@
 import os
 import signal
 import time
-import urllib.request
 
 import pytest
-import trimesh
 from chromium import Watched, chromium
-from live import app_server, free_port, opened, start
+from live import app_server, opened
 
 pytestmark = pytest.mark.browser
 CARD = "#results button img"
@@ -70,24 +68,3 @@ def test_a_signal_ends_everything_with_a_visitor_there(tiny_run, tiny_benchmark,
         print(f"ended after {time.perf_counter() - started:.2f} s")
         with pytest.raises(ProcessLookupError):
             os.killpg(server.pid, 0)  # nobody of its group is left
-
-
-def test_the_processes_that_rendered_meshes_end_with_the_app(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("a", "b"):
-        (tmp_path / "meshes" / name).mkdir(parents=True)
-        trimesh.creation.box((1, 2, len(name) + ord(name) / 50)).export(tmp_path / "meshes" / name / "box.stl")
-    port = free_port()
-    options = ["--shapes", str(tmp_path / "meshes"), "--run", str(tiny_run), "--port", str(port), "--no-tab"]
-    server = start(["-m", "cmiclib.cli", "app", *options], tmp_path, f"http://127.0.0.1:{port}/")
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=120) as reply:
-        assert reply.status == 200
-    server.send_signal(signal.SIGTERM)
-    assert server.wait(2) != 0
-    for _ in range(20):  # their parent is gone; the system lays them to rest
-        try:
-            os.killpg(server.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    pytest.fail("a process is left")
