@@ -148,8 +148,8 @@ def unit(vectors: Tensor) -> Tensor:
 def drop(features: Tensor, share: float) -> Tensor:
     """Set a ``share`` of the numbers to 0 and divide the others by ``1 - share``, as ``F.dropout`` does.
 
-    On CPUs this takes two thirds of its time, and the draws are the same on every processor: ``F.dropout`` draws like
-    this on all but Intel's.
+    On CPUs it takes two thirds of the time of ``F.dropout`` and draws the same numbers on all of them; ``F.dropout``
+    draws others on Intel's.
     """
     if features.device.type != "cpu":
         return F.dropout(features, share)

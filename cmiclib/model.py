@@ -123,7 +123,7 @@ def _check_shapes(query: Tensor, views: Tensor, weight: Tensor) -> None:
 class CMIC(Pretrained):
     """Both encoders and the attention matrix W; build it with :func:`build_model`.
 
-    ``photos_only`` leaves out the encoder of views, which an index needs no more.
+    ``photos_only`` leaves out the encoder of views, which an index no longer needs.
     """
 
     def __init__(self, config: ModelConfig, photos_only: bool = False):

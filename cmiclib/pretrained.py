@@ -55,7 +55,10 @@ class Pretrained(nn.Module):
         """Write a folder that :meth:`from_pretrained` and every command's ``--run`` take.
 
         ``config`` is the training's, whose ``model`` is this model's; default: a training that nothing is known of.
+        CheckpointError for the model of an index that was read, which has no encoder of views.
         """
+        if not hasattr(self, "view_encoder"):
+            raise CheckpointError("the model of an index has no encoder of views", fix="save the model of a run")
         config = config or Config(model=self.config)
         write_json(Path(folder) / CONFIG, config.model_dump(mode="json"))
         save_weights(Path(folder) / WEIGHTS, self)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -268,24 +269,41 @@ def test_mistakes_are_one_message_and_status_2(case: str, tmp_path: Path, monkey
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize(
-    ("before", "asked", "status", "lines"),
-    [
-        ("", "--help", 0, ["find", "last words"]),
-        ("", "readme", 2, ["last words"]),
-        ("Thread(target=lambda: (sleep(1), print('the work is done'))).start()", "--help", 0, ["the work is done"]),
-    ],
-)  # fmt: skip
-def test_a_command_ends_at_once_and_loses_nothing(
-    tmp_path: Path, before: str, asked: str, status: int, lines: list[str]
-) -> None:
-    code = (
-        "import atexit\nfrom threading import Thread\nfrom time import sleep\nfrom cmiclib.cli import main\n"
-        f"atexit.register(print, 'last words')\n{before}\nmain()"
-    )
-    done = subprocess.run([sys.executable, "-c", code, asked], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
-    assert all(line in done.stdout for line in lines)
+ENDING = """
+import atexit, sys
+from cmiclib import cli
+class Last:
+    def __del__(self):
+        print("taken apart")
+last = Last()
+atexit.register(print, "last words")
+"""
+WORKERS = "from joblib import Parallel, delayed\nParallel(2)(delayed(abs)(number) for number in range(4))\n"
+THREAD = "import threading, time\nthreading.Thread(target=lambda: (time.sleep(1), print('the work is done'))).start()\n"
+
+
+@pytest.mark.parametrize(("asked", "status"), [("--help", 0), ("readme", 2)])
+def test_a_command_ends_at_once_after_its_last_words(tmp_path: Path, asked: str, status: int) -> None:
+    done = ended(f"{ENDING}cli.main()", asked, tmp_path)
+    assert done.returncode == status and "last words" in done.stdout
+    assert "taken apart" not in done.stdout
+
+
+@pytest.mark.parametrize(("before", "last"), [(WORKERS, ""), (THREAD, "the work is done\n")])
+def test_a_command_with_work_under_way_ends_when_that_is_done(tmp_path: Path, before: str, last: str) -> None:
+    done = ended(f"{ENDING}{before}cli.app = lambda: sys.exit(3)\ncli.main()", "", tmp_path)
+    assert (done.returncode, done.stdout) == (3, f"{last}last words\ntaken apart\n")
+
+
+def test_a_command_whose_output_is_closed_ends_well(tmp_path: Path) -> None:
+    code = f"import os, sys\nos.execv(sys.executable, [sys.executable, '-c', {f'{ENDING}cli.main()'!r}, '--help'])"
+    shell = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} >&- 2>&-"
+    assert subprocess.run(["sh", "-c", shell], cwd=tmp_path, timeout=60).returncode == 0
+
+
+def ended(code: str, asked: str, folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", code, *asked.split()]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
 
 
 def test_what_cannot_be_written_at_the_end_is_no_success(tmp_path: Path) -> None:

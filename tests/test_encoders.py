@@ -304,10 +304,15 @@ def test_cells_come_after_the_features_of_the_whole_picture():
     torch.testing.assert_close(features[:, 1280:], maps.flatten(1))
 
 
+def test_dropout_draws_the_same_on_every_cpu():
+    torch.manual_seed(3)
+    assert drop(torch.ones(2, 6), 0.25).mul(3).tolist() == [[4, 4, 0, 4, 0, 4], [4, 4, 4, 0, 4, 4]]
+
+
 @pytest.mark.parametrize("share", [0.2, 0.5])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (33, 129)])
 def test_dropout_draws_and_leaves_the_generator_as_torch_does(shape, share):
-    if "Intel" in Path("/proc/cpuinfo").read_text():
+    if "Intel" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else "Intel"):
         pytest.skip("PyTorch draws otherwise on Intel's processors")
     features, results = torch.randn(shape, dtype=torch.float32), []
     for run in (drop, lambda x, share: torch.nn.functional.dropout(x, share)):

@@ -85,6 +85,14 @@ def test_copies_of_a_shape_get_equal_scores_and_a_query_alone_those_of_its_batch
     assert shown["mrr"] > hidden["mrr"] and hidden["top1"] == 0  # of equal scores the lower row comes first
 
 
+@pytest.mark.parametrize("views, d", [(1, 515), (5, 129), (13, 300)])
+@pytest.mark.parametrize("fusion", ["attention", "mean", "max"])
+def test_the_first_query_is_scored_as_the_others_are(fusion, views, d):
+    query, vectors, weight = gallery(1400, views=views, d=d, queries=5)
+    scores = fused_scores(query, vectors, weight, fusion)
+    assert all(torch.equal(fused_scores(query[[row]], vectors, weight, fusion)[0], scores[row]) for row in range(5))
+
+
 @pytest.mark.parametrize("queries, shapes", [(0, 40), (0, 1400), (1, 0)])
 def test_no_query_and_no_shape_give_no_scores(queries, shapes):
     scores = scan(torch.zeros(queries, 128), torch.zeros(shapes, 12, 128), torch.eye(128))

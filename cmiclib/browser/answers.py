@@ -28,7 +28,9 @@ def answers_page(answers: Sequence[Answer], gallery: Benchmark, files: Mapping[s
     if notes:
         body += f"<details><summary>Not taken: {len(notes)}</summary><ul>{left}</ul></details>"
     title = f"{', '.join(answer.question.name for answer in answers)} in {gallery.name}"
-    blocks = "".join(f'<script type="application/json" id="{key}">{text}</script>' for key, text in solids.items())
+    blocks = "".join(
+        f'<script type="application/json" id="{key}">{text}</script>' for key, text in sorted(solids.items())
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

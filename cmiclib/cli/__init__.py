@@ -1,10 +1,10 @@
 """The command `cmic`: thin commands over the library. An error that a user can cause gives one message, status 2."""
 
 import atexit
-import multiprocessing
 import os
 import sys
 import threading
+from multiprocessing import active_children
 
 import typer
 
@@ -51,12 +51,14 @@ def main() -> None:
     try:
         app()
     except SystemExit as end:
-        atexit._run_exitfuncs()
-        if not isinstance(end.code, int | None) or threading.active_count() > 1 or multiprocessing.active_children():
+        at_work = [thread for thread in threading.enumerate() if not thread.daemon][1:] or active_children()
+        if not isinstance(end.code, int | None) or at_work or sys.getprofile() or sys.gettrace():
             raise
+        atexit._run_exitfuncs()
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                if stream:  # not closed from the start
+                    stream.flush()
         except OSError:  # nobody reads, or no room: Python says so and ends with a status of its own
             raise end from None
         os._exit(end.code or 0)

@@ -38,8 +38,9 @@ def find(
     """Find the shape that a photo shows in a folder of meshes; what was made of the folder is kept."""
     if len(photos) > 1 and (mask or box or png):
         raise ImageError("--mask, --box and --png belong to one photo", fix="search for one photo at a time")
-    with ThreadPoolExecutor(1) as beside:  # what follows imports for seconds; meanwhile the photos are opened
-        opened = [beside.submit(_open, photo, alone=mask is None and box is None) for photo in photos]
+    alone = not (mask or box)
+    with ThreadPoolExecutor(1) as beside:  # what follows imports for seconds; meanwhile a photo is opened
+        first = beside.submit(_open, photos[0], alone)
         from ..browser.answers import answers_page
         from ..browser.retriever import GIVEN, Answer, Choice, Question, Retriever, best_mask, cut
         from ..index import ShapeIndex
@@ -54,9 +55,9 @@ def find(
 
     corners = parse_box(box) if box else None
     asked, problems = list[tuple[Path, Question, Choice]](), list[ImageError]()
-    for photo, read in zip(photos, opened, strict=True):  # before the gallery is made, which can take long
+    for place, photo in enumerate(photos):  # before the gallery is made, which can take long
         try:
-            pixels, opaque, turn, own = read.result()
+            pixels, opaque, turn, own = _open(photo, alone) if place else first.result()
             own = own_mask(pixels, opaque, corners) if corners else own
             given = (read_mask(mask, pixels, turn), GIVEN) if mask else own
             known, how = given or (None, GIVEN)
@@ -116,7 +117,7 @@ def find(
 
 
 def _open(photo: Path, alone: bool) -> tuple[Any, Any, Any, Any]:
-    """Return what `cmiclib.io.images.open_photo` does, and the photo's own mask; None where it is not ``alone``."""
+    """Return what `cmiclib.io.images.open_photo` does and, of a photo ``alone``, without box and mask, its own mask."""
     from ..io.foreground import own_mask
     from ..io.images import open_photo
 

@@ -30,7 +30,9 @@ class Contents:
     views: Tensor  # (N, V, d) float32, or bfloat16 for half the memory; last axis of length 1; may be memory-mapped
     attention: Tensor  # (d, d) float32, the matrix W of `cmiclib.model.attention_scores`
     shape_ids: list[str]  # N names
-    model: CMIC | None = None  # the encoder of photos, on any device; without one, only vectors can be searched with
+    model: CMIC | None = (
+        None  # on any device, read without its encoder of views; None: only vectors can be searched with
+    )
     config: Config | None = None  # the model's
     precision: Precision | None = None  # in what the encoder computes; default: as configured on the model's device
     gallery: str = ""  # sha256 of the pictures that the views were made from, where known

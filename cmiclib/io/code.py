@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def code_digest(names: Iterable[str]) -> str:
         files |= found
     listed = sorted(files)
     stamps = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in (Path(__file__), *listed)]
-    key = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
-    kept = PACKAGE / "__pycache__" / f"code-{hashlib.sha256(' '.join(map(str, listed)).encode()).hexdigest()[:12]}.txt"
+    key, asked = (hashlib.sha256(json.dumps(facts).encode()).hexdigest() for facts in (stamps, sorted(map(str, files))))
+    kept = Path(cache_from_source(str(PACKAGE / "__init__.py"))).with_name(f"code-{asked[:12]}.txt")
     with suppress(OSError, ValueError):
         known, digest = kept.read_text("ascii").split()
         if known == key:

@@ -1,7 +1,7 @@
 """Score a gallery on the CPU: a large one in one compiled pass, a small one by plain products.
 
 :func:`cmiclib.model.fused_scores` calls it. Copies of one shape get equal scores, and a query alone gets the scores
-that it gets in a batch: in the compiled pass because every pair of query and shape goes through the same instructions,
+that it gets in a batch: in the compiled pass because every pair of query and shape goes through the same arithmetic,
 in a small gallery because of double precision. Which of the two it is depends on the gallery alone.
 """
 
@@ -55,13 +55,13 @@ def _scan_few(query: Tensor, turned: Tensor, views: Tensor, fusion: Fusion) -> T
 
 def scan_compiled(query: Tensor, turned: Tensor, views: Tensor, fusion: Fusion) -> Tensor:
     """Score by the compiled pass: query and turned (Q, d) float32, views (N, V, d) → (Q, N)."""
+    scores = query.new_empty(len(query), len(views))
+    if not scores.numel():
+        return scores
     import numba  # these take longer to load than a small gallery takes
 
     from .compiled import scan_all, scan_piece
 
-    scores = query.new_empty(len(query), len(views))
-    if not scores.numel():
-        return scores
     views = views.contiguous()
     numbers = views.view(torch.int16).numpy().view(np.uint16) if views.dtype == torch.bfloat16 else views.numpy()
     inputs = numbers, query.contiguous().numpy(), turned.numpy(), scores.numpy(), FUSIONS.index(fusion)

@@ -1,6 +1,6 @@
 """The compiled pass over a gallery: each view is read once, and only scores are written.
 
-Every pair of query and shape goes through the same instructions, in float32, whatever stands beside it. Processors
+Every pair of query and shape goes through the same arithmetic, in float32, whatever stands beside it. Processors
 differ in the order of sums, so their scores differ by less than 1e-6.
 """
 
@@ -39,7 +39,7 @@ def scan_piece(views, query, turned, scores, fusion, first, last):  # type: igno
         shape = _in_float32(views[n], block)  # type: ignore[func-returns-value]
         for v in range(count):
             ahead = (n * count + v + AHEAD) * length
-            for k in range(ahead, ahead + length, line):  # few at a time: a processor waits for the twentieth or so
+            for k in range(ahead, ahead + length, line):  # a few at a time: with some twenty on their way, it waits
                 _prefetch(flat, k)  # type: ignore[call-arg]
             logits[v], cosines[v] = _products(turned[0], query[0], shape[v])
         scores[0, n] = _fused(logits, cosines, fusion)

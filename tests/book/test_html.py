@@ -198,6 +198,8 @@ def test_every_page_of_the_report_opens_without_a_network_and_is_readable(browse
     for page in sorted(folder.glob("*.html")):
         known = len(tab.problems)
         tab.open(page.name)
+        if tab.page.locator("script[type*=widget]").count():  # they are drawn later
+            tab.page.wait_for_load_state("networkidle")
         for width, theme in itertools.product((1400, 390), ("light", "dark")):
             tab.page.set_viewport_size({"width": width, "height": 900})
             tab.problems += [f"{width} px, {theme}: {fault}" for fault in faults(tab.page, theme)]

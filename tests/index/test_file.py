@@ -52,6 +52,14 @@ def test_without_the_gallerys_device_photos_are_embedded_in_whole_precision_on_t
     assert (loaded.device.type, loaded.precision) == ("cpu", "fp32")
 
 
+def test_the_model_of_a_file_embeds_photos_and_is_not_saved_as_a_whole_one(tiny_benchmark, tmp_path):
+    built(tiny_benchmark).save(tmp_path / "x.index")
+    model = ShapeIndex.load(tmp_path / "x.index").model
+    with pytest.raises(CheckpointError, match="no encoder of views"):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_an_index_from_a_gpu_answers_alike_after_loading(tiny_benchmark, tmp_path):
     torch.manual_seed(0)
