@@ -88,7 +88,7 @@ notebooks: $(STAMP) ## write book/*.ipynb from book/*.py
 readme: $(STAMP) ## write README's result table from data/results/demo.json
 	@$(BIN)/cmic readme
 
-test: $(STAMP) ## the tests, a few minutes  [TESTERS=2]
+test: $(STAMP) ## the tests, some ten minutes on 2 cores  [TESTERS=2]
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TESTERS) --dist worksteal -m "not slow and not browser and not gpu"
 
 test-browser: $(STAMP) ## the tests that need Chromium; fetches one where there is none  [TESTERS=2]

@@ -116,7 +116,7 @@ figures.captioned(
     figures.views(fresh, protocol.azimuths, shapes.name[row]), "2.1",
     f"All that the encoder receives of a shape: twelve gray views, {360 / len(protocol.azimuths):.0f}° apart, from an "
     f"elevation of {protocol.elevation:.0f}°. Opposite sides look alike, back and front do not.",
-    f"Twelve gray renderings of one {category}, from all sides, each with its azimuth in degrees.",
+    f"Twelve gray renderings of one {category}, from all sides, each with its azimuth in degrees.", cut=False,
 )  # fmt: skip
 
 # %%
@@ -275,5 +275,5 @@ figures.captioned(
     figures.views(raised, protocol.azimuths, "Elevation 60°"), "2.6",
     f"The same shape from 60° instead of {protocol.elevation:.0f}°: surfaces that face upwards fill the picture, and "
     "legs are hidden below them. Photos from standing height lie between the two.",
-    f"Twelve gray renderings of the {category} from high above, each with its azimuth in degrees.",
+    f"Twelve gray renderings of the {category} from high above, each with its azimuth in degrees.", cut=False,
 )  # fmt: skip

@@ -407,6 +407,20 @@ def test_a_roofline_bounds_rates_by_memory_and_by_products():
     assert list(ax.lines[1].get_xdata()) == pytest.approx([1, 8, 256])  # 2 · 2 · Q / 4 bytes
 
 
+@pytest.mark.parametrize("share", [0.94, 1.0, 1.06])
+def test_the_higher_roof_has_its_name_above_and_the_lower_one_below(share):
+    rows = [row for row in searches() if row["shapes"] == 50_000]
+    for row in rows:
+        row["product_rate"] *= share if row["dtype"] == "bfloat16" else 1
+    figure = draw(figures.roofline(rows))
+    (ax,) = figure.axes
+    names = {text.get_text().removeprefix("products in "): text.get_window_extent() for text in ax.texts[:8]}
+    float32, bfloat16 = names["float32"], names["bfloat16"]
+    tops = [ax.transData.transform((1, rate))[1] for rate in (200, 200 * share)]
+    (upper, lower) = (bfloat16, float32) if share > 1 else (float32, bfloat16)
+    assert upper.y0 > max(tops) and lower.y1 < min(tops)
+
+
 def test_bounds_are_shown_over_the_clusters_with_what_bounds_them():
     rows = [{"clusters": k, "skipped_by_radius": 0.1, "skipped_by_distance": 0.2} for k in (16, 64)]
     result = {"vectors": "trained", "skipped_by_products": 0.9, "rows": rows}

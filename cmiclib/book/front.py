@@ -188,7 +188,7 @@ def commands(stored: dict[str, Any]) -> str:
     minutes, cores = sum(stored["seconds"].values()) / 60, stored["environment"]["cores"]
     return (
         f"```\nmake reproduce    # trains, evaluates, writes the report; its chapters took {minutes:.0f} minutes on "
-        f"{cores} CPU cores\nmake test         # the tests; a few minutes\n```"
+        f"{cores} CPU cores\nmake test         # the tests; some ten minutes\n```"
     )
 
 

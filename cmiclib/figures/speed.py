@@ -57,18 +57,22 @@ def roofline(rows: Rows) -> Figure:
         ax = figure.subplots()
         reach = np.geomspace(0.5, 2 * max(r["operations"] / r["bytes"] for r in rows), 100)
         slope = float(np.median([r["copy_rate"] for r in rows]))
-        for (dtype, color), aside in zip(PRECISIONS.items(), (4, -12), strict=True):  # the two roofs can be one
-            top = float(np.median([r["product_rate"] for r in rows if r["dtype"] == dtype]))
+        tops = {name: float(np.median([r["product_rate"] for r in rows if r["dtype"] == name])) for name in PRECISIONS}
+        higher = max(tops, key=lambda name: tops[name])  # its name stands above, the other's below; both can be equal
+        for dtype, color in PRECISIONS.items():
+            top, first = tops[dtype], dtype == "float32"
             roof = np.minimum(reach * slope, top) / 1e9
             ax.plot(reach, roof, color=color, linewidth=1.2, linestyle=":")
-            note(ax, f"products in {dtype}", (reach[-1], top / 1e9), (0, aside), ha="right", color=color, fontsize=9)
+            aside = 0, 4 if dtype == higher else -12
+            note(ax, f"products in {dtype}", (reach[-1], top / 1e9), aside, ha="right", color=color, fontsize=9)
             part = [r for r in rows if r["dtype"] == dtype]
             at = [r["operations"] / r["bytes"] for r in part]
             rate = [r["operations"] / median(r["seconds"]) / 1e9 for r in part]
             ax.plot(at, rate, "o-", markersize=4, color=color, label=dtype)
             for r, x, y in zip(part, at, rate, strict=True):
                 if r["queries"] in (1, 8, 64, 256):
-                    note(ax, str(r["queries"]), (x, y), (-3, 6) if aside > 0 else (3, -11), fontsize=8, color=color)
+                    aside = (6, -5) if r["queries"] == 1 else (-3, 6) if first else (3, -11)
+                    note(ax, str(r["queries"]), (x, y), aside, fontsize=8, color=color)
         middle = float(np.sqrt(reach[0] * top / slope))  # of the rising line; above it there is nothing
         note(ax, "memory", (middle, middle * slope / 1e9), (-6, 3), ha="right", color=FAINT, fontsize=9)
         ax.set(xscale="log", yscale="log", xlabel="operations for each byte of the gallery", title="Rate of a search",

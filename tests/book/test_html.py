@@ -172,6 +172,8 @@ def test_a_page_is_readable(site: Path, browser, width: int, theme: str) -> None
     left, right = tab.page.locator("figure.captioned img").all()
     beside = left.bounding_box()["y"] == right.bounding_box()["y"]
     assert beside == (width == 1400), "panels stand below each other on a narrow screen"
+    paddings = [panel.evaluate("image => getComputedStyle(image).padding") for panel in (left, right)]
+    assert paddings == ["0px"] * 2, "nothing pushes panels out of their row"
 
 
 def test_code_is_folded_behind_one_switch_that_is_remembered(site: Path, browser) -> None:
