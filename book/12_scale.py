@@ -2,6 +2,7 @@
 # jupyter:
 #   cmic:
 #     needs: []
+#     alone: true
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python

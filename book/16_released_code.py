@@ -2,6 +2,7 @@
 # jupyter:
 #   cmic:
 #     needs: []
+#     alone: true
 #     inputs: [tests/data/parity]
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)

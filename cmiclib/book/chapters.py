@@ -2,7 +2,8 @@
 
 ``_toc.yml`` lists the pages in reading order. A chapter is a script in ``book/``. Its header lists the chapters that
 must run before it (``cmic: needs:``) and the files and folders it reads that no benchmark, run or needed chapter stands
-for (``cmic: inputs:``, patterns below the root); its cell tagged ``parameters`` says what can be set.
+for (``cmic: inputs:``, patterns below the root); ``cmic: alone: true`` says that it measures times, so that nothing may
+run beside it. Its cell tagged ``parameters`` says what can be set.
 """
 
 import ast
@@ -27,6 +28,7 @@ class Chapter:
     needs: tuple[str, ...]
     inputs: tuple[str, ...]
     parameters: frozenset[str]
+    alone: bool = False
 
 
 def pages(root: Path) -> list[str]:
@@ -85,7 +87,7 @@ def read_chapter(path: Path) -> Chapter:
         if isinstance(target, ast.Name)
     }
     needs, inputs = tuple(header.get("needs", [])), tuple(header.get("inputs", []))
-    return Chapter(path.stem, path, text, needs, inputs, frozenset(parameters))
+    return Chapter(path.stem, path, text, needs, inputs, frozenset(parameters), bool(header.get("alone")))
 
 
 def selected(book: list[Chapter], names: list[str]) -> list[Chapter]:

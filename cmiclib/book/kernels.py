@@ -18,19 +18,31 @@ from jupyter_client.provisioning import LocalProvisioner
 
 INLINE = "module://matplotlib_inline.backend_inline"
 USAGE = ("user_seconds", "system_seconds", "page_faults")
+ALIVE = set["_Process"]()
 
 
 class ForkedKernelManager(AsyncKernelManager):  # type: ignore[misc]
-    """A manager for nbclient whose kernels are forked."""
+    """A manager for nbclient whose kernels are forked; `counting` makes one that says what its kernels used."""
 
-    used: ClassVar[dict[str, float]] = dict.fromkeys(USAGE, 0.0)
-    """What kernels have used: CPU seconds in their own code and in the system, and pages that they touched.
-
-    A kernel that was killed adds nothing."""
+    used: ClassVar[dict[str, float]] = {}
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)
         self.provisioner = _Forking(parent=self, kernel_spec=self.kernel_spec)
+
+
+def counting() -> type[ForkedKernelManager]:
+    """Return a manager of its own count, ``used``: seconds in its kernels' code and in the system, pages touched.
+
+    A kernel that was killed adds nothing.
+    """
+    return type("CountingKernelManager", (ForkedKernelManager,), {"used": dict.fromkeys(USAGE, 0.0)})
+
+
+def kill_all() -> None:
+    """Kill the kernels that run, so that the threads which wait for them end."""
+    for process in list(ALIVE):
+        process.kill()
 
 
 class _Forking(LocalProvisioner):  # type: ignore[misc]
@@ -42,7 +54,8 @@ class _Forking(LocalProvisioner):  # type: ignore[misc]
         process = context.Process(target=_serve, args=(cmd[cmd.index("-f") :], folder, variables, writer))
         process.start()
         writer.close()
-        self.process = _Process(process, reader)  # type: ignore[assignment]
+        used = self.parent.used if self.parent else {}
+        self.process = _Process(process, reader, used)  # type: ignore[assignment]
         self.pid = self.pgid = process.pid
         return self.connection_info
 
@@ -52,15 +65,18 @@ class _Process:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, process: Any, reader: Connection):
-        self.process, self.pid, self.reader = process, process.pid, reader
+    def __init__(self, process: Any, reader: Connection, used: dict[str, float]):
+        self.process, self.pid, self.reader, self.used = process, process.pid, reader, used
+        ALIVE.add(self)
 
     def poll(self) -> int | None:
         if not self.reader.closed and self.reader.poll():
             with suppress(EOFError):  # killed
                 for name, value in self.reader.recv().items():
-                    ForkedKernelManager.used[name] += value
+                    self.used[name] = self.used.get(name, 0.0) + value
             self.reader.close()
+        if self.process.exitcode is not None:
+            ALIVE.discard(self)
         return self.process.exitcode
 
     def wait(self) -> int | None:

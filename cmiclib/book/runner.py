@@ -3,7 +3,8 @@
 A chapter's key is a hash of everything that its result depends on: its script, the code that it imports, the versions
 of the packages that matter, the configuration, the benchmark, its parameters, the files that it reads, and the keys of
 the chapters it needs. ``outputs/<profile>/provenance.json`` holds the keys and seconds of finished chapters. A chapter
-with the same key and status "ok" there does not run again.
+with the same key and status "ok" there does not run again. Two chapters run side by side where the machine allows it,
+because few of them keep two cores busy; one that measures times has the machine for itself.
 """
 
 import hashlib
@@ -13,13 +14,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import profile as profile_config
 from ..errors import BookError, StorageError
@@ -30,8 +30,9 @@ from ..io.lock import alone
 from ..io.provenance import environment, package_versions
 from .chapters import Chapter, check_parameters, read_book, selected
 from .imports import Library
-from .kernels import ForkedKernelManager
+from .kernels import counting, kill_all
 from .notebooks import derive
+from .schedule import Clock, side_by_side, usual_number
 
 KERNEL_ENVIRONMENT = {
     # Waiting threads soon sleep instead of spinning, which on a busy machine makes training several times slower.
@@ -70,6 +71,13 @@ class Job:
         return entry.get("status") == "ok" and entry["key"] == self.key and self.target.exists()
 
 
+class Ran(NamedTuple):
+    """How a chapter ended."""
+
+    error: str  # its name and message, or empty
+    used: dict[str, float]  # seconds in the kernel's code and in the system, pages touched
+
+
 def digest(*parts: Any) -> str:
     """Return a hexadecimal hash of values that JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -92,9 +100,11 @@ def file_hash(path: Path) -> str:
 def reproduce(
     root: Path, *, profile: str = "demo", benchmark: str = "sweethome", outputs: str = "outputs",
     benchmark_hash: Callable[[], str], chapters: list[str] | None = None, parameters: dict[str, Any] | None = None,
-    library: Path = PACKAGE, say: Callable[[str], None] = print,
+    library: Path = PACKAGE, say: Callable[[str], None] = print, at_once: int | None = None,
 ) -> Result:  # fmt: skip
-    """Run what changed; executed notebooks go to ``outputs/<profile>/notebooks``.
+    """Run what changed, ``at_once`` chapters side by side, by default as `usual_number` says.
+
+    Executed notebooks go to ``outputs/<profile>/notebooks``.
 
     With ``OVERRIDES`` among the parameters, everything goes to a folder of its own instead, ``Result.outputs``, and
     chapters that these cannot change are copied from ``outputs`` if they ran there.
@@ -154,55 +164,46 @@ def reproduce(
                 entry["stale"] = True
             elif chapter in todo and job.is_done(entry):
                 result.current.append(chapter.name)
-        clock = Clock(expected_seconds(root, profile, done))
-        left = [chapter.name for chapter in todo if chapter.name not in result.current]
-        while left:
-            job, head = jobs[left[0]], f"[{len(todo) - len(left) + 1:2}/{len(todo)}] {left[0]}"
-            if missing := [need for need in job.chapter.needs if need in result.failed + result.skipped]:
-                say(f"{head}: skipped, it needs {', '.join(missing)}")
-                result.skipped.append(job.chapter.name)
-                job.target.unlink(missing_ok=True)
-                done[job.chapter.name] = {"key": job.key, "status": "skipped", "seconds": 0.0}
-            else:
-                say(f"{head} …{clock.left(left)}")
-                made = made or {"commit": commit(root), "environment": environment()}
-                entry = {"key": job.key, "status": "running", "parameters": job.parameters, "hashes": job.hashes}
-                done[job.chapter.name] = entry
-                write_json(folder / RECORD, record)
-                started, before = time.perf_counter(), dict(ForkedKernelManager.used)
-                error = execute(job.chapter, job.parameters, job.target, root)
-                seconds = round(time.perf_counter() - started, 1)
-                clock.finished(job.chapter.name, seconds)
-                entry |= {name: round(value - before[name], 1) for name, value in ForkedKernelManager.used.items()}
-                finished = datetime.now(UTC).isoformat(timespec="seconds")
-                entry |= {"status": "failed" if error else "ok", "seconds": seconds, "finished": finished, **made}
-                (result.failed if error else result.ran).append(job.chapter.name)
-                say(f"{' ' * len(head)} {'failed after' if error else 'took'} {seconds:.1f} s{error and f': {error}'}")
+        left = [chapter for chapter in todo if chapter.name not in result.current]
+        at_once = at_once or usual_number(profile)
+        clock = Clock(expected_seconds(root, profile, done), at_once)
+
+        def run(chapter: Chapter) -> Ran:
+            return execute(chapter, jobs[chapter.name].parameters, jobs[chapter.name].target, root)
+
+        def began(chapter: Chapter) -> None:
+            job, number = jobs[chapter.name], len(todo) - len(left) + 1
+            left.remove(chapter)
+            clock.begin(chapter.name)
+            say(f"[{number:2}/{len(todo)}] {chapter.name} …{clock.left([each.name for each in left])}")
+            made.update({} if made else {"commit": commit(root), "environment": environment()})
+            entry = {"key": job.key, "status": "running", "parameters": job.parameters, "hashes": job.hashes}
+            done[chapter.name] = entry
             write_json(folder / RECORD, record)
-            left.pop(0)
+
+        def ended(chapter: Chapter, ran: Ran) -> bool:
+            entry, seconds, error = done[chapter.name], round(clock.end(chapter.name), 1), ran.error
+            entry |= {name: round(value, 1) for name, value in ran.used.items()}
+            finished = datetime.now(UTC).isoformat(timespec="seconds")
+            entry |= {"status": "failed" if error else "ok", "seconds": seconds, "finished": finished, **made}
+            (result.failed if error else result.ran).append(chapter.name)
+            say(f"        {chapter.name} {'failed after' if error else 'took'} {seconds:.1f} s{error and f': {error}'}")
+            write_json(folder / RECORD, record)
+            return not error
+
+        def skipped(chapter: Chapter, missing: list[str]) -> None:
+            left.remove(chapter)
+            say(f"        {chapter.name} skipped, it needs {', '.join(missing)}")
+            result.skipped.append(chapter.name)
+            jobs[chapter.name].target.unlink(missing_ok=True)
+            done[chapter.name] = {"key": jobs[chapter.name].key, "status": "skipped", "seconds": 0.0}
+            write_json(folder / RECORD, record)
+
+        side_by_side(list(left), at_once, run, began, ended, skipped, kill_all)
         write_json(folder / RECORD, record)
     if result.current:
         say(f"{len(result.current)} of {len(todo)} chapters are up to date")
     return result
-
-
-class Clock:
-    """Tells how long a run still takes, by the seconds that each chapter took before and the pace of this run."""
-
-    def __init__(self, expected: dict[str, float]):
-        self.expected, self.taken, self.planned = expected, 0.0, 0.0
-
-    def finished(self, name: str, seconds: float) -> None:
-        """Note how long a chapter took."""
-        self.taken, self.planned = self.taken + seconds, self.planned + self.expected.get(name, seconds)
-
-    def left(self, names: list[str]) -> str:
-        """Return the time that chapters will take, in words; nothing where one of them never ran before."""
-        if not names or not self.expected.keys() >= set(names):
-            return ""
-        pace = (self.taken + 30) / (self.planned + 30)  # a short first chapter says little
-        minutes = pace * sum(self.expected[name] for name in names) / 60
-        return f" (about {minutes:.0f} min left)" if minutes >= 1.5 else " (about a minute left)"
 
 
 def expected_seconds(root: Path, profile: str, done: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -214,8 +215,8 @@ def expected_seconds(root: Path, profile: str, done: dict[str, dict[str, Any]]) 
     return stored | {name: entry["seconds"] for name, entry in done.items() if entry.get("status") == "ok"}
 
 
-def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Path) -> str:
-    """Run one chapter in the root; return its error's name and message, or an empty string.
+def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Path) -> Ran:
+    """Run one chapter in the root, in a thread of its own.
 
     The executed notebook is written to ``target`` either way. What the chapter writes to stderr (progress bars) is
     shown live when this runs in a terminal.
@@ -229,21 +230,23 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
     for name, value in KERNEL_ENVIRONMENT.items():  # the kernel inherits it
         os.environ.setdefault(name, value)
     forks = "forkserver" in multiprocessing.get_all_start_methods()
+    manager, error = counting(), ""
     try:
         papermill.execute_notebook(
-            nbformat.from_dict(derive(chapter.path)), target, parameters, kernel_name="python3", cwd=root,
+            nbformat.from_dict(derive(chapter.path)), target, parameters, kernel_name="python3",
+            resources={"metadata": {"path": str(root)}},  # `cwd` would move the whole process there
             progress_bar=False, stderr_file=sys.stderr if sys.stderr.isatty() else None,
             extra_arguments=["--log-level=CRITICAL"],  # errors come back in the notebook
-            kernel_manager_class=ForkedKernelManager if forks else AsyncKernelManager,
+            kernel_manager_class=manager if forks else AsyncKernelManager,
         )  # fmt: skip
-    except papermill.PapermillExecutionError as error:
-        return f"{error.ename}: {error.evalue}"
+    except papermill.PapermillExecutionError as raised:
+        error = f"{raised.ename}: {raised.evalue}"
     except DeadKernelError:
-        return "DeadKernelError: its process was killed, most often because memory ran out"
-    except OSError as error:
+        error = "DeadKernelError: its process was killed, most often because memory ran out"
+    except OSError as raised:
         fix = "make room on the disk, then run again: chapters that are done are not repeated"
-        raise StorageError(f"could not be written ({error.strerror or error})", path=target, fix=fix) from None
-    return ""
+        raise StorageError(f"could not be written ({raised.strerror or raised})", path=target, fix=fix) from None
+    return Ran(error, manager.used)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

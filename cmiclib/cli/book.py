@@ -24,6 +24,7 @@ from .common import (
     write_json,
 )  # fmt: skip
 
+SIDE_BY_SIDE = "chapters that run side by side; one that measures times runs alone"
 RUN = "a run folder; default: your newest run, otherwise the shipped model"
 
 
@@ -31,6 +32,9 @@ def reproduce(
     parameters: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...")] = None,
     profile: Profile = "demo", benchmark: BenchmarkName = "sweethome", outputs: Outputs = "outputs",
     chapter: Annotated[list[str] | None, typer.Option(help="run only this and what it needs; repeatable")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, show_default="2; 1 with a GPU or below 12 GB of memory", help=SIDE_BY_SIDE)
+    ] = None,
 ) -> None:  # fmt: skip
     """Run the chapters whose inputs changed and write the report; NAME=VALUE sets a parameter of the chapters.
 
@@ -53,7 +57,7 @@ def reproduce(
 
     result = reproduce(
         root, profile=profile, benchmark=benchmark, outputs=outputs, benchmark_hash=benchmark_hash, chapters=chapter,
-        parameters=given,
+        parameters=given, at_once=jobs,
     )  # fmt: skip
     write_report(root, profile, result.outputs)
     if result.failed:

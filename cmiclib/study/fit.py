@@ -26,7 +26,7 @@ from ..training.loop import train
 from ..training.run import Run
 
 FEWEST, MOST = 4, 40  # practice photos of a shape
-SECONDS = 1.2  # of a core for one of them: rendered, three times through the network, its part of the training
+SECONDS = 0.7  # of a core for one of them: rendered, three times through the network, its part of the training
 HELD_OUT = 2  # photos of a shape that judge
 FIGURES = ("top1", "top10", "mrr")
 

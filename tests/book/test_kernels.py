@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -9,18 +10,18 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
-from cmiclib.book.kernels import ForkedKernelManager
+from cmiclib.book.kernels import ForkedKernelManager, counting, kill_all
 
 pytestmark = pytest.mark.skipif(
     "forkserver" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork"
 )
 
 
-def run(folder: Path, *cells: str) -> list[str]:
+def run(folder: Path, *cells: str, manager: type[ForkedKernelManager] = ForkedKernelManager) -> list[str]:
     """Run cells in a kernel of their own; return what each printed."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     client = NotebookClient(
-        notebook, kernel_name="python3", kernel_manager_class=ForkedKernelManager,
+        notebook, kernel_name="python3", kernel_manager_class=manager,
         resources={"metadata": {"path": str(folder)}}, extra_arguments=["--log-level=CRITICAL"],
     )  # fmt: skip
     client.execute()
@@ -39,21 +40,32 @@ def test_a_forked_kernel_has_its_own_state_folder_and_environment(tmp_path: Path
 
 
 def test_it_computes_on_several_threads_and_says_what_it_used(tmp_path: Path):
-    before = dict(ForkedKernelManager.used)
-    (text,) = run(
-        tmp_path, "import torch; a = torch.ones(900, 900)\nfor _ in range(20): b = a @ a\nprint(b[0, 0].item())"
-    )
-    assert text == "900.0"
-    spent = {name: value - before[name] for name, value in ForkedKernelManager.used.items()}
+    manager, other = counting(), counting()
+    code = "import torch; a = torch.ones(900, 900)\nfor _ in range(20): b = a @ a\nprint(b[0, 0].item())"
+    assert run(tmp_path, code, manager=manager) == ["900.0"]
+    spent = manager.used
     assert 0.1 < spent["user_seconds"] < 60 and spent["system_seconds"] >= 0 and spent["page_faults"] > 100
+    assert set(other.used.values()) == {0.0}, "each counts its own kernels"
 
 
 def test_a_killed_kernel_is_an_error_and_the_next_one_runs(tmp_path: Path):
-    before = dict(ForkedKernelManager.used)
+    manager = counting()
     with pytest.raises(DeadKernelError):
-        run(tmp_path, "import os; os.kill(os.getpid(), 9)")
-    assert ForkedKernelManager.used == before
+        run(tmp_path, "import os; os.kill(os.getpid(), 9)", manager=manager)
+    assert set(manager.used.values()) == {0.0}
     assert run(tmp_path, "print(2 + 2)") == ["4"]
+
+
+def test_who_waits_for_a_kernel_in_another_thread_can_be_released(tmp_path: Path):
+    with ThreadPoolExecutor(2) as pool:
+        code = "from pathlib import Path; Path('{}').touch(); import time; time.sleep(600)"
+        waiting = [pool.submit(run, tmp_path, code.format(name)) for name in "ab"]
+        while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()):
+            time.sleep(0.05)
+        kill_all()
+        for each in waiting:
+            with pytest.raises(DeadKernelError):
+                each.result(timeout=60)
 
 
 def test_interrupting_stops_a_cell(tmp_path: Path):

@@ -9,7 +9,6 @@ from toybook import BODY, make_book, write_chapter
 
 from cmiclib.book import runner
 from cmiclib.book.chapters import read_book, selected
-from cmiclib.book.kernels import ForkedKernelManager
 from cmiclib.config import profile
 from cmiclib.errors import BookError, CMICError, ConfigError
 from cmiclib.io.lock import alone
@@ -28,12 +27,12 @@ class Kernel:
         self.parameters: dict[str, dict] = {}
         self.broken: set[str] = set()
 
-    def __call__(self, chapter, parameters, target: Path, root: Path) -> str:
+    def __call__(self, chapter, parameters, target: Path, root: Path) -> runner.Ran:
         self.ran.append(chapter.name)
         self.parameters[chapter.name] = parameters
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("{}")
-        return "ValueError: broken" if chapter.name in self.broken else ""
+        return runner.Ran("ValueError: broken" if chapter.name in self.broken else "", {})
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 def run(root: Path, benchmark_hash: str = "hash", **options) -> runner.Result:
-    options = {"profile": "smoke", "say": lambda line: None} | options
+    options = {"profile": "smoke", "say": lambda line: None, "at_once": 1} | options
     return runner.reproduce(root, benchmark_hash=lambda: benchmark_hash, **options)
 
 
@@ -228,17 +227,17 @@ def test_a_failure_skips_what_needs_it_and_the_rest_runs(root: Path, kernel: Ker
 
 
 def test_a_run_that_was_killed_in_a_chapter_runs_it_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(chapter, parameters, target: Path, root: Path) -> str:
+    def die(chapter, parameters, target: Path, root: Path) -> runner.Ran:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("{}")
         if chapter.name == "second":
             raise KeyboardInterrupt
-        return ""
+        return runner.Ran("", {})
 
     monkeypatch.setattr(runner, "execute", die)
     with pytest.raises(KeyboardInterrupt):
         run(root)
-    monkeypatch.setattr(runner, "execute", lambda *_: "")
+    monkeypatch.setattr(runner, "execute", lambda *_: runner.Ran("", {}))
     (root / "outputs/smoke/notebooks/third.ipynb").write_text("{}")
     assert run(root).ran == ["second", "third"]
 
@@ -265,14 +264,10 @@ def test_the_record_says_what_ran_where_and_how_long(root: Path, kernel: Kernel)
 
 
 def test_the_record_holds_the_effort_of_each_kernel(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def execute(*_) -> str:
-        ForkedKernelManager.used["user_seconds"] += 2.5
-        return ""
-
-    monkeypatch.setattr(runner, "execute", execute)
+    used = {"user_seconds": 2.52, "system_seconds": 0.0, "page_faults": 3.0}
+    monkeypatch.setattr(runner, "execute", lambda *_: runner.Ran("", used))
     run(root)
-    entry = runner.read_record(root / "outputs/smoke")["chapters"]["first"]
-    assert entry["user_seconds"] == 2.5 and entry["system_seconds"] == entry["page_faults"] == 0
+    assert runner.read_record(root / "outputs/smoke")["chapters"]["first"].items() >= {"user_seconds": 2.5}.items()
 
 
 def test_chapters_that_are_up_to_date_count_as_done_and_take_no_time(root: Path, kernel: Kernel) -> None:
@@ -286,16 +281,6 @@ def test_chapters_that_are_up_to_date_count_as_done_and_take_no_time(root: Path,
     run(root, say=lines.append)
     assert lines[0].startswith("[ 3/3] third … (about 10 min left)")
     assert lines[-1] == "2 of 3 chapters are up to date"
-
-
-def test_the_time_left_follows_the_pace_of_this_run() -> None:
-    clock = runner.Clock({"a": 60.0, "b": 600.0, "c": 30.0})
-    assert clock.left(["a", "b", "c"]) == " (about 12 min left)"  # 690 s
-    clock.finished("a", 150.0)  # twice as long, the first half minute aside: (150 + 30) / (60 + 30)
-    assert clock.left(["b", "c"]) == " (about 21 min left)"
-    clock.finished("b", 1230.0)
-    assert clock.left(["c"]) == " (about a minute left)"
-    assert clock.left(["c", "never ran"]) == ""
 
 
 def test_the_first_demo_expects_what_the_stored_run_took(root: Path) -> None:

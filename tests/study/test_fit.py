@@ -72,6 +72,6 @@ def test_one_shape_is_refused(quick, untrained_run, models, tmp_path):
     assert result.exit_code == 2 and "one shape" in result.output
 
 
-@pytest.mark.parametrize("minutes, shapes, jobs, photos", [(10, 40, 2, 25), (1, 1000, 2, 4), (60, 2, 8, 40)])
+@pytest.mark.parametrize("minutes, shapes, jobs, photos", [(10, 40, 2, 40), (5, 40, 2, 21), (1, 1000, 2, 4)])
 def test_the_budget_decides_on_the_number_of_practice_photos(minutes, shapes, jobs, photos):
     assert module.photos_within(minutes, shapes, jobs) == photos
