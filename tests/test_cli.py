@@ -186,7 +186,8 @@ SEARCHES = {
     "automatic mask from the box": ["--box", "20,10,70,60", "--auto-mask"],
     "whole photo, no mask": ["--no-mask"],
     "what stands alone on a plain ground as mask": [],
-    "box, no mask": ["--box", "20,10,70,60"],
+    "box, with a learnt silhouette": ["--box", "20,10,70,60"],
+    "box, no mask": ["--box", "20,10,70,60", "--no-mask"],
 }
 
 

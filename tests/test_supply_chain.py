@@ -10,6 +10,7 @@ from toybook import REPOSITORY
 
 from cmiclib.book import publish
 from cmiclib.cli.common import SHIPPED
+from cmiclib.silhouette import FILE
 from cmiclib.weights import WEIGHTS_PACKAGE, WEIGHTS_SHA256
 
 VERSION = re.compile(r"\d+(\.\d+)+([a-z.]+\d+)?")
@@ -39,10 +40,11 @@ def test_every_pin_is_exact() -> None:
 
 def test_a_wheel_brings_the_weights_that_the_commands_use_by_default() -> None:
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
-    ((place, (pattern,)),) = settings["data-files"].items()
-    assert place == "share/cmiclib/weights/general"
-    assert {path.name for path in REPOSITORY.glob(pattern)} >= {"config.json", "model.safetensors"}
+    brought = {place: {path.name for path in REPOSITORY.glob(each)} for place, (each,) in settings["data-files"].items()}
+    assert brought["share/cmiclib/weights/general"] >= {"config.json", "model.safetensors"}
+    assert "model.safetensors" in brought["share/cmiclib/weights/silhouette"]
     assert (SHIPPED / "model.safetensors").is_file() and SHIPPED.name == "general"
+    assert FILE.is_file() and FILE.parent.name == "silhouette"
 
 
 def test_what_git_tracks_stays_small_enough_to_travel() -> None:

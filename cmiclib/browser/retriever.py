@@ -20,7 +20,7 @@ from ..errors import ImageError
 from ..evaluation.projection import Atlas, build_map
 from ..evaluation.report import Scored
 from ..index import SearchResult, ShapeIndex
-from ..index.query import Box, Query, cut_query, stored_query
+from ..index.query import Box, Query, cut_query, embed, stored_query, with_silhouette
 from ..io.foreground import ALONE
 from ..metrics import top_k
 
@@ -194,8 +194,8 @@ class Retriever:
 
         ImageError also if no shape is of the category.
         """
-        query = cut(question, choice)
-        vector = self.index.embed(query.image[None])  # (1, d)
+        query = cut(question, choice, self.index)
+        vector = embed(self.index, [query])  # (1, d)
         rows = self._rows_of(choice.category)  # (M,) what is searched
         if choice.category:
             highest, places = top_k(self.index.scores(vector)[:, rows], max(2, choice.top))
@@ -253,8 +253,8 @@ class Retriever:
         return self.known_atlas
 
 
-def cut(question: Question, choice: Choice) -> Query:
-    """Cut the object out as chosen; raises as :meth:`Retriever.answer` does."""
+def cut(question: Question, choice: Choice, index: ShapeIndex | None = None) -> Query:
+    """Cut the object out as chosen, for an ``index``; raises as :meth:`Retriever.answer` does."""
     if choice.mask == "given" and question.mask is None:
         raise ImageError("this photo has no mask", fix="give one, use none, or choose the automatic mask")
     if question.stored is not None and choice.box is None and choice.mask == best_mask(question):
@@ -263,8 +263,11 @@ def cut(question: Question, choice: Choice) -> Query:
         mask, box = question.mask if choice.mask == "given" else None, question.in_photo(choice.box)
         how = question.how if box is None else f"{question.how}, within the box"
         query = cut_query(question.photo, mask, box, choice.mask == "automatic", how)
+        query = with_silhouette(query, index) if index else query
     if choice.mirror:
-        query = query._replace(image=np.ascontiguousarray(query.image[:, :, ::-1]), how=f"{query.how}, mirrored")
+        soft = None if query.soft is None else np.ascontiguousarray(query.soft[:, ::-1])
+        image, how = np.ascontiguousarray(query.image[:, :, ::-1]), f"{query.how}, mirrored"
+        query = query._replace(image=image, soft=soft, how=how)
     return query
 
 

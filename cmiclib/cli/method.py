@@ -191,7 +191,7 @@ def search(
     mask: Annotated[Path | None, file_option("mask image, white on the object")] = None,
     box: Annotated[str | None, typer.Option(metavar="x0,y0,x1,y1", help="box around the object, in pixels")] = None,
     auto_mask: AutoMask = False,
-    no_mask: Annotated[bool, flag("--no-mask", "use no mask, not even that of a cut-out")] = False,
+    no_mask: Annotated[bool, flag("--no-mask", "use no mask, not even that of a cut-out, and no silhouette")] = False,
     save_mask: Annotated[Path | None, file_option("write the mask that was used, as PNG")] = None,
     top: Annotated[int, typer.Option(min=1, help="number of shapes to list")] = 10,
     json_file: JsonFile = None,
@@ -200,13 +200,11 @@ def search(
 ) -> None:
     """List the shapes that match a photo best.
 
-    Without a mask, the box or the whole photo is searched as it is: for real photos that finds more than a mask that
-    is computed (the report's chapter on your own folder has the figures).
+    Without a mask, the photo or its box is searched as it is: for real photos that finds more than a mask that
+    GrabCut computes. In a box, the object's learnt silhouette weighs in (the report's chapter *A photo and a box*).
     """
-    import numpy as np
-
     from ..index import ShapeIndex
-    from ..index.query import parse_box, read_query, stored_query, stored_row
+    from ..index.query import embed, parse_box, read_query, stored_query, stored_row, with_silhouette
     from ..io.images import write_mask
 
     if len(photos) > 1 and (mask or box or save_mask):
@@ -226,22 +224,23 @@ def search(
     else:
         corners = parse_box(box) if box else None
         loaded = [read_query(photo, mask, corners, auto_mask, not no_mask) for photo in photos]
+        loaded = loaded if no_mask else [with_silhouette(query, gallery) for query in loaded]
     if save_mask:
         if loaded[0].mask is None:
             fix = "pass --auto-mask, or leave out --save-mask"
             raise ImageError("there is no mask to save", path=photos[0], fix=fix)
         write_mask(save_mask, loaded[0].mask)
-    found = gallery.search(gallery.embed(np.stack([query.image for query in loaded])), top, exact)
+    found = gallery.search(embed(gallery, loaded), top, exact)
     answers = []
     proofs = zip(found.certified, found.visited, strict=True)
     each = zip(photos, loaded, found.ids, found.scores.tolist(), proofs, strict=True)
-    for photo, (_, how, _), ids, scores, (certified, visited) in each:
-        typer.echo(f"{photo} ({how})")
+    for photo, query, ids, scores, (certified, visited) in each:
+        typer.echo(f"{photo} ({query.how})")
         results = [{"shape_id": name, "score": score} for name, score in zip(ids, scores, strict=True)]
         lines = [[str(rank), shape["shape_id"], f"{shape['score']:.3f}"] for rank, shape in enumerate(results, 1)]
         show(["rank", "shape", "score"], lines)
         if said := proof(certified, visited):
             typer.echo(said)
         known = {"certified": certified, "visited": visited}
-        answers.append({"photo": str(photo), "object": how, **known, "results": results})
+        answers.append({"photo": str(photo), "object": query.how, **known, "results": results})
     write_json(json_file, answers)

@@ -1,14 +1,21 @@
-"""Load a photo as a query: crop it by mask, box or automatic mask."""
+"""Load a photo as a query: crop it by mask, box or automatic mask; embed queries.
 
+Where only a box marks the object, its learnt silhouette weighs in, see :mod:`cmiclib.silhouette`.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
 
 from ..benchmark import Benchmark
 from ..errors import ImageError
 from ..io.foreground import cut_object, own_mask
-from ..io.images import open_photo, read_mask
+from ..io.images import clip_box, open_photo, read_mask, square_around
+from . import ShapeIndex
 
 QUERY_SIZE = 224  # Side of a query in pixels; models resize it
 
@@ -21,6 +28,8 @@ class Query(NamedTuple):
     image: np.ndarray  # (4, S, S) uint8, RGB and mask; S is 224, or the benchmark's
     how: str  # what marked the object, in words
     mask: np.ndarray | None  # (H, W) bool, in the photo's pixels; None: no mask was used
+    box: Box | None = None  # as shares of the side of `image`, where only a box marks the object
+    soft: np.ndarray | None = None  # (S, S) float32, how sure each pixel is the object's; None: no silhouette is used
 
 
 def read_query(
@@ -58,8 +67,37 @@ def cut_query(
     ``name`` is the mask, bool (H, W), in words; if a box is given as well, the box says what to cut.
     """
     cut = cut_object(image, mask, box, automatic, QUERY_SIZE)
-    plain = name if mask is not None else "box, no mask" if box is not None else "whole photo, no mask"
-    return Query(cut.image, cut.how or plain, cut.mask)
+    if box is None or cut.mask is not None:
+        return Query(cut.image, cut.how or (name if mask is not None else "whole photo, no mask"), cut.mask)
+    corners = clip_box(box, *image.shape[:2])
+    left, top, side = square_around(corners)
+    x0, y0, x1, y1 = ((np.array(corners) - (left, top, left, top)) / side).tolist()
+    return Query(cut.image, "box, no mask", None, box=(x0, y0, x1, y1))
+
+
+def with_silhouette(query: Query, index: ShapeIndex) -> Query:
+    """Add the learnt silhouette to a query that only a box marks, for an index whose model cuts objects out.
+
+    Other queries come back as they are: a mask says more, and a model that was not trained on cut-outs knows none.
+    """
+    if query.box is None or index.config is None or index.config.model.mask != "cutout":
+        return query
+    from ..silhouette import silhouettes  # takes a moment to load
+
+    soft = silhouettes(query.image[None], np.array([query.box]))[0]
+    return query._replace(soft=soft, how="box, with a learnt silhouette")
+
+
+def embed(index: ShapeIndex, queries: Sequence[Query]) -> Tensor:
+    """Embed queries, (Q, d); with a silhouette, a vector is the mean of the photo's and of its soft cut-out's."""
+    vectors = index.embed(np.stack([query.image for query in queries]))
+    known = {row: query.soft for row, query in enumerate(queries) if query.soft is not None}
+    if known:
+        from ..silhouette import cut_softly
+
+        cut = cut_softly(np.stack([queries[row].image for row in known]), np.stack(list(known.values())))
+        vectors[list(known)] = F.normalize(vectors[list(known)] + index.embed(cut), dim=1)
+    return vectors
 
 
 def stored_query(benchmark: Benchmark, row: int) -> Query:

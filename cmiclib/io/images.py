@@ -17,6 +17,7 @@ from .labels import of_colours, of_numbers
 
 T = TypeVar("T")
 
+MARGIN = 0.1  # of the longer side of an object, around it in a crop
 MAX_PIXELS = 80_000_000  # more than cameras have; a small file can claim far more and fill the memory
 MAX_BYTES = 1 << 29
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "GIF", "PPM")
@@ -136,7 +137,7 @@ def square_crop(
     image: np.ndarray,
     mask: np.ndarray | None = None,
     box: tuple[float, float, float, float] | None = None,
-    margin: float = 0.1,
+    margin: float = MARGIN,
     size: int = 224,
 ) -> np.ndarray:
     """Cut the square around the object and resize it.
@@ -166,10 +167,8 @@ def square_crop(
     if box is None:
         box = _mask_box(mask) if mask is not None else (0, 0, width, height)
         margin = margin if mask is not None else 0.0
-    x0, y0, x1, y1 = clip_box(box, height, width)
-    side = max(1, round(max(x1 - x0, y1 - y0) * (1 + 2 * margin)))
-    rows = round((y0 + y1 - side) / 2) + np.arange(side)
-    columns = round((x0 + x1 - side) / 2) + np.arange(side)
+    left, top, side = square_around(clip_box(box, height, width), margin)
+    rows, columns = top + np.arange(side), left + np.arange(side)
     clipped = np.ix_(rows.clip(0, height - 1), columns.clip(0, width - 1))
     rgb = Image.fromarray(image[clipped]).resize((size, size), Image.Resampling.BILINEAR)
     if mask is None:
@@ -179,6 +178,13 @@ def square_crop(
         cut = np.where(mask[clipped] & inside, 255, 0).astype(np.uint8)
         alpha = np.asarray(Image.fromarray(cut).resize((size, size), Image.Resampling.BILINEAR))
     return np.concatenate([np.asarray(rgb).transpose(2, 0, 1), alpha[None]])
+
+
+def square_around(box: tuple[float, float, float, float], margin: float = MARGIN) -> tuple[int, int, int]:
+    """Return left, top and side in pixels of the square that :func:`square_crop` cuts around a box."""
+    x0, y0, x1, y1 = box
+    side = max(1, round(max(x1 - x0, y1 - y0) * (1 + 2 * margin)))
+    return round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), side
 
 
 def clip_box(box: tuple[float, float, float, float], height: int, width: int) -> tuple[float, float, float, float]:

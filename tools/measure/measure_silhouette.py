@@ -1,0 +1,87 @@
+"""Measure what a learnt silhouette is worth where only a box marks the object, on validation photos.
+
+    python tools/measure/measure_silhouette.py --result data/results/silhouette.json --photos DIR
+
+``DIR`` holds the open real photos of Pix3D, prepared (`cmic prepare pix3d`), of which the val half is read. The box is
+that of the exact mask. A row's gain is the difference to the box alone on the same photos, resampled by shape.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.nn import functional as F
+
+from cmiclib.benchmark import Benchmark
+from cmiclib.benchmark.splits import read_split
+from cmiclib.evaluation.masks import from_box
+from cmiclib.evaluation.report import Scored
+from cmiclib.index.cache import gallery_index
+from cmiclib.io.atomic import write_json
+from cmiclib.io.code import WEIGHTS
+from cmiclib.io.provenance import environment
+from cmiclib.metrics import paired_interval
+from cmiclib.silhouette import boxes_of, cut_softly, silhouettes
+from cmiclib.sources.sweethome import open_sweethome
+from cmiclib.training.run import Run
+
+KEPT = ("top1", "top10", "mrr")
+ALONE, SHIPPED = "box alone", "box, learnt silhouette"
+
+
+def with_mask(photos: np.ndarray, masks: np.ndarray | int) -> np.ndarray:
+    """Return photos (Q, 4, S, S) with other masks, 0 to 255."""
+    changed = photos.copy()
+    changed[:, 3] = masks
+    return changed
+
+
+def measure(gallery: str, benchmark: Benchmark, rows: np.ndarray, weights: str) -> list[dict[str, Any]]:
+    """Return one row for each way to mark the objects."""
+    photos = np.array(benchmark.images[rows])
+    exact, shapes = photos[:, 3] >= 128, benchmark.queries.shape_id.to_numpy()[rows]
+    soft = silhouettes(photos, boxes_of(exact))
+    found = soft >= 0.5
+    overlap = float(((found & exact).sum((1, 2)) / (found | exact).sum((1, 2))).mean())
+    index = gallery_index(Run.open(WEIGHTS / weights), benchmark, progress=True)
+    bare = with_mask(photos, 255)
+    alone, cut = index.embed(bare), index.embed(cut_softly(bare, soft))
+    ways: dict[str, Callable[[], Any]] = {
+        ALONE: lambda: alone,
+        SHIPPED: lambda: F.normalize(alone + cut, dim=1),
+        "box, softly cut out only": lambda: cut,
+        "box, silhouette as a mask": lambda: index.embed(with_mask(photos, 255 * found)),
+        "box, GrabCut": lambda: index.embed(with_mask(photos, 255 * np.stack([from_box(photo) for photo in photos]))),
+        "exact mask": lambda: index.embed(photos),
+    }
+    values = {name: Scored(index.scores(make()), rows, benchmark).metrics() for name, make in ways.items()}
+    made = []
+    for name, value in values.items():
+        figures = {key: float(value[key].double().mean()) for key in KEPT}
+        gains = {key: list(paired_interval(value[key], values[ALONE][key], shapes)) for key in KEPT}
+        about = {"gallery": gallery, "shapes": len(benchmark.shapes), "photos": len(rows), "weights": weights}
+        made.append({**about, "marked by": name, **figures, "gains": gains, "overlap": overlap})
+        print(gallery, weights, name, {key: round(100 * each, 1) for key, each in figures.items()}, gains, flush=True)
+    return made
+
+
+def main() -> None:
+    """Measure both libraries."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--result", type=Path, required=True)
+    given = parser.parse_args()
+    home, real = open_sweethome(), Benchmark.open(given.photos)
+    parts = read_split("pix3d-open")
+    half = np.flatnonzero([parts.get(name) == "val" for name in real.queries.query_id])
+    rows = measure("Pix3D, real photos", real, half, "general")
+    rows += measure("Pix3D, real photos", real, half, "pix3d-synthetic")
+    rows += measure("Sweet Home", home, home.rows("val"), "general")
+    made = environment()
+    write_json(given.result, {"about": f"{made['date']}, {made['processor']}", "environment": made, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
