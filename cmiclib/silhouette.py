@@ -138,7 +138,7 @@ def boxes_of(masks: np.ndarray) -> np.ndarray:
     """Return the boxes of masks bool (Q, S, S), none of them empty: (Q, 4), x0, y0, x1, y1 as shares of the side."""
     ends = []
     for axis in (1, 2):  # columns, then rows
-        covered = masks.any(axis)
+        covered = np.asarray(masks.any(axis))
         ends.append((covered.argmax(1), covered.shape[1] - covered[:, ::-1].argmax(1)))
     (left, right), (top, bottom) = ends
     return np.stack([left, top, right, bottom], axis=1) / masks.shape[-1]

@@ -40,7 +40,9 @@ def test_every_pin_is_exact() -> None:
 
 def test_a_wheel_brings_the_weights_that_the_commands_use_by_default() -> None:
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
-    brought = {place: {path.name for path in REPOSITORY.glob(each)} for place, (each,) in settings["data-files"].items()}
+    brought = {
+        place: {path.name for path in REPOSITORY.glob(each)} for place, (each,) in settings["data-files"].items()
+    }
     assert brought["share/cmiclib/weights/general"] >= {"config.json", "model.safetensors"}
     assert "model.safetensors" in brought["share/cmiclib/weights/silhouette"]
     assert (SHIPPED / "model.safetensors").is_file() and SHIPPED.name == "general"

@@ -17,6 +17,7 @@ from ..benchmark import Benchmark
 from ..errors import BenchmarkError, CMICError, MissingArrayError
 from ..evaluation.projection import Atlas
 from ..io.files import read_limited
+from ..io.images import clip_box, square_around
 from .retriever import Answer, Found, Retriever
 
 HERE = Path(__file__).parent
@@ -54,6 +55,7 @@ def photo_part(answer: Answer, pictures: Pictures) -> str:
     """Show the photo, where its mask comes from, and a sentence on the result."""
     name, how = escape(answer.question.name), escape(answer.query.how)
     outline = "" if answer.query.mask is None else "; the red line is the mask's outline"
+    outline = outline if answer.query.soft is None else "; the blue line is the guessed outline"
     return (
         f'<figure class="cmic-photo"><img {pictures.photo(answer)} alt="The photo {name}{outline}">'
         f"<figcaption>{name}<br>Object: {how}.</figcaption></figure><p>{escape(verdict(answer))}</p>"
@@ -161,7 +163,7 @@ def data_uri(pixels: np.ndarray, side: int = THUMBNAIL, lossless: bool = False) 
 
 
 def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:
-    """Return the photo, (h, w, 3) uint8 and ``side`` pixels long, with the outlines of box and mask."""
+    """Return the photo, (h, w, 3) uint8 and ``side`` pixels long, with the outlines of box, mask and silhouette."""
     photo, mask, box = answer.question.photo, answer.query.mask, answer.question.in_photo(answer.choice.box)
     scale = side / max(photo.shape[:2])
     size = tuple(max(1, round(length * scale)) for length in photo.shape[1::-1])
@@ -172,6 +174,15 @@ def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:
         contours, _ = cv2.findContours(small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         for color, width in ((white, 3), (red, 1)):
             cv2.drawContours(drawn, contours, -1, color, width)
+    if box is not None and answer.query.soft is not None:
+        left, top, length = square_around(clip_box(box, *photo.shape[:2]))
+        soft = answer.query.soft[:, ::-1] if answer.choice.mirror else answer.query.soft
+        contours, _ = cv2.findContours((soft >= 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        placed = [
+            np.rint((contour * (length / len(soft)) + (left, top)) * scale).astype(np.int32) for contour in contours
+        ]
+        for color, width in ((white, 3), ((0, 114, 178), 1)):
+            cv2.polylines(drawn, placed, True, color, width)
     if box is not None:
         corners = [round(side * scale) for side in box]
         for color, width in ((white, 3), ((0, 0, 0), 1)):

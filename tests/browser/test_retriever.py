@@ -181,6 +181,23 @@ def test_pictures_show_the_choice(retriever):
     assert answer_png(retriever, retriever.answer(own, Choice("none"))).startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_silhouette_is_outlined_where_it_lies_in_the_photo(retriever, mirror):
+    photo = np.full((120, 200, 3), 128, np.uint8)
+    question, box = Question("own", photo), (60.0, 20.0, 100.0, 60.0)  # its square is 48 pixels from (56, 16)
+    answer = retriever.answer(question, Choice("none", box, mirror=mirror))
+    assert answer.query.soft is None, "this model cuts nothing out"
+    soft = np.zeros((224, 224), np.float32)
+    soft[56:168, 28:112] = 1  # 12 to 36 pixels below, 6 to 24 from the left
+    soft = soft[:, ::-1] if mirror else soft
+    marked = dataclasses.replace(answer, query=answer.query._replace(soft=soft))
+    drawn, plain = outlined(marked, side=200), outlined(answer, side=200)
+    rows, columns = np.nonzero((drawn != plain).any(axis=2))
+    columns = 199 - columns if mirror else columns
+    found = (columns.min(), rows.min(), columns.max(), rows.max())
+    np.testing.assert_allclose(found, (62, 28, 80, 52), atol=2.5)  # a line has three pixels
+
+
 @pytest.fixture
 def of_one_shape(index, tiny_benchmark):
     """A gallery of one shape, and its photos."""
