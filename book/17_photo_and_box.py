@@ -287,9 +287,8 @@ if outlined is not None:
     marks = pd.DataFrame(outlined["rows"])
     marks["Top-1 / Top-10"] = [f"{100 * a:.1f} / {100 * b:.1f}" for a, b in zip(marks.top1, marks.top10, strict=True)]
     for name, title in (("top1", "gain in Top-1"), ("mrr", "gain in MRR")):
-        start = marks.groupby(["gallery", "weights"])[name].transform("first")
-        ends = [f" ({100 * low:+.1f} to {100 * high:+.1f})" for low, high in (each[name] for each in marks.gains)]
-        marks[title] = [f"{100 * gain:+.1f}{end}" for gain, end in zip(marks[name] - start, ends, strict=True)]
+        gains = (100 * np.array(row[name]) for row in marks.gains)
+        marks[title] = [f"{gain:+.1f} ({low:+.1f} to {high:+.1f})" for gain, low, high in gains]
     marks = marks.set_index(["gallery", "weights", "marked by"])[["Top-1 / Top-10", "gain in Top-1", "gain in MRR"]]
 Markdown("**Not run.**") if marks is None else marks
 
@@ -312,6 +311,16 @@ if general is not None:
             f"{'; '.join(ups)} points. Intervals above 0: {above} of {len(ups)}; below 0: {below}. `cmic fit` adapts "
             "the weights to your own shapes and says whether it helped."
         )
+    )
+if outlined is not None:
+    raised = [
+        "{:+.1f} points ({:+.1f} to {:+.1f})".format(*(100 * value for value in row["gains"]["mrr"]))
+        + f" for {row['gallery']} with `{row['weights']}`"
+        for row in outlined["rows"]
+        if row["marked by"] == "box, learnt silhouette"
+    ]
+    display(
+        Markdown(f"- A learnt silhouette in the box changes the mean reciprocal rank of the box: {'; '.join(raised)}.")
     )
 if real is not None:
     display(

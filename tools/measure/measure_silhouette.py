@@ -57,10 +57,13 @@ def measure(gallery: str, benchmark: Benchmark, rows: np.ndarray, weights: str) 
         "exact mask": lambda: index.embed(photos),
     }
     values = {name: Scored(index.scores(make()), rows, benchmark).metrics() for name, make in ways.items()}
-    made = []
+    made, base = [], values[ALONE]
     for name, value in values.items():
         figures = {key: float(value[key].double().mean()) for key in KEPT}
-        gains = {key: list(paired_interval(value[key], values[ALONE][key], shapes)) for key in KEPT}
+        gains = {
+            key: [figures[key] - float(base[key].double().mean()), *paired_interval(value[key], base[key], shapes)]
+            for key in KEPT
+        }
         about = {"gallery": gallery, "shapes": len(benchmark.shapes), "photos": len(rows), "weights": weights}
         made.append({**about, "marked by": name, **figures, "gains": gains, "overlap": overlap})
         print(gallery, weights, name, {key: round(100 * each, 1) for key, each in figures.items()}, gains, flush=True)
