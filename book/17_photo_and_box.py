@@ -38,6 +38,7 @@ from cmiclib.book.trained import trained_run
 from cmiclib.evaluation.examples import examples, typical
 from cmiclib.evaluation.masks import other_masks
 from cmiclib.evaluation.report import score_index
+from cmiclib.figures.grids import grid
 from cmiclib.index.cache import gallery_index, photo_vectors
 from cmiclib.silhouette import boxes_of, cut_softly, silhouettes
 
@@ -265,7 +266,7 @@ if len(chosen):
     overlap = (found & true).sum((1, 2)) / (found | true).sum((1, 2))
     display(
         figures.captioned(
-            figures.grid(pictures, ["photo", "exact mask", "learnt silhouette", "softly cut out"], across=4),
+            grid(pictures, ["photo", "exact mask", "learnt silhouette", "softly cut out"], across=4),
             f"17.{3 + len(by_photos)}",
             "The photos of the first figure with their learnt silhouettes. Cut at a half, these share "
             f"{overlap.min():.0%} to {overlap.max():.0%} of the area that they or the exact masks cover.",
