@@ -55,8 +55,8 @@ endif
 	  git config filter.notebook.smudge cat && git config filter.notebook.required true; fi
 	@touch $@
 
-reproduce: $(STAMP) ## run what changed of the book, write the report  [PROFILE=smoke|demo|paper BENCHMARK=sweethome|DIR CHAPTER=06_training PARAMETERS="NAME=value"]
-	@$(BIN)/cmic reproduce $(BOOK) $(addprefix --chapter ,$(CHAPTER)) $(PARAMETERS)
+reproduce: $(STAMP) ## run what changed of the book, write the report  [PROFILE=smoke|demo|paper BENCHMARK=sweethome|DIR CHAPTER=06_training AT_ONCE=1|2 PARAMETERS="NAME=value"]
+	@$(BIN)/cmic reproduce $(BOOK) $(addprefix --chapter ,$(CHAPTER)) $(addprefix --jobs ,$(AT_ONCE)) $(PARAMETERS)
 
 verify: $(STAMP) ## compare outputs/demo/metrics.json with data/results/demo.json
 	@$(BIN)/cmic verify

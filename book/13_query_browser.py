@@ -85,10 +85,10 @@ pd.DataFrame(example.record()["results"])[["rank", "shape_id", "category", "scor
 # %% [markdown]
 # ## Live, with your own photos
 #
-# Under "Your photo" upload a photo and, if you have one, its mask. Without a mask everything in the box counts as the
-# object, or the whole photo where there is no box. You can also choose GrabCut, a classical method that finds a mask;
-# [A photo and a box](17_photo_and_box.ipynb) says why it is not the default. Photos are decoded within limits and never
-# kept.
+# Under "Your photo" upload a photo and, if you have one, its mask. Without a mask the box counts, in which a learnt
+# silhouette weighs in, or the whole photo where there is no box. You can also choose GrabCut, a classical method that
+# finds a mask; [A photo and a box](17_photo_and_box.ipynb) says why it is not the default. Photos are decoded within
+# limits and never kept.
 #
 # `make app` opens a page of its own, without a notebook, over the same retriever: with your newest run or, before any
 # training, with the model that comes with the repository. There you draw the box on the photo itself and correct

@@ -189,7 +189,7 @@ index = ShapeIndex.build(run.model(), own, run.config)
 # with an automatic mask in both cases, where one is asked for. The automatic mask comes from GrabCut: colours outside a
 # box, or along the photo's border, count as background. GrabCut knows nothing of furniture, so it fails where object
 # and background have the same colours. If it finds almost nothing or almost everything, the box itself is used, and the
-# answer says so.
+# answer says so. The learnt silhouette of [A photo and a box](17_photo_and_box.ipynb) is left out here.
 #
 # The model was trained with masks. How much does it lose without a good one? Every photo is searched in all five ways;
 # the box is that of the true mask.
@@ -267,8 +267,8 @@ figures.captioned(
 Markdown("\n".join(f"- **{way}**: {query.how.replace(str(root), '…')}" for way, query in asked.items()))
 
 # %% [markdown]
-# The commands below do the same. The first search saves the mask that it used, so that you can correct it and search
-# again:
+# The commands below do the same; in a box a learnt silhouette weighs in, unless you add `--no-mask`. The first search
+# saves the mask that it used, so that you can correct it and search again:
 #
 # ```
 # cmic index  --run RUN --benchmark own --output own.index

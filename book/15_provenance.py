@@ -44,10 +44,11 @@ Markdown(
 # %% [markdown]
 # ## Time per chapter
 #
-# The table lists the chapters in the order in which they ran. A chapter runs again only when something that it depends
-# on has changed: its script, the code that it imports, the packages, the configuration, the benchmark, its parameters,
-# the files that it reads, or a chapter that it needs. So chapters may have run on different days and at different
-# commits. `code` is a hash of the code that a chapter imports, without comments and docstrings. `commit` ends in `+` if
+# The table lists the chapters in the order in which they ended; two can have run side by side, so each took longer than
+# alone, and the sum of the seconds is more than the clock showed. A chapter runs again only when something that it
+# depends on has changed: its script, the code that it imports, the packages, the configuration, the benchmark, its
+# parameters, the files that it reads, or a chapter that it needs. So chapters may have run on different days and at
+# different commits. `code` is a hash of the code that a chapter imports, without comments and docstrings. `commit` ends in `+` if
 # files differed from the commit. If a chapter loaded a finished run, its time does not include the training; the
 # sentence below the table gives the training's own time.
 
@@ -60,8 +61,8 @@ ran.fillna(dict.fromkeys(("finished", "commit", "code"), "–"))
 
 # %%
 Markdown(
-    f"All chapters but this one: {ran.seconds.sum() / 60:.1f} minutes. The training of `{run.path.name}` took "
-    f"{run.environment['seconds'] / 60:.1f} minutes on {run.environment['date']}."
+    f"All chapters but this one, added up: {ran.seconds.sum() / 60:.1f} minutes. The training of `{run.path.name}` "
+    f"took {run.environment['seconds'] / 60:.1f} minutes on {run.environment['date']}."
 )
 
 # %% [markdown]

@@ -2,6 +2,7 @@
 # jupyter:
 #   cmic:
 #     needs: [07_evaluation]
+#     inputs: [data/weights/silhouette]
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -130,7 +131,7 @@ if real is not None:
 
 # %% [markdown]
 # On these crops an automatic mask, GrabCut's, does worse than none. A likely reason is that it cuts off too much or too
-# little; this was not measured here. So `cmic search` and the browser compute a mask only when they are asked to
+# little; this was not measured here. So `cmic search` and the browser use GrabCut only when they are asked to
 # (`--auto-mask`). Two kinds of photos bring their mask along: a cut-out, by its opacity, and an object that stands
 # alone before a plain ground, as in a catalogue.
 
@@ -243,14 +244,14 @@ if general is not None:
 #
 # A mask is worth much, and people draw boxes. `cmiclib.silhouette` guesses the mask: the maps of a frozen
 # EfficientNet-Lite0 with ImageNet's weights, and the box, pass a light decoder. It returns for each pixel how sure it
-# is that the whole object covers it, also where something stands in front or the frame ends. It learnt on pictures that
-# are composed while it trains: a rendered object of Sweet Home or Pix3D stands before other photos and objects and
-# behind further ones, in other colours (`tools/pack/train_silhouette.py`). It saw no photo of a camera, no test photo,
-# and no shape that Sweet Home holds out.
+# is that the object covers it. It learnt on pictures that are composed while it trains: a rendered object of Sweet Home
+# or Pix3D stands before other photos and objects and behind further ones, in other colours, in a frame that can cut it
+# off (`tools/pack/train_silhouette.py`). What hides the object in such a picture does not change its mask. It saw no
+# photo taken with a camera, no test photo, and no shape that Sweet Home holds out.
 #
-# A silhouette loses thin legs easily, and with them what tells chairs apart. So it does not decide: the photo is
-# embedded as it is, and again softly cut out, and the mean of both vectors is the query. That is what a box means to
-# `cmic find`, `cmic search` and the app, where the weights cut objects out (`model.mask=cutout`).
+# A silhouette is uncertain, so it does not decide: the photo is embedded as it is, and again softly cut out, and the
+# mean of both vectors is the query. That is what a box means to `cmic find`, `cmic search` and the app, where the
+# weights cut objects out (`model.mask=cutout`). The rows with a box in the other chapters are without it.
 
 # %%
 if len(chosen):
@@ -277,8 +278,9 @@ if len(chosen):
     )  # fmt: skip
 
 # %% [markdown]
-# The table counts validation photos. The box is that of the exact mask; the gain is the difference to the box alone, on
-# the same photos. `tools/measure/measure_silhouette.py` measured it.
+# The table counts validation photos. They also decided that the mean of both vectors is used, so its figures are
+# somewhat too good. The box is that of the exact mask; the gain is the difference to the box alone, on the same photos.
+# `tools/measure/measure_silhouette.py` measured it.
 
 # %%
 file = chapter.root / "data/results/silhouette.json"
@@ -321,7 +323,10 @@ if outlined is not None:
         if row["marked by"] == "box, learnt silhouette"
     ]
     display(
-        Markdown(f"- A learnt silhouette in the box changes the mean reciprocal rank of the box: {'; '.join(raised)}.")
+        Markdown(
+            "- With a learnt silhouette the mean reciprocal rank differs from that of the box alone by "
+            f"{'; '.join(raised)}."
+        )
     )
 if real is not None:
     display(

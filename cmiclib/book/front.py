@@ -187,8 +187,8 @@ def commands(stored: dict[str, Any]) -> str:
     """Return the two commands in Markdown, with the time that the chapters took together in the stored run."""
     minutes, cores = sum(stored["seconds"].values()) / 60, stored["environment"]["cores"]
     return (
-        f"```\nmake reproduce    # trains, evaluates, writes the report; its chapters took {minutes:.0f} minutes on "
-        f"{cores} CPU cores\nmake test         # the tests; some ten minutes\n```"
+        f"```\nmake reproduce    # trains, evaluates, writes the report; its chapters took {minutes:.0f} minutes, "
+        f"added up, on {cores} CPU cores\nmake test         # the tests; some ten minutes\n```"
     )
 
 

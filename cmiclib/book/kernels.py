@@ -18,7 +18,19 @@ from jupyter_client.provisioning import LocalProvisioner
 
 INLINE = "module://matplotlib_inline.backend_inline"
 USAGE = ("user_seconds", "system_seconds", "page_faults")
-ALIVE = set["_Process"]()
+ALIVE = set[Any]()
+"""Processes of kernels that run, and some that have ended."""
+
+
+class PlainKernelManager(AsyncKernelManager):  # type: ignore[misc]
+    """A manager whose kernels :func:`end_all` ends, where there is no fork."""
+
+    used: ClassVar[dict[str, float]] = {}
+
+    async def _async_post_start_kernel(self, **settings: Any) -> None:
+        if process := getattr(self.provisioner, "process", None):
+            ALIVE.add(process)
+        await super()._async_post_start_kernel(**settings)
 
 
 class ForkedKernelManager(AsyncKernelManager):  # type: ignore[misc]
@@ -39,10 +51,15 @@ def counting() -> type[ForkedKernelManager]:
     return type("CountingKernelManager", (ForkedKernelManager,), {"used": dict.fromkeys(USAGE, 0.0)})
 
 
-def kill_all() -> None:
-    """Kill the kernels that run, so that the threads which wait for them end."""
+def end_all(kill: bool = False) -> None:
+    """Interrupt each kernel that runs once, or ``kill`` it, so that the threads which wait for them end."""
     for process in list(ALIVE):
-        process.kill()
+        with suppress(OSError):  # it is just starting, or has ended
+            if kill:
+                process.kill()
+            elif not getattr(process, "interrupted", False):
+                process.send_signal(signal.SIGINT if isinstance(process, _Process) else signal.SIGTERM)
+                process.interrupted = True
 
 
 class _Forking(LocalProvisioner):  # type: ignore[misc]
@@ -85,7 +102,7 @@ class _Process:
 
     def send_signal(self, number: int) -> None:
         if self.process.exitcode is None:
-            os.kill(self.pid, number)
+            os.killpg(self.pid, number)  # also to processes that it has started
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)

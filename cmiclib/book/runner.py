@@ -30,7 +30,7 @@ from ..io.lock import alone
 from ..io.provenance import environment, package_versions
 from .chapters import Chapter, check_parameters, read_book, selected
 from .imports import Library
-from .kernels import counting, kill_all
+from .kernels import PlainKernelManager, counting, end_all
 from .notebooks import derive
 from .schedule import Clock, side_by_side, usual_number
 
@@ -174,9 +174,9 @@ def reproduce(
         def began(chapter: Chapter) -> None:
             job, number = jobs[chapter.name], len(todo) - len(left) + 1
             left.remove(chapter)
+            made.update({} if made else {"commit": commit(root), "environment": environment()})
             clock.begin(chapter.name)
             say(f"[{number:2}/{len(todo)}] {chapter.name} …{clock.left([each.name for each in left])}")
-            made.update({} if made else {"commit": commit(root), "environment": environment()})
             entry = {"key": job.key, "status": "running", "parameters": job.parameters, "hashes": job.hashes}
             done[chapter.name] = entry
             write_json(folder / RECORD, record)
@@ -199,7 +199,7 @@ def reproduce(
             done[chapter.name] = {"key": jobs[chapter.name].key, "status": "skipped", "seconds": 0.0}
             write_json(folder / RECORD, record)
 
-        side_by_side(list(left), at_once, run, began, ended, skipped, kill_all)
+        side_by_side(list(left), at_once, run, began, ended, skipped, end_all)
         write_json(folder / RECORD, record)
     if result.current:
         say(f"{len(result.current)} of {len(todo)} chapters are up to date")
@@ -223,7 +223,6 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
     """
     import nbformat
     import papermill
-    from jupyter_client import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +236,7 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
             resources={"metadata": {"path": str(root)}},  # `cwd` would move the whole process there
             progress_bar=False, stderr_file=sys.stderr if sys.stderr.isatty() else None,
             extra_arguments=["--log-level=CRITICAL"],  # errors come back in the notebook
-            kernel_manager_class=manager if forks else AsyncKernelManager,
+            kernel_manager_class=manager if forks else PlainKernelManager,
         )  # fmt: skip
     except papermill.PapermillExecutionError as raised:
         error = f"{raised.ename}: {raised.evalue}"

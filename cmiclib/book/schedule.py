@@ -4,16 +4,20 @@ Few chapters keep two cores busy, so side by side they take less time. The order
 """
 
 import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from .chapters import Chapter
 
 ROOMY = 12e9  # bytes of memory from which on two chapters run side by side
+GRACE = 10.0  # seconds in which an interrupted kernel can save what it has
 OVERLAP = 0.75  # of the time of one after the other: what two at once take, at first guess
 Ran = TypeVar("Ran")
 
@@ -21,9 +25,12 @@ Ran = TypeVar("Ran")
 def usual_number(profile: str) -> int:
     """Return how many chapters run side by side: two, but one beside a GPU, on one core or in little memory."""
     with suppress(OSError, ValueError, AttributeError):  # Windows does not say
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        alone = profile == "paper" or Path("/dev/nvidiactl").exists() or os.cpu_count() == 1
-        return 1 if alone or memory < ROOMY else 2
+        memory, limit = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), ""
+        with suppress(OSError):
+            limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()  # of a container
+        memory = min(memory, float(limit)) if limit.isdigit() else memory
+        gpu = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+        return 1 if profile == "paper" or gpu or len(os.sched_getaffinity(0)) == 1 or memory < ROOMY else 2
     return 1
 
 
@@ -48,7 +55,7 @@ def side_by_side(
     began: Callable[[Chapter], None],
     ended: Callable[[Chapter, Ran], bool],
     skipped: Callable[[Chapter, list[str]], None],
-    stop: Callable[[], None],
+    stop: Callable[[bool], None],
 ) -> None:
     """Run chapters in threads, ``at_once`` of them; the other functions are called in the thread of the caller.
 
@@ -59,15 +66,15 @@ def side_by_side(
         began: is told before a chapter runs.
         ended: is told what ``run`` returned, and says whether those that need the chapter can run.
         skipped: is told of a chapter that cannot run, and what it misses.
-        stop: ends what runs, because an error or an interruption ends this call.
+        stop: asks what runs to end, because an error or a signal ends this call; True: does not ask any more.
     """
     waiting, running, lost = list(chapters), dict[Future[Ran], Chapter](), list[str]()
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(at_once) as pool, ended_by_sigterm():
         try:
             while waiting or running:
                 chapter = next_chapter(waiting, list(running.values()), lost, at_once)
                 if chapter is None:
-                    for ran in wait(running, return_when=FIRST_COMPLETED).done:
+                    for ran in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:  # Windows needs a time
                         if not ended(chapter := running.pop(ran), ran.result()):
                             lost.append(chapter.name)
                     continue
@@ -79,8 +86,24 @@ def side_by_side(
                     began(chapter)
                     running[pool.submit(run, chapter)] = chapter
         except BaseException:
-            stop()
+            end = time.monotonic() + GRACE
+            stop(False)
+            while wait(running, timeout=0.5).not_done:  # a kernel that only starts now ends as well
+                stop(time.monotonic() > end)
             raise
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the call as Ctrl-C does, so that no kernel stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Clock:

@@ -83,7 +83,12 @@ class Doubt:
     def notice(self, answer: Answer) -> str:
         """Return the notice for an answer whose best score is below the limit; else an empty string."""
         limit = self.limits.get(answer.choice.mask)
-        if limit is None or not limit.worth or answer.query.soft is not None or answer.found[0].score >= limit.score:
+        if (
+            limit is None
+            or not limit.worth
+            or (answer.choice.box and answer.choice.mask == "none")
+            or answer.found[0].score >= limit.score
+        ):
             return ""
         return (
             f"Probably not in this gallery: the best score, {answer.found[0].score:.3f}, is below {limit.score:.3f}. "
@@ -107,6 +112,6 @@ class Doubt:
             for mask, limit in self.limits.items()
         ]
         return (
-            f"A notice says when probably nothing fits: {'; '.join(parts)}. With an automatic mask or a box there is "
-            "no notice."
+            f"A notice says when probably nothing fits: {'; '.join(parts)}. With an automatic mask, "
+            "and with a box and no mask, there is no notice."
         )

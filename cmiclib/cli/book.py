@@ -33,10 +33,12 @@ def reproduce(
     profile: Profile = "demo", benchmark: BenchmarkName = "sweethome", outputs: Outputs = "outputs",
     chapter: Annotated[list[str] | None, typer.Option(help="run only this and what it needs; repeatable")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, show_default="2; 1 with a GPU or below 12 GB of memory", help=SIDE_BY_SIDE)
+        int | None, typer.Option(min=1, show_default="2, or 1; see below", help=SIDE_BY_SIDE)
     ] = None,
 ) -> None:  # fmt: skip
     """Run the chapters whose inputs changed and write the report; NAME=VALUE sets a parameter of the chapters.
+
+    Two chapters run side by side; one for the profile paper, beside a GPU, on one core, or below 12 GB of memory.
 
     OVERRIDES=[…] is an experiment: results and report get a folder of their own, OUTPUTS/experiments/….
     """

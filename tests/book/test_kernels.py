@@ -8,9 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from cmiclib.book.kernels import ForkedKernelManager, counting, kill_all
+from cmiclib.book.kernels import ForkedKernelManager, PlainKernelManager, counting, end_all
 
 pytestmark = pytest.mark.skipif(
     "forkserver" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork"
@@ -56,16 +56,22 @@ def test_a_killed_kernel_is_an_error_and_the_next_one_runs(tmp_path: Path):
     assert run(tmp_path, "print(2 + 2)") == ["4"]
 
 
-def test_who_waits_for_a_kernel_in_another_thread_can_be_released(tmp_path: Path):
+SLEEP = "from pathlib import Path; Path('{}').touch(); import time\ntry: time.sleep(600)\nfinally: Path('{}').unlink()"
+
+
+@pytest.mark.parametrize("manager", [ForkedKernelManager, PlainKernelManager])
+@pytest.mark.parametrize("kill", [False, True])
+def test_who_waits_for_a_kernel_in_another_thread_is_released(tmp_path: Path, kill: bool, manager):
     with ThreadPoolExecutor(2) as pool:
-        code = "from pathlib import Path; Path('{}').touch(); import time; time.sleep(600)"
-        waiting = [pool.submit(run, tmp_path, code.format(name)) for name in "ab"]
-        while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()):
+        waiting = [pool.submit(run, tmp_path, SLEEP.format(name, name), manager=manager) for name in "ab"]
+        while len(list(tmp_path.iterdir())) < 2:
             time.sleep(0.05)
-        kill_all()
+        end_all(kill)
         for each in waiting:
-            with pytest.raises(DeadKernelError):
+            with pytest.raises(DeadKernelError if kill or manager is PlainKernelManager else CellExecutionError):
                 each.result(timeout=60)
+    if manager is ForkedKernelManager:
+        assert len(list(tmp_path.iterdir())) == (2 if kill else 0), "an interrupted cell cleans up"
 
 
 def test_interrupting_stops_a_cell(tmp_path: Path):

@@ -122,7 +122,8 @@ def test_only_the_results_of_the_readme_change(tmp_path) -> None:
     text = front.with_table(readme, tmp_path)
     assert text.startswith(f"# Title\n\n{marks[0]}\n1. With exact masks")
     assert (
-        f"{marks[1]}\n\nbetween\n\n{marks[2]}\n```\nmake reproduce" in text and "took 21 minutes on 2 CPU cores" in text
+        f"{marks[1]}\n\nbetween\n\n{marks[2]}\n```\nmake reproduce" in text
+        and "took 21 minutes, added up, on 2 CPU cores" in text
     )
     assert f"{marks[4]}\n| shapes | given |" in text and text.endswith(f"{marks[5]}\n\nrest\n") and "old" not in text
     assert front.with_table(text, tmp_path) == text

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from toybook import make_book, write_chapter
 
-from cmiclib.book import runner
+from cmiclib.book import runner, schedule
 from cmiclib.book.chapters import Chapter, read_book
 from cmiclib.book.schedule import Clock, next_chapter, side_by_side
 
@@ -38,7 +38,7 @@ def trace(chapters: list[Chapter], at_once: int, broken: str = "") -> list[str]:
 
     side_by_side(
         chapters, at_once, run, lambda each: seen.append(f"+{each.name}"), ended,
-        lambda each, missing: seen.append(f"~{each.name}:{''.join(missing)}"), lambda: seen.append("stop"),
+        lambda each, missing: seen.append(f"~{each.name}:{''.join(missing)}"), lambda kill: seen.append("stop"),
     )  # fmt: skip
     assert max(most) <= at_once
     return seen
@@ -76,7 +76,8 @@ def test_the_next_one_is_the_first_that_can_start() -> None:
     assert next_chapter([chapter("c")], [timed], [], 2) is None
 
 
-def test_an_error_stops_what_runs_beside_it() -> None:
+def test_an_error_stops_what_runs_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "GRACE", 1.0)
     released, seen = threading.Event(), list[str]()
 
     def run(each: Chapter) -> None:
@@ -84,15 +85,16 @@ def test_an_error_stops_what_runs_beside_it() -> None:
             raise KeyboardInterrupt
         assert released.wait(30), "nobody ended it"
 
-    def stop() -> None:
-        seen.append("stop")
-        released.set()
+    def stop(kill: bool) -> None:
+        seen.append(f"stop {kill}")
+        if kill:
+            released.set()
 
     with pytest.raises(KeyboardInterrupt):
         side_by_side(
             [chapter("b"), chapter("a")], 2, run, lambda each: None, lambda each, _: True, lambda each, _: None, stop
         )
-    assert seen == ["stop"]
+    assert seen[0] == "stop False" and seen[-1] == "stop True", "asked, and some time later not asked any more"
 
 
 def test_a_header_says_that_a_chapter_runs_alone(tmp_path: Path) -> None:

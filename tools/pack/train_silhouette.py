@@ -2,8 +2,9 @@
 
     python tools/pack/train_silhouette.py --photos BENCHMARK --work DIR [--steps 6000]
 
-``BENCHMARK`` holds rendered photos with masks of whole objects: `tools/pack/train_general.py` makes one, of Pix3D's and
-Sweet Home's shapes, without test photos and without shapes that Sweet Home holds out. Each picture is new: an object,
+``BENCHMARK`` holds rendered photos with masks: `tools/pack/train_general.py` makes one, of Pix3D's shapes, with masks
+of whole objects, and of Sweet Home's, with masks of what is visible, without test photos and without shapes that Sweet
+Home holds out. Each picture is new: an object,
 with its own surroundings or cut out, before other photos and objects, behind further ones, in other colours, in a frame
 that can cut it off, in a box that is a little wrong or says nothing. A second call goes on where the first one stopped.
 """
