@@ -48,9 +48,9 @@ Markdown(
 # alone, and the sum of the seconds is more than the clock showed. A chapter runs again only when something that it
 # depends on has changed: its script, the code that it imports, the packages, the configuration, the benchmark, its
 # parameters, the files that it reads, or a chapter that it needs. So chapters may have run on different days and at
-# different commits. `code` is a hash of the code that a chapter imports, without comments and docstrings. `commit` ends in `+` if
-# files differed from the commit. If a chapter loaded a finished run, its time does not include the training; the
-# sentence below the table gives the training's own time.
+# different commits. `code` is a hash of the code that a chapter imports, without comments and docstrings. `commit` ends
+# in `+` if files differed from the commit. If a chapter loaded a finished run, its time does not include the training;
+# the sentence below the table gives the training's own time.
 
 # %%
 entries = record.get("chapters", {})
