@@ -122,7 +122,7 @@ async function show(found, seconds) {
   if (found.mask === "given") own.disabled = false;
   else if (!asked.painted && !asked.maskFile && !asked.hadMask) own.disabled = true;
   asked.hadMask ||= found.mask === "given";
-  $("marking").value = asked.marking = found.mask;
+  $("marking").value = found.mask; // the next question says it only where the visitor chose it
   $("marked").textContent = `Object: ${found.object}.${asked.mask ? " The orange line is the mask's outline." : ""}`;
   $("verdict").textContent = `${found.verdict} (${seconds.toFixed(1)} s)`;
   $("notices").replaceChildren(...found.notices.map((words) => make("p", { textContent: words })));
