@@ -34,8 +34,7 @@ def augment_queries(photos: Tensor, config: AugmentConfig, size: int, generator:
     Returns:
         float32 (B, 4, size, size): RGB in [-1, 1]; the mask is -1 or 1, or 0 or 1 with `mask_range="reference"`.
 
-    Raises:
-        ValueError: not a uint8 batch with four channels.
+    ValueError: not a uint8 batch with four channels.
     """
     _check(photos, "(B, 4, S, S)", photos.ndim == 4 and photos.shape[1] == 4)
     boxes = draw_crops(len(photos), config.query_scale, config.translate, generator, config.aspect)
@@ -61,8 +60,7 @@ def prepare_queries(photos: Tensor, size: int) -> Tensor:
     Returns:
         float32 (B, 4, size, size): RGB in [-1, 1]; the mask is -1 or 1 whatever `mask_range` says of training.
 
-    Raises:
-        ValueError: not a uint8 batch with four channels.
+    ValueError: not a uint8 batch with four channels.
     """
     _check(photos, "(B, 4, S, S)", photos.ndim == 4 and photos.shape[1] == 4)
     rgb, mask = _split(resample(photos, size))
@@ -81,8 +79,7 @@ def augment_views(views: Tensor, config: AugmentConfig, size: int, generator: to
     Returns:
         float32 (B, V, 1, size, size) in [-1, 1].
 
-    Raises:
-        ValueError: not a uint8 batch of views.
+    ValueError: not a uint8 batch of views.
     """
     _check(views, "(B, V, S, S)", views.ndim == 4)
     count = views.shape[0] * views.shape[1]
@@ -104,8 +101,7 @@ def prepare_views(views: Tensor, size: int) -> Tensor:
     Returns:
         float32 (B, V, 1, size, size) in [-1, 1].
 
-    Raises:
-        ValueError: not a uint8 batch of views.
+    ValueError: not a uint8 batch of views.
     """
     _check(views, "(B, V, S, S)", views.ndim == 4)
     return (resample(views, size) / 127.5 - 1).unsqueeze(2)

@@ -38,8 +38,7 @@ def transfer_color(source: Tensor, target: Tensor, variant: Literal["lab", "refe
     Returns:
         (B, 3, h, w) in [0, 1], of `target`'s dtype. A channel without contrast moves to the source's mean.
 
-    Raises:
-        ValueError: wrong shape, dtype, range or variant.
+    ValueError: wrong shape, dtype, range or variant.
     """
     _check("source", source)
     _check("target", target)

@@ -25,8 +25,7 @@ def instance_loss(scores: Tensor, target: Tensor, tau: float) -> Tensor:
     Returns:
         A scalar, at least 0; log N where all scores are equal.
 
-    Raises:
-        ValueError: shapes that do not fit, or tau not above 0.
+    ValueError: shapes that do not fit, or tau not above 0.
     """
     check_scores(scores, tau, target=target)
     return -log_softmax(scores, tau).gather(1, target.unsqueeze(1)).mean()
@@ -58,8 +57,7 @@ def category_loss(
     Returns:
         A scalar, at least 0.
 
-    Raises:
-        ValueError: shapes that do not fit, tau not above 0, or no target where one is needed.
+    ValueError: shapes that do not fit, tau not above 0, or no target where one is needed.
     """
     check_scores(scores, tau, same_category=same_category, target=target)
     if not include_instance:
@@ -89,8 +87,7 @@ def cmic_loss(
     Returns:
         Three scalars.
 
-    Raises:
-        ValueError: shapes that do not fit.
+    ValueError: shapes that do not fit.
     """
     if instance is None:
         instance = instance_loss(scores, target, config.tau)

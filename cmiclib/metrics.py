@@ -41,8 +41,7 @@ def per_query_metrics(
         right shapes among the first 10, over the smaller of 10 and the number of right shapes; `mrr`, one over
         the rank of the first right shape, or 0 where none is found.
 
-    Raises:
-        ValueError: shapes that do not fit, NaN, no query, or a query without a right shape.
+    ValueError: shapes that do not fit, NaN, no query, or a query without a right shape.
     """
     _check(scores, relevant, query_category, shape_category)
     found = relevant & (scores > -torch.inf)
@@ -107,8 +106,7 @@ def bootstrap_interval(
     Returns:
         The lower and the upper bound.
 
-    Raises:
-        ValueError: fewer than two groups, from which nothing can be resampled.
+    ValueError: fewer than two groups, from which nothing can be resampled.
     """
     low, high = _intervals(np.asarray(values, dtype=np.float64)[:, None], groups, level, samples, seed)
     return float(low[0]), float(high[0])

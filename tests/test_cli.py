@@ -383,7 +383,8 @@ def test_a_failed_chapter_ends_reproduce_with_its_name_after_the_report_was_writ
     monkeypatch.chdir(make_book(tmp_path))
     monkeypatch.setattr(publish, "fetch_vendor", lambda root: False)
     monkeypatch.setattr(publish, "publish", lambda root, profile, outputs: (root / "index.html", True))
-    monkeypatch.setattr(runner, "execute", lambda chapter, *_: "ValueError: x" if chapter.name == "first" else "")
+    errors = {"first": "ValueError: x"}
+    monkeypatch.setattr(runner, "execute", lambda chapter, *_: runner.Ran(errors.get(chapter.name, ""), {}))
     result = invoke("reproduce", "--profile", "smoke", "--benchmark", tiny_benchmark.path)
     assert result.exit_code == 2
     assert "report: index.html" in result.stdout

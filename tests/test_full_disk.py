@@ -129,7 +129,7 @@ def test_reproduce(disk: Disk) -> None:
     write_chapter(root, "second", "\n# %%\nprint('x' * 100_000)\n", needs="first")
 
     def reproduce(say) -> runner.Result:
-        return runner.reproduce(root, profile="smoke", benchmark_hash=lambda: "hash", say=say)
+        return runner.reproduce(root, profile="smoke", benchmark_hash=lambda: "hash", say=say, at_once=1)
 
     def fill_at_second(line: str) -> None:
         if "second" in line:
