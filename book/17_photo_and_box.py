@@ -280,6 +280,7 @@ if len(chosen):
 # %% [markdown]
 # The table counts validation photos. They also decided that the mean of both vectors is used, so its figures are
 # somewhat too good. The box is that of the exact mask; the gain is the difference to the box alone, on the same photos.
+# `demo, shipped` are the weights of the query browser, of a demo as this book runs it.
 # `tools/measure/measure_silhouette.py` measured it.
 
 # %%
