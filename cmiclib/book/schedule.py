@@ -4,13 +4,10 @@ Few chapters keep two cores busy, so side by side they take less time. The order
 """
 
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,7 +66,7 @@ def side_by_side(
         stop: asks what runs to end, because an error or a signal ends this call; True: does not ask any more.
     """
     waiting, running, lost = list(chapters), dict[Future[Ran], Chapter](), list[str]()
-    with ThreadPoolExecutor(at_once) as pool, ended_by_sigterm():
+    with ThreadPoolExecutor(at_once) as pool:
         try:
             while waiting or running:
                 chapter = next_chapter(waiting, list(running.values()), lost, at_once)
@@ -91,19 +88,6 @@ def side_by_side(
             while wait(running, timeout=0.5).not_done:  # a kernel that only starts now ends as well
                 stop(time.monotonic() > end)
             raise
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the call as Ctrl-C does, so that no kernel stays behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class Clock:

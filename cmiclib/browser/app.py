@@ -4,9 +4,7 @@ It searches with the user's newest run, else with the model that the repository 
 """
 
 import os
-import signal
 import socket
-import sys
 import threading
 import webbrowser
 from collections.abc import Iterator
@@ -155,13 +153,11 @@ def listen(port: int) -> socket.socket:
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the process as Ctrl-C does, so that the processes which render meshes end as well."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+def renderers_end() -> Iterator[None]:
+    """End the processes which render meshes with the process itself."""
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         _end_renderers()
 
 

@@ -16,6 +16,7 @@ from .common import (
     IndexPath,
     Outputs,
     Profile,
+    ended_by_sigterm,
     flag,
     folder_option,
     open_benchmark,
@@ -57,10 +58,11 @@ def reproduce(
             typer.echo("fetched the scripts that the report needs offline")
         return open_benchmark(root, benchmark, profile).hash
 
-    result = reproduce(
-        root, profile=profile, benchmark=benchmark, outputs=outputs, benchmark_hash=benchmark_hash, chapters=chapter,
-        parameters=given, at_once=jobs,
-    )  # fmt: skip
+    with ended_by_sigterm():  # else its kernels stay
+        result = reproduce(
+            root, profile=profile, benchmark=benchmark, outputs=outputs, benchmark_hash=benchmark_hash,
+            chapters=chapter, parameters=given, at_once=jobs,
+        )  # fmt: skip
     write_report(root, profile, result.outputs)
     if result.failed:
         notebooks = ", ".join(f"{result.outputs}/{profile}/notebooks/{name}.ipynb" for name in result.failed)
@@ -113,14 +115,14 @@ def app(
     index: IndexPath = None,
 ) -> None:
     """Open the query browser as an app on this machine; programs ask it by POST /search, see /openapi.json."""
-    from ..browser.app import ended_by_sigterm, listen, open_retriever, serve
+    from ..browser.app import listen, open_retriever, renderers_end, serve
     from ..index.cache import gallery_index
     from ..sources import PrepareOptions
     from ..sources.own.kept import cache_folder, keep_gallery
 
     if shapes and benchmark:
         raise ConfigError("--shapes and --benchmark are both galleries", fix="give one of the two")
-    with ended_by_sigterm(), listen(port) as listener:  # before what can take long
+    with ended_by_sigterm(), renderers_end(), listen(port) as listener:  # before what can take long
         if shapes:
             weights = open_run(run or SHIPPED)
             options = PrepareOptions(size=weights.config.model.image_size)

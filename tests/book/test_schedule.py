@@ -1,8 +1,14 @@
 """The order in which chapters run: needs, side by side, alone, failures, interruptions, the time that is left."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from toybook import make_book, write_chapter
 
@@ -119,6 +125,43 @@ def test_two_real_chapters_run_at_the_same_time(tmp_path: Path) -> None:
     assert result.failed == [] and set(result.ran) == {"first", "second", "third"}
     assert Path.cwd() == before
     assert lines[0].startswith("[ 1/3] first …") and lines[1].startswith("[ 2/3] third …")
+
+
+SIGTERM = """
+import sys
+from pathlib import Path
+from cmiclib.book import runner
+from cmiclib.cli.common import ended_by_sigterm
+with ended_by_sigterm():
+    runner.reproduce(Path(sys.argv[1]), profile="smoke", benchmark_hash=lambda: "hash", at_once=2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="Windows has no SIGTERM")
+def test_sigterm_ends_both_kernels(tmp_path: Path) -> None:
+    root = make_book(tmp_path)
+    body = "\n# %%\nimport os, time\nfrom pathlib import Path\n\nPath('{name}').write_text(str(os.getpid()))\n\n# %%\n"
+    for name in ("first", "third"):
+        write_chapter(root, name, body + "time.sleep(600)\n")
+    process = subprocess.Popen([sys.executable, "-c", SIGTERM, str(root)], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    files = [root / "first", root / "third"]
+    while not all(file.is_file() and file.read_text() for file in files):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    end = time.monotonic() + 20
+    while any(lives(int(file.read_text())) for file in files):
+        assert time.monotonic() < end, "a kernel stayed behind"
+        time.sleep(0.1)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_the_time_left_follows_the_pace_of_this_run() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.nn import functional as F
 
 from cmiclib.benchmark import Benchmark
 from cmiclib.benchmark.splits import read_split
@@ -21,6 +20,7 @@ from cmiclib.evaluation.masks import from_box
 from cmiclib.evaluation.report import Scored
 from cmiclib.index import ShapeIndex
 from cmiclib.index.cache import gallery_index
+from cmiclib.index.query import Query, embed
 from cmiclib.io.atomic import write_json
 from cmiclib.io.code import WEIGHTS
 from cmiclib.io.provenance import environment
@@ -52,9 +52,10 @@ def measure(
     index = index or gallery_index(Run.open(WEIGHTS / weights), benchmark, progress=True)
     bare = with_mask(photos, 255)
     alone, cut = index.embed(bare), index.embed(cut_softly(bare, soft))
+    asked = [Query(photo, "", None, soft=each) for photo, each in zip(bare, soft, strict=True)]
     ways: dict[str, Callable[[], Any]] = {
         ALONE: lambda: alone,
-        SHIPPED: lambda: F.normalize(alone + cut, dim=1),
+        SHIPPED: lambda: embed(index, asked),
         "box, softly cut out only": lambda: cut,
         "box, silhouette as a mask": lambda: index.embed(with_mask(photos, 255 * found)),
         "box, GrabCut": lambda: index.embed(with_mask(photos, 255 * np.stack([from_box(photo) for photo in photos]))),
