@@ -246,8 +246,9 @@ if general is not None:
 # EfficientNet-Lite0 with ImageNet's weights, and the box, pass a light decoder. It returns for each pixel how sure it
 # is that the object covers it. It learnt on pictures that are composed while it trains: a rendered object of Sweet Home
 # or Pix3D stands before other photos and objects and behind further ones, in other colours, in a frame that can cut it
-# off (`tools/pack/train_silhouette.py`). What hides the object in such a picture does not change its mask. It saw no
-# photo taken with a camera, no test photo, and no shape that Sweet Home holds out.
+# off (`tools/pack/train_silhouette.py`). What is put in front of an object does not change its mask; where furniture
+# hides furniture in Sweet Home's own photos, the mask holds what is visible. It saw no photo taken with a camera, no
+# test photo, and no shape that Sweet Home holds out.
 #
 # A silhouette is uncertain, so it does not decide: the photo is embedded as it is, and again softly cut out, and the
 # mean of both vectors is the query. That is what a box means to `cmic find`, `cmic search` and the app, where the
@@ -292,7 +293,8 @@ if outlined is not None:
     marks["Top-1 / Top-10"] = [f"{100 * a:.1f} / {100 * b:.1f}" for a, b in zip(marks.top1, marks.top10, strict=True)]
     for name, title in (("top1", "gain in Top-1"), ("mrr", "gain in MRR")):
         gains = (100 * np.array(row[name]) for row in marks.gains)
-        marks[title] = [f"{gain:+.1f} ({low:+.1f} to {high:+.1f})" for gain, low, high in gains]
+        words = [f"{gain:+.1f} ({low:+.1f} to {high:+.1f})" for gain, low, high in gains]
+        marks[title] = np.where(marks["marked by"] == "box alone", "–", words)
     marks = marks.set_index(["gallery", "weights", "marked by"])[["Top-1 / Top-10", "gain in Top-1", "gain in MRR"]]
 Markdown("**Not run.**") if marks is None else marks
 
