@@ -66,7 +66,8 @@ def join(output: Path, parts: Sequence[Benchmark]) -> Benchmark:
                 name, seen = f"{part.name}/{query.pop('query_id')}", query.pop("seen")
                 if query["split"] != "test" and seen and writer.needs_query(name):
                     query["shape_id"] = "|".join(f"{part.name}/{shape}" for shape in query["shape_id"].split("|"))
-                    writer.add_query(name, **query | {"image": part.images[row], "photo": ""})
+                    whole = part.amodal[row] if "amodal.npy" in part.arrays else None
+                    writer.add_query(name, **query | {"image": part.images[row], "photo": "", "amodal": whole})
         return writer.finish()
 
 

@@ -1,12 +1,12 @@
 """Train `data/weights/silhouette`, the soft silhouette of what stands in a box, on pictures composed of renderings.
 
-    python tools/pack/train_silhouette.py --photos BENCHMARK --work DIR [--steps 6000]
+    python tools/pack/train_silhouette.py --photos BENCHMARK --work DIR [--steps 6000] [--start FILE]
 
-``BENCHMARK`` holds rendered photos with masks: `tools/pack/train_general.py` makes one, of Pix3D's shapes, with masks
-of whole objects, and of Sweet Home's, with masks of what is visible, without test photos and without shapes that Sweet
-Home holds out. Each picture is new: an object,
-with its own surroundings or cut out, before other photos and objects, behind further ones, in other colours, in a frame
-that can cut it off, in a box that is a little wrong or says nothing. A second call goes on where the first one stopped.
+``BENCHMARK`` holds rendered photos with masks of what is visible and of whole objects: `tools/pack/train_general.py`
+makes one of Pix3D's and Sweet Home's shapes, without test photos and without shapes that Sweet Home holds out. Each
+picture is new: an object, with its own surroundings or cut out, before other photos and objects, behind further ones,
+in other colours, in a frame that can cut it off, in a box that is a little wrong or says nothing. A second call goes on
+where the first one stopped.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tqdm import trange
 
 from cmiclib.benchmark import Benchmark
 from cmiclib.engine.memory import keep_memory
-from cmiclib.silhouette import SIDE, Silhouette
+from cmiclib.silhouette import SIDE, Silhouette, load_silhouette
 
 BATCH, RATE, DECAY, WARMUP = 32, 2e-3, 0.01, 50
 SAVE_EVERY, SEED = 250, 1
@@ -65,7 +65,7 @@ def soften(masks: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Pictures:
-    """Composes pictures of photos (n, 4, S, S) uint8, RGB and mask."""
+    """Composes pictures of photos (n, 5, S, S) uint8: RGB, the mask of what is visible, that of the whole object."""
 
     def __init__(self, photos: Tensor):
         self.photos = photos
@@ -75,10 +75,10 @@ class Pictures:
         rgb, mask, alpha = self._object(count, generator)
         rgb = torch.lerp(self._ground(count, generator), rgb, alpha)
         for chance in IN_FRONT:
-            thing, covers = self._thing(count, generator, (1.2, 4.0), 1.0)
-            hidden = (covers * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
-            used = (torch.rand(count, generator=generator) < chance) & (hidden < MOST_HIDDEN)
-            rgb = torch.lerp(rgb, thing, covers * used.view(-1, 1, 1, 1))
+            at = torch.nonzero(torch.rand(count, generator=generator) < chance)[:, 0]
+            thing, covers = self._thing(len(at), generator, (1.2, 4.0), 1.0)
+            hidden = (covers * mask[at]).sum((1, 2, 3)) / mask[at].sum((1, 2, 3)).clamp(min=1)
+            rgb[at] = torch.lerp(rgb[at], thing, covers * (hidden < MOST_HIDDEN).view(-1, 1, 1, 1))
         rgb, frame = cut_off(self._develop(rgb, generator), generator)
         return rgb, mask, draw_boxes(mask * frame, generator)
 
@@ -93,10 +93,10 @@ class Pictures:
         turn = uniform(generator, (count,), -0.15, 0.15) * (torch.rand(count, generator=generator) < 0.3)
         flip = signs(count, generator)
         rgb = recolour(place(photo, centre, scale, flip, "border", turn)[:, :3], generator)
-        mask = place(photo[:, 3:], centre, scale, flip, "zeros", turn)
+        visible, mask = place(photo[:, 3:], centre, scale, flip, "zeros", turn).split(1, dim=1)
         inside = place(torch.ones(count, 1, 8, 8), centre, scale, flip, "zeros", turn)
         keeps = torch.rand(count, 1, 1, 1, generator=generator) < KEEPS_SURROUNDINGS
-        return rgb, mask, torch.maximum(soften(mask, generator), inside * keeps)
+        return rgb, mask, torch.maximum(soften(visible, generator), inside * keeps)
 
     def _thing(
         self, count: int, generator: torch.Generator, sizes: tuple[float, float], spread: float
@@ -104,15 +104,16 @@ class Pictures:
         scale = uniform(generator, (count,), math.log(sizes[0]), math.log(sizes[1])).exp()
         centre = uniform(generator, (count, 2), -1, 1) * (spread * scale)[:, None]
         thing = place(self._take(count, generator), centre, scale, signs(count, generator))
-        return recolour(thing[:, :3], generator), soften(thing[:, 3:], generator)
+        return recolour(thing[:, :3], generator), soften(thing[:, 3:4], generator)
 
     def _ground(self, count: int, generator: torch.Generator) -> Tensor:
         centre, scale = uniform(generator, (count, 2), -0.5, 0.5), uniform(generator, (count,), 0.25, 1.2)
         photo = place(self._take(count, generator), centre, scale, signs(count, generator), "reflection")
         rgb = recolour(photo[:, :3], generator)
         for chance in BEHIND:
-            thing, covers = self._thing(count, generator, (0.7, 4.0), 0.9)
-            rgb = torch.lerp(rgb, thing, covers * (torch.rand(count, 1, 1, 1, generator=generator) < chance))
+            at = torch.nonzero(torch.rand(count, generator=generator) < chance)[:, 0]
+            thing, covers = self._thing(len(at), generator, (0.7, 4.0), 0.9)
+            rgb[at] = torch.lerp(rgb[at], thing, covers)
         return rgb
 
     def _develop(self, rgb: Tensor, generator: torch.Generator) -> Tensor:
@@ -179,19 +180,29 @@ def rate(step: int, steps: int) -> float:
     return RATE * min(1, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def photos_with_masks(benchmark: Benchmark, rows: np.ndarray) -> Tensor:
+    """Return RGB, the visible and the whole mask, (n, 5, S, S) uint8; where the whole one is not known, the visible."""
+    images, whole = np.array(benchmark.images[rows]), np.array(benchmark.amodal[rows])
+    known = whole.any((1, 2))[:, None, None]
+    return torch.from_numpy(np.concatenate([images, np.where(known, whole, images[:, 3])[:, None]], axis=1))
+
+
 def main() -> None:
     """Train, going on from what is there, and write the decoder's weights in half precision."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, metavar="BENCHMARK")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR")
     parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--start", type=Path, metavar="FILE", help="weights to begin with, as this tool writes them")
     given = parser.parse_args()
     keep_memory()
     benchmark = Benchmark.open(given.photos, verify=False)
-    parts = {split: torch.from_numpy(np.array(benchmark.images[benchmark.rows(split)])) for split in ("train", "val")}
+    parts = {split: photos_with_masks(benchmark, benchmark.rows(split)) for split in ("train", "val")}
     torch.manual_seed(SEED)
     network, generator = Silhouette().to(memory_format=torch.channels_last), torch.Generator().manual_seed(SEED)
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
+    if given.start:
+        network.load_state_dict(load_silhouette(given.start).state_dict())
     given.work.mkdir(parents=True, exist_ok=True)
     kept, first = given.work / "state.pt", 0
     if kept.is_file():
