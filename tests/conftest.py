@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cmiclib.book.notebooks import without_iri_grammar
 from cmiclib.engine.memory import keep_memory
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # As the commands do; Python looks seldom through the many objects that the imports make.
 keep_memory()
+without_iri_grammar()
 gc.set_threshold(100_000, 20, 100)
 
 

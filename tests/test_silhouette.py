@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+import train_general
 import train_silhouette as tool
 from safetensors.torch import load_file, save_file
 
 from cmiclib.benchmark.splits import read_split
+from cmiclib.benchmark.writer import BenchmarkWriter
 from cmiclib.errors import CheckpointError
 from cmiclib.io.foreground import automatic_mask
 from cmiclib.io.images import read_mask, read_photo, square_crop
@@ -101,7 +103,29 @@ def test_the_shipped_one_finds_objects_better_than_their_box_and_than_grabcut(ne
 @pytest.fixture(scope="module")
 def pictures() -> tool.Pictures:
     home = open_sweethome()
-    return tool.Pictures(torch.from_numpy(np.array(home.images[home.rows("val")[:40]])))
+    return tool.Pictures(tool.photos_with_masks(home, home.rows("val")[:40]))
+
+
+def test_what_is_learnt_is_the_whole_object(tmp_path):
+    image, whole = np.zeros((4, 16, 16), np.uint8), np.zeros((16, 16), np.uint8)
+    image[3, 4:8, 4:8] = whole[4:12, 4:8] = 255
+    with BenchmarkWriter(tmp_path / "made", name="made", source="", licence="", size=16) as writer:
+        writer.add_shape("s", "chair", views=np.indices((12, 16, 16)).sum(0).astype(np.uint8))
+        for name, known in (("known", whole), ("unknown", None)):
+            writer.add_query(name, "s", "chair", image, split="train", amodal=known)
+        made = writer.finish()
+    joined = train_general.join(tmp_path / "joined", [made])
+    photos = tool.photos_with_masks(joined, np.arange(2))
+    assert photos.shape == (2, 5, 16, 16) and torch.equal(photos[:, :4], torch.from_numpy(np.array(made.images)))
+    np.testing.assert_array_equal(photos[:, 4], [whole, image[3]])
+    areas = [tool.Pictures(photos[[row]]).draw(8, torch.Generator().manual_seed(0))[1].mean() for row in (0, 1)]
+    assert areas[0] > 1.7 * areas[1], "the hidden half belongs to the object"
+
+
+def test_some_row_is_always_drawn():
+    drawn = [tool.draw_rows(4, 0.2, torch.Generator().manual_seed(seed)) for seed in range(300)]
+    assert min(map(len, drawn)) == 1
+    assert 0.2 < np.mean([len(rows) for rows in drawn]) / 4 < 0.35
 
 
 def test_composed_pictures_show_their_object_in_its_box(pictures):

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ..errors import BookError
+from .notebooks import without_iri_grammar
 
 SET_BY_OPTION = ("PROFILE", "BENCHMARK", "OUTPUTS")
 
@@ -73,6 +74,7 @@ def read_book(root: Path) -> list[Chapter]:
 
 def read_chapter(path: Path) -> Chapter:
     """Read a chapter's script: its header and its parameters."""
+    without_iri_grammar()
     import jupytext
 
     text = path.read_text("utf-8")

@@ -46,8 +46,18 @@ def dumps(notebook: dict[str, Any]) -> str:
     return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def without_iri_grammar() -> None:
+    """Keep `rfc3987_syntax` out of this process; call it before jupytext, papermill or Jupyter Book is imported.
+
+    With it, jsonschema builds a grammar of international addresses for 2.5 seconds, which no notebook needs; without
+    it, jsonschema leaves that check out.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type] (None: it cannot be imported)
+
+
 def derive(script: Path) -> dict[str, Any]:
     """Return the clean notebook of a chapter's script."""
+    without_iri_grammar()
     import jupytext
 
     return clean(json.loads(jupytext.writes(jupytext.read(script, fmt="py:percent"), fmt="ipynb")))

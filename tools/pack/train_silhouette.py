@@ -75,7 +75,7 @@ class Pictures:
         rgb, mask, alpha = self._object(count, generator)
         rgb = torch.lerp(self._ground(count, generator), rgb, alpha)
         for chance in IN_FRONT:
-            at = torch.nonzero(torch.rand(count, generator=generator) < chance)[:, 0]
+            at = draw_rows(count, chance, generator)
             thing, covers = self._thing(len(at), generator, (1.2, 4.0), 1.0)
             hidden = (covers * mask[at]).sum((1, 2, 3)) / mask[at].sum((1, 2, 3)).clamp(min=1)
             rgb[at] = torch.lerp(rgb[at], thing, covers * (hidden < MOST_HIDDEN).view(-1, 1, 1, 1))
@@ -111,7 +111,7 @@ class Pictures:
         photo = place(self._take(count, generator), centre, scale, signs(count, generator), "reflection")
         rgb = recolour(photo[:, :3], generator)
         for chance in BEHIND:
-            at = torch.nonzero(torch.rand(count, generator=generator) < chance)[:, 0]
+            at = draw_rows(count, chance, generator)
             thing, covers = self._thing(len(at), generator, (0.7, 4.0), 0.9)
             rgb[at] = torch.lerp(rgb[at], thing, covers)
         return rgb
@@ -125,6 +125,12 @@ class Pictures:
         rgb = torch.where(torch.rand(len(rgb), 1, 1, 1, generator=generator) < 1 / 3, small, rgb)
         noise = torch.randn(rgb.shape, generator=generator) * uniform(generator, (len(rgb), 1, 1, 1), 0, 0.03)
         return recolour((rgb + noise).clamp(0, 1), generator)
+
+
+def draw_rows(count: int, chance: float, generator: torch.Generator) -> Tensor:
+    """Draw rows, each with this chance, at least one: (n,) int64."""
+    drawn = torch.rand(count, generator=generator)
+    return torch.nonzero(drawn <= drawn.min().clamp(min=chance))[:, 0]
 
 
 def signs(count: int, generator: torch.Generator) -> Tensor:
