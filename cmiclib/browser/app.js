@@ -8,8 +8,8 @@ const make = (tag, values = {}, ...inside) => {
 };
 const LONGEST = 1000; // pixels of the mask that is painted
 const LOST_AFTER = 2000; // milliseconds without an answer; asked as often
-const INK = "#d55e00";
-const empty = { file: null, sample: null, size: [1, 1], box: null, mask: null, painted: false, maskFile: null, maskSize: null, marking: "" };
+const INK = "#d55e00", GUESS = "#56b4e9";
+const empty = { file: null, sample: null, size: [1, 1], box: null, mask: null, guess: null, painted: false, maskFile: null, maskSize: null, marking: "" };
 let asked = { ...empty }; // the photo, and how its object is marked
 let about, answer = null, chosen = 0, running = null, address = "", cross = null, corner = null, shownSamples = 12;
 
@@ -116,19 +116,20 @@ async function show(found, seconds) {
     asked.unseen = false;
   }
   measure(...found.size);
-  if (!asked.painted) asked.mask = found.marked ? await readMask(found.marked) : null;
+  if (!mine.painted) mine.mask = found.marked ? await readMask(found.marked) : null;
+  mine.guess = found.guessed ? await readMask(found.guessed) : null;
   if (mine !== asked || answer !== found) return;
   const own = $("marking").querySelector("option");
   if (found.mask === "given") own.disabled = false;
   else if (!asked.painted && !asked.maskFile && !asked.hadMask) own.disabled = true;
   asked.hadMask ||= found.mask === "given";
   $("marking").value = found.mask; // the next question says it only where the visitor chose it
-  $("marked").textContent = `Object: ${found.object}.${asked.mask ? " The orange line is the mask's outline." : ""}`;
+  $("marked").textContent = `Object: ${found.object}.${asked.mask ? " The orange line is the mask's outline." : ""}${asked.guess ? " The blue line is a guess; the box counts as well." : ""}`;
   $("verdict").textContent = `${found.verdict} (${seconds.toFixed(1)} s)`;
   $("notices").replaceChildren(...found.notices.map((words) => make("p", { textContent: words })));
   $("results").replaceChildren(...shapes().map(card));
   $("why").hidden = $("save").hidden = false;
-  $("save").firstElementChild.href = `data:application/json,${encodeURIComponent(JSON.stringify(found, (key, value) => (["marked", "preview"].includes(key) ? undefined : value), 1))}`;
+  $("save").firstElementChild.href = `data:application/json,${encodeURIComponent(JSON.stringify(found, (key, value) => (["marked", "guessed", "preview"].includes(key) ? undefined : value), 1))}`;
   $("place").hidden = !(about.map && found.place);
   look(0);
   placeOnMap();
@@ -202,7 +203,7 @@ function fillBox() {
 }
 
 function setBox(box, ask = true) {
-  asked.box = box;
+  [asked.box, asked.guess] = [box, null];
   fillBox();
   if (ask) search();
 }
@@ -263,18 +264,22 @@ function paint() {
   const width = (marks.width = Math.max(1, Math.round(marks.clientWidth * scale)));
   const height = (marks.height = Math.max(1, Math.round(marks.clientHeight * scale)));
   const pen = marks.getContext("2d"), unit = width / asked.size[0], thick = 1.5 * scale;
-  if (asked.mask) {
-    const line = make("canvas", { width, height }), ink = line.getContext("2d");
-    for (let k = 0; k < 8; k++) ink.drawImage(asked.mask, 2 * thick * Math.cos((k * Math.PI) / 4), 2 * thick * Math.sin((k * Math.PI) / 4), width, height);
+  const line = make("canvas", { width, height }), ink = line.getContext("2d");
+  const outline = (mask, color) => {
+    for (let k = 0; k < 8; k++) ink.drawImage(mask, 2 * thick * Math.cos((k * Math.PI) / 4), 2 * thick * Math.sin((k * Math.PI) / 4), width, height);
     ink.globalCompositeOperation = "source-in";
-    ink.fillStyle = INK;
+    ink.fillStyle = color;
     ink.fillRect(0, 0, width, height);
     ink.globalCompositeOperation = "destination-out";
-    ink.drawImage(asked.mask, 0, 0, width, height);
+    ink.drawImage(mask, 0, 0, width, height);
     pen.drawImage(line, 0, 0);
+    ink.globalCompositeOperation = "source-over";
+    ink.clearRect(0, 0, width, height);
+  };
+  if (asked.guess) outline(asked.guess, GUESS);
+  if (asked.mask) {
+    outline(asked.mask, INK);
     if (tool() === "add" || tool() === "remove") { // while painting, the mask itself is seen
-      ink.globalCompositeOperation = "source-over";
-      ink.clearRect(0, 0, width, height);
       ink.drawImage(asked.mask, 0, 0, width, height);
       ink.globalCompositeOperation = "source-in";
       ink.fillRect(0, 0, width, height);

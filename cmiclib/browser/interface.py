@@ -65,6 +65,7 @@ class Answered(BaseModel):
     size: tuple[int, int] = Field(description="width and height in which boxes are given")
     mask_size: tuple[int, int] = Field(description="width and height of a mask for this photo")
     marked: str | None = Field(description="the mask that was used, as a data URI")
+    guessed: str | None = Field(description="where the learnt silhouette sees the object in the box, as a data URI")
     preview: str | None
     own: list[str] = Field(description="ids of the right shapes, where they are known")
     rank: int | None = Field(description="of the best right shape")

@@ -162,27 +162,32 @@ def data_uri(pixels: np.ndarray, side: int = THUMBNAIL, lossless: bool = False) 
     return f"data:image/webp;base64,{base64.b64encode(webp(pixels, side, lossless)).decode()}"
 
 
+def guessed(answer: Answer) -> np.ndarray | None:
+    """Return where the learnt silhouette sees the object, (H, W) bool in the photo's pixels; None: it was not asked."""
+    photo, box, soft = answer.question.photo, answer.question.in_photo(answer.choice.box), answer.query.soft
+    if box is None or soft is None:
+        return None
+    (height, width), (left, top, length) = photo.shape[:2], square_around(clip_box(box, *photo.shape[:2]))
+    pixels = len(soft) / length  # of the silhouette for one of the photo
+    place = np.array([[pixels, 0, (0.5 - left) * pixels - 0.5], [0, pixels, (0.5 - top) * pixels - 0.5]])
+    soft = np.ascontiguousarray(soft[:, ::-1] if answer.choice.mirror else soft)
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(soft, place, (width, height), flags=how) >= 0.5)
+
+
 def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:
     """Return the photo, (h, w, 3) uint8 and ``side`` pixels long, with the outlines of box, mask and silhouette."""
     photo, mask, box = answer.question.photo, answer.query.mask, answer.question.in_photo(answer.choice.box)
     scale = side / max(photo.shape[:2])
     size = tuple(max(1, round(length * scale)) for length in photo.shape[1::-1])
     drawn = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)).copy()
-    white, red = (255, 255, 255), (213, 94, 0)
-    if mask is not None and not mask.all():
-        small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
-        contours, _ = cv2.findContours(small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        for color, width in ((white, 3), (red, 1)):
-            cv2.drawContours(drawn, contours, -1, color, width)
-    if box is not None and answer.query.soft is not None:
-        left, top, length = square_around(clip_box(box, *photo.shape[:2]))
-        soft = answer.query.soft[:, ::-1] if answer.choice.mirror else answer.query.soft
-        contours, _ = cv2.findContours((soft >= 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        placed = [
-            np.rint((contour * (length / len(soft)) + (left, top)) * scale).astype(np.int32) for contour in contours
-        ]
-        for color, width in ((white, 3), ((0, 114, 178), 1)):
-            cv2.polylines(drawn, placed, True, color, width)
+    white, red, blue = (255, 255, 255), (213, 94, 0), (0, 114, 178)
+    for area, ink in ((mask, red), (guessed(answer), blue)):
+        if area is not None and not area.all():
+            small = cv2.resize(area.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+            contours, _ = cv2.findContours(small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+            for color, width in ((white, 3), (ink, 1)):
+                cv2.drawContours(drawn, contours, -1, color, width)
     if box is not None:
         corners = [round(side * scale) for side in box]
         for color, width in ((white, 3), ((0, 0, 0), 1)):

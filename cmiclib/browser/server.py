@@ -28,7 +28,7 @@ from .answers import solid_json
 from .doubt import Doubt
 from .gate import Guard, Worker, refuse, reply_json
 from .interface import LIMITS, Answered, Asked, Shape, openapi
-from .page import HERE, MODEL_LIMIT, PHOTO, MapPicture, data_uri, verdict, webp
+from .page import HERE, MODEL_LIMIT, PHOTO, MapPicture, data_uri, guessed, verdict, webp
 from .retriever import GIVEN, Answer, Choice, Found, Question, Retriever, best_mask
 from .upload import MAX_BYTES, read_mask_upload, read_upload
 
@@ -134,11 +134,15 @@ class Pages:
         )
         answer = self.retriever.answer(question, choice)
         marked = answer.query.mask if answer.query.mask is not None and not answer.query.mask.all() else None
+        areas = {"marked": marked, "guessed": guessed(answer)}
         atlas, height, width = self.retriever.known_atlas, *question.size
         found = Answered(
             **answer.record() | {"results": [self._shape(each, answer) for each in answer.found]},
             size=[width, height], mask_size=list(question.photo.shape[1::-1]),
-            marked=None if marked is None else data_uri(marked.astype(np.uint8) * 255, 1000, lossless=True),
+            **{
+                name: None if area is None else data_uri(area.astype(np.uint8) * 255, 1000, lossless=True)
+                for name, area in areas.items()
+            },
             preview=data_uri(question.photo, 1000) if asked.preview else None,
             verdict=verdict(answer), notices=[*_plain(answer), *filter(None, [self.doubt.notice(answer)])],
             right_shape=answer.own and self._shape(answer.own, answer),

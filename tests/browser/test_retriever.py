@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cmiclib.browser import QueryBrowser, static_page
-from cmiclib.browser.page import MapPicture, answer_png, outlined, verdict
+from cmiclib.browser.page import MapPicture, answer_png, guessed, outlined, verdict
 from cmiclib.browser.retriever import Choice, Question, Retriever, best_mask
 from cmiclib.cli import app
 from cmiclib.errors import BenchmarkError, ImageError
@@ -196,6 +196,10 @@ def test_a_silhouette_is_outlined_where_it_lies_in_the_photo(retriever, mirror):
     columns = 199 - columns if mirror else columns
     found = (columns.min(), rows.min(), columns.max(), rows.max())
     np.testing.assert_allclose(found, (62, 28, 80, 52), atol=2.5)  # a line has three pixels
+    area = np.zeros((120, 200), bool)
+    area[28:52, 62:80] = True
+    np.testing.assert_array_equal(guessed(marked), area)
+    assert guessed(answer) is None
 
 
 @pytest.fixture

@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from cmiclib import silhouette
 from cmiclib.browser import server
 from cmiclib.browser.doubt import Doubt, Limit
 from cmiclib.browser.retriever import Choice, Question, Retriever
 from cmiclib.browser.upload import MAX_BYTES, read_upload
+from cmiclib.index import ShapeIndex
 
 
 def asked(retriever, **options) -> TestClient:
@@ -292,6 +294,23 @@ def test_a_mask_comes_back_as_it_was_used(client, photo, mask):
     )
     assert search(client, photo)["marked"] is None and search(client, photo)["preview"] is None
     assert search(client, photo, preview="true")["preview"].startswith("data:image/webp")
+
+
+def test_the_guess_in_a_box_comes_back_in_the_photo(index, tiny_benchmark, monkeypatch):
+    soft = np.zeros((1, 224, 224), np.float32)
+    soft[:, :, :112] = 1  # the left half of the square around the box
+    monkeypatch.setattr(silhouette, "silhouettes", lambda crops, boxes: soft)
+    config = index.config.override(["model.mask=cutout"])
+    cutting = ShapeIndex(index.views, index.attention, index.shape_ids, index.model, config)
+    client = asked(Retriever(cutting, tiny_benchmark))
+    photo = png(np.random.default_rng(0).integers(0, 256, (120, 200, 3), np.uint8))
+    found = search(client, photo, box="60,20,100,60")  # its square is 48 pixels from (56, 16)
+    assert found["object"] == "box, with a learnt silhouette" and found["marked"] is None
+    guess = np.asarray(Image.open(io.BytesIO(b64decode(found["guessed"].split(",")[1]))).convert("L")) >= 128
+    area = np.zeros((120, 200), bool)
+    area[16:64, 56:80] = True
+    np.testing.assert_array_equal(guess, area)
+    assert search(client, photo)["guessed"] is None
 
 
 def test_a_limit_is_chosen_on_validation_photos_and_measured_on_test_photos(retriever, tiny_benchmark):
