@@ -235,6 +235,7 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
             nbformat.from_dict(derive(chapter.path)), target, parameters, kernel_name="python3",
             resources={"metadata": {"path": str(root)}},  # `cwd` would move the whole process there
             progress_bar=False, stderr_file=sys.stderr if sys.stderr.isatty() else None,
+            start_timeout=600,  # seconds; on a busy machine imports take long
             extra_arguments=["--log-level=CRITICAL"],  # errors come back in the notebook
             kernel_manager_class=manager if forks else PlainKernelManager,
         )  # fmt: skip

@@ -22,7 +22,7 @@ def run(folder: Path, *cells: str, manager: type[ForkedKernelManager] = ForkedKe
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     client = NotebookClient(
         notebook, kernel_name="python3", kernel_manager_class=manager,
-        resources={"metadata": {"path": str(folder)}}, extra_arguments=["--log-level=CRITICAL"],
+        resources={"metadata": {"path": str(folder)}}, extra_arguments=["--log-level=CRITICAL"], startup_timeout=300,
     )  # fmt: skip
     client.execute()
     return ["".join(out.get("text", "") for out in cell.outputs).strip() for cell in notebook.cells]
@@ -64,9 +64,9 @@ SLEEP = "from pathlib import Path; Path('{}').touch(); import time\ntry: time.sl
 def test_who_waits_for_a_kernel_in_another_thread_is_released(tmp_path: Path, kill: bool, manager):
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(run, tmp_path, SLEEP.format(name, name), manager=manager) for name in "ab"]
-        while len(list(tmp_path.iterdir())) < 2:
+        while len(list(tmp_path.iterdir())) < 2 and not any(each.done() for each in waiting):
             time.sleep(0.05)
-        end_all(kill)
+        end_all(kill or any(each.done() for each in waiting))  # one that could not start is told below
         for each in waiting:
             with pytest.raises(DeadKernelError if kill or manager is PlainKernelManager else CellExecutionError):
                 each.result(timeout=60)
