@@ -93,7 +93,7 @@ test: $(STAMP) ## the tests, some ten minutes on 2 cores  [TESTERS=2]
 
 test-browser: $(STAMP) ## the tests that need Chromium; fetches one where there is none  [TESTERS=2]
 	@command -v chromium chromium-browser google-chrome > /dev/null || $(BIN)/playwright install chromium
-	@$(BIN)/pytest -q -n $(TESTERS) --dist loadfile -m browser $$(grep -rl 'mark\.browser' tests --include='*.py' | grep -v test_visitors)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TESTERS) --dist loadfile -m browser $$(grep -rl 'mark\.browser' tests --include='*.py' | grep -v test_visitors)
 	@$(BIN)/pytest -q -m browser tests/browser/test_visitors.py # counts seconds, so it has the machine to itself
 
 test-all: $(STAMP) ## every test: slow ones, browser, GPU; more than half an hour  [TESTERS=2]

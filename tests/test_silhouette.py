@@ -164,6 +164,7 @@ def test_a_frame_that_ends_early_repeats_its_edge():
 def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "BATCH", 2)
     monkeypatch.setattr(tool, "SAVE_EVERY", 2)
+    monkeypatch.setattr(tool, "JUDGED", 4)
 
     def train(work: str) -> None:
         arguments = ["train", "--photos", str(open_sweethome().path), "--work", str(tmp_path / work), "--steps", "4"]

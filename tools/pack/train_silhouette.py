@@ -25,7 +25,7 @@ from cmiclib.engine.memory import keep_memory
 from cmiclib.silhouette import SIDE, Silhouette, load_silhouette
 
 BATCH, RATE, DECAY, WARMUP = 32, 2e-3, 0.01, 50
-SAVE_EVERY, SEED = 250, 1
+SAVE_EVERY, JUDGED, SEED = 250, 256, 1
 KEEPS_SURROUNDINGS = 0.35  # of the photos
 BEHIND, IN_FRONT = (0.6, 0.6, 0.6), (0.35, 0.2)  # chances of an object there
 MOST_HIDDEN = 0.45  # of an object
@@ -230,7 +230,7 @@ def main() -> None:
             state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
             torch.save(state | {"generator": generator.get_state()}, kept)
             with torch.no_grad():
-                rgb, mask, box = judge.draw(256, torch.Generator().manual_seed(SEED))
+                rgb, mask, box = judge.draw(JUDGED, torch.Generator().manual_seed(SEED))
                 value, overlap = loss(network.eval()(2 * rgb - 1, box), mask)
             bar.write(f"step {step + 1}: loss {value:.3f}, overlap {overlap:.3f} on composed validation photos")
     weights = {
