@@ -2,8 +2,7 @@
 
 It is not part of the paper, which assumes masks. The maps of a frozen EfficientNet-Lite0 (ImageNet's weights), at five
 sizes, and the box pass a light decoder, which learnt on renderings of Pix3D's and Sweet Home's shapes before and behind
-other ones (`tools/pack/train_silhouette.py`); of Sweet Home's photos it learnt the visible part of the object, in front
-of which it then put other things. A silhouette is uncertain, so it does not decide: a photo is embedded as
+other ones (`tools/pack/train_silhouette.py`). A silhouette is uncertain, so it does not decide: a photo is embedded as
 it is and softly cut out, and the mean of both vectors is the query.
 """
 

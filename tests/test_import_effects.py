@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +72,21 @@ def test_importing_every_module_changes_no_state_of_the_process() -> None:
 def test_what_is_imported_often_imports_no_torch(statement: str) -> None:
     code = f"import sys\n{statement}\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_reading_chapters_builds_no_grammar_of_addresses() -> None:
+    code = """
+import sys
+from pathlib import Path
+from cmiclib.book.chapters import read_chapter
+read_chapter(Path("book/01_data.py"))
+import nbformat
+nbformat.validate(nbformat.v4.new_notebook())
+print("lark" in sys.modules)
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout == "False\n"
 
 

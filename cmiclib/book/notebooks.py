@@ -47,12 +47,12 @@ def dumps(notebook: dict[str, Any]) -> str:
 
 
 def without_iri_grammar() -> None:
-    """Keep `rfc3987_syntax` out of this process; call it before jupytext, papermill or Jupyter Book is imported.
+    """Keep `rfc3987_syntax` from being imported; call it before what imports jsonschema: jupytext, nbformat, papermill.
 
-    With it, jsonschema builds a grammar of international addresses for 2.5 seconds, which no notebook needs; without
-    it, jsonschema leaves that check out.
+    At its import it builds a grammar of international addresses, which takes 2.5 seconds; without it jsonschema does
+    not check them, and no notebook holds one.
     """
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type] (None: it cannot be imported)
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None: not to be imported
 
 
 def derive(script: Path) -> dict[str, Any]:

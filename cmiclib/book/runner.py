@@ -31,11 +31,12 @@ from ..io.provenance import environment, package_versions
 from .chapters import Chapter, check_parameters, read_book, selected
 from .imports import Library
 from .kernels import PlainKernelManager, counting, end_all
-from .notebooks import derive
+from .notebooks import derive, without_iri_grammar
 from .schedule import Clock, side_by_side, usual_number
 
 KERNEL_ENVIRONMENT = {
-    # Waiting threads sleep instead of spinning: two chapters side by side do a quarter more, one alone a tenth less.
+    # Waiting threads sleep instead of spinning: two chapters side by side get a quarter more done, one alone about a
+    # tenth less. It holds for all chapters, because kernels are forked after OpenMP has read it.
     "GOMP_SPINCOUNT": "0",
     # Each redraw of a progress bar becomes an output of the executed notebook.
     "TQDM_MININTERVAL": "30",
@@ -221,6 +222,7 @@ def execute(chapter: Chapter, parameters: dict[str, Any], target: Path, root: Pa
     The executed notebook is written to ``target`` either way. What the chapter writes to stderr (progress bars) is
     shown live when this runs in a terminal.
     """
+    without_iri_grammar()
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError

@@ -90,6 +90,7 @@ function clear() {
   for (const id of ["problem", "notices", "results", "views", "model"]) $(id).replaceChildren();
   for (const id of ["why", "place", "save", "shape"]) $(id).hidden = true;
   $("marked").textContent = "";
+  asked.guess = null;
   $("verdict").textContent = about.samples.length || asked.file ? "" : "Choose a photo.";
 }
 
@@ -102,6 +103,7 @@ function fail({ problem, fix }, badPhoto = false) {
     $("question").hidden = true;
     again.remove();
   }
+  paint();
 }
 
 async function show(found, seconds) {
@@ -116,15 +118,16 @@ async function show(found, seconds) {
     asked.unseen = false;
   }
   measure(...found.size);
-  if (!mine.painted) mine.mask = found.marked ? await readMask(found.marked) : null;
-  mine.guess = found.guessed ? await readMask(found.guessed) : null;
+  const [mask, guess] = await Promise.all([found.marked, found.guessed].map((source) => source && readMask(source)));
   if (mine !== asked || answer !== found) return;
+  if (!asked.painted) asked.mask = mask;
+  asked.guess = String(found.box) === String(asked.box) ? guess : null; // not while another box is being drawn
   const own = $("marking").querySelector("option");
   if (found.mask === "given") own.disabled = false;
   else if (!asked.painted && !asked.maskFile && !asked.hadMask) own.disabled = true;
   asked.hadMask ||= found.mask === "given";
   $("marking").value = found.mask; // the next question says it only where the visitor chose it
-  $("marked").textContent = `Object: ${found.object}.${asked.mask ? " The orange line is the mask's outline." : ""}${asked.guess ? " The blue line is a guess; the box counts as well." : ""}`;
+  $("marked").textContent = `Object: ${found.object}.${asked.mask ? " The orange line is the mask's outline." : ""}${asked.guess ? " The blue line is the guessed outline; everything in the box counts as well." : ""}`;
   $("verdict").textContent = `${found.verdict} (${seconds.toFixed(1)} s)`;
   $("notices").replaceChildren(...found.notices.map((words) => make("p", { textContent: words })));
   $("results").replaceChildren(...shapes().map(card));

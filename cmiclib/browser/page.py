@@ -55,7 +55,7 @@ def photo_part(answer: Answer, pictures: Pictures) -> str:
     """Show the photo, where its mask comes from, and a sentence on the result."""
     name, how = escape(answer.question.name), escape(answer.query.how)
     outline = "" if answer.query.mask is None else "; the red line is the mask's outline"
-    outline = outline if answer.query.soft is None else "; the blue line is the guessed outline"
+    outline = outline if guessed(answer) is None else "; the blue line is the guessed outline"
     return (
         f'<figure class="cmic-photo"><img {pictures.photo(answer)} alt="The photo {name}{outline}">'
         f"<figcaption>{name}<br>Object: {how}.</figcaption></figure><p>{escape(verdict(answer))}</p>"
@@ -163,7 +163,10 @@ def data_uri(pixels: np.ndarray, side: int = THUMBNAIL, lossless: bool = False) 
 
 
 def guessed(answer: Answer) -> np.ndarray | None:
-    """Return where the learnt silhouette sees the object, (H, W) bool in the photo's pixels; None: it was not asked."""
+    """Return where the learnt silhouette sees the object, (H, W) bool in the photo's pixels.
+
+    None: it was not asked, or it sees nothing or everything.
+    """
     photo, box, soft = answer.question.photo, answer.question.in_photo(answer.choice.box), answer.query.soft
     if box is None or soft is None:
         return None
@@ -172,7 +175,8 @@ def guessed(answer: Answer) -> np.ndarray | None:
     place = np.array([[pixels, 0, (0.5 - left) * pixels - 0.5], [0, pixels, (0.5 - top) * pixels - 0.5]])
     soft = np.ascontiguousarray(soft[:, ::-1] if answer.choice.mirror else soft)
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(soft, place, (width, height), flags=how) >= 0.5)
+    area = np.asarray(cv2.warpAffine(soft, place, (width, height), flags=how) >= 0.5)
+    return area if area.any() and not area.all() else None
 
 
 def outlined(answer: Answer, side: int = PHOTO) -> np.ndarray:

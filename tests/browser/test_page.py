@@ -9,6 +9,7 @@ from chromium import PALE
 from live import app_server, opened
 from PIL import Image
 
+from cmiclib.browser.page import data_uri
 from cmiclib.browser.retriever import Choice, Question
 from cmiclib.browser.upload import read_upload
 
@@ -133,6 +134,34 @@ def test_a_box_is_dragged_typed_and_drawn_with_the_keyboard(page, photo):
         page.keyboard.press(key)
     assert ask(page, lambda: page.keyboard.press("Enter"))["box"] == [128, 128, 224, 192]
     assert ask(page, lambda: page.keyboard.press("Escape"))["box"] is None
+
+
+def test_a_guess_is_drawn_and_goes_with_its_box(page, photo):
+    guess = data_uri(np.indices((64, 64))[1].astype(np.uint8) // 32 * 255, 64, lossless=True)  # the right half
+
+    def with_guess(route):
+        reply = route.fetch()
+        found = reply.json()
+        route.fulfill(response=reply, json=found | {"guessed": guess if found["box"] else None})
+
+    def blue() -> int:
+        return page.evaluate("""() => {
+            const marks = document.getElementById("marks");
+            const { data } = marks.getContext("2d").getImageData(0, 0, marks.width, marks.height);
+            const colours = Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3).join());
+            return colours.filter((colour) => colour === "86,180,233").length;
+        }""")
+
+    page.route("**/search", with_guess)
+    ask(page, lambda: send(page, photo))
+    assert blue() == 0 and "blue line" not in page.locator("#marked").inner_text()
+    ask(page, lambda: drag(page, 0.25, 0.125, 0.75, 0.875))
+    page.wait_for_function("() => document.getElementById('marked').textContent.includes('blue line')")
+    assert blue() > 100
+    ask(page, page.locator("#no-box").click)
+    page.wait_for_function("() => document.getElementById('marked').textContent.includes('no mask')")
+    assert blue() == 0 and "blue line" not in page.locator("#marked").inner_text()
+    page.unroute("**/search")
 
 
 def test_a_brush_adds_mask_and_takes_it_away(page, photo):

@@ -15,7 +15,7 @@ def test_the_compiler_stays_out_until_something_compiles() -> None:
 import sys, torch
 from cmiclib.engine.imports import load_timm, load_torchvision
 before = torch.compiler.disable
-for load in (load_torchvision, load_timm):
+for load in (load_timm, load_torchvision):
     load()
     assert torch.compiler.disable is before
     print("torch._dynamo" in sys.modules, "torch._dynamo.utils" in sys.modules)

@@ -1,9 +1,12 @@
-"""Measure what a learnt silhouette is worth where only a box marks the object, on validation photos.
+"""Measure what a learnt silhouette is worth where only a box marks the object.
 
-    python tools/measure/measure_silhouette.py --result data/results/silhouette.json --photos DIR
+    python tools/measure/measure_silhouette.py --result data/results/silhouette.json --photos DIR --work DIR
 
-``DIR`` holds the open real photos of Pix3D, prepared (`cmic prepare pix3d`), of which the val half is read. The box is
-that of the exact mask. A row's gain is the difference to the box alone on the same photos, resampled by shape.
+``--photos`` holds the open real photos of Pix3D, prepared (`cmic prepare pix3d`), of which the val half is read; of
+Sweet Home, validation photos. In ``--work`` photos are rendered of Sweet Home's shapes; those are asked for whose shape
+has no photo otherwise: lamps, sinks, bicycles, of no category that the silhouette has learnt. The box is that of the
+exact mask: of the whole object, but in Sweet Home's own photos of what is visible. A row's gain is the difference to
+the box alone on the same photos, resampled by shape.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from cmiclib.io.code import WEIGHTS
 from cmiclib.io.provenance import environment
 from cmiclib.metrics import paired_interval
 from cmiclib.silhouette import boxes_of, cut_softly, silhouettes
+from cmiclib.sources.rendered import prepare_synthetic
 from cmiclib.sources.sweethome import open_sweethome
 from cmiclib.training.run import Run
 
@@ -75,10 +79,20 @@ def measure(
     return made
 
 
+def of_other_categories(home: Benchmark, output: Path) -> tuple[Benchmark, np.ndarray]:
+    """Return photos rendered of the shapes that have none, two of each, as a benchmark and its rows."""
+    if not output.exists():
+        prepare_synthetic(home.path, output, photos=2)
+    made = Benchmark.open(output)
+    assert made.meta["gallery"] == home.hash, f"{output} is of another state of Sweet Home; remove it"
+    return made, np.flatnonzero(made.queries.shape_id.isin(home.shapes.shape_id[~home.photographed]))
+
+
 def main() -> None:
-    """Measure both libraries."""
+    """Measure both libraries, and categories that the silhouette has not learnt."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR")
     parser.add_argument("--result", type=Path, required=True)
     given = parser.parse_args()
     home, real = open_sweethome(), Benchmark.open(given.photos)
@@ -88,6 +102,7 @@ def main() -> None:
     rows += measure("Pix3D, real photos", real, half, "pix3d-synthetic")
     rows += measure("Sweet Home", home, home.rows("val"), "general")
     rows += measure("Sweet Home", home, home.rows("val"), "demo, shipped", ShapeIndex.load(SHIPPED_INDEX))
+    rows += measure("Sweet Home, other categories", *of_other_categories(home, given.work / "other"), "general")
     made = environment()
     write_json(given.result, {"about": f"{made['date']}, {made['processor']}", "environment": made, "rows": rows})
 

@@ -2,11 +2,12 @@
 
     python tools/pack/train_silhouette.py --photos BENCHMARK --work DIR [--steps 6000] [--start FILE]
 
-``BENCHMARK`` holds rendered photos with masks of what is visible and of whole objects: `tools/pack/train_general.py`
-makes one of Pix3D's and Sweet Home's shapes, without test photos and without shapes that Sweet Home holds out. Each
-picture is new: an object, with its own surroundings or cut out, before other photos and objects, behind further ones,
-in other colours, in a frame that can cut it off, in a box that is a little wrong or says nothing. A second call goes on
-where the first one stopped.
+``BENCHMARK`` holds rendered photos with masks of whole objects, and of what is visible where something hides a part:
+`tools/pack/train_general.py` makes one of Pix3D's and Sweet Home's shapes, without test photos and without shapes that
+Sweet Home holds out. Each picture is new: an object, with its own surroundings or cut out, before other photos and
+objects, behind further ones, in other colours, in a frame that can cut it off, in a box that is a little wrong or says
+nothing. A second call goes on where the first one stopped. With ``--start`` a new training begins with earlier weights,
+and with other pictures.
 """
 
 import argparse
@@ -28,7 +29,7 @@ BATCH, RATE, DECAY, WARMUP = 32, 2e-3, 0.01, 50
 SAVE_EVERY, JUDGED, SEED = 250, 256, 1
 KEEPS_SURROUNDINGS = 0.35  # of the photos
 BEHIND, IN_FRONT = (0.6, 0.6, 0.6), (0.35, 0.2)  # chances of an object there
-MOST_HIDDEN = 0.45  # of an object
+MOST_HIDDEN = 0.45  # of an object, by one thing
 CUT_OFF, SILENT = 0.3, 0.15  # of the frames cut the object off; of the boxes say nothing
 
 
@@ -65,7 +66,7 @@ def soften(masks: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Pictures:
-    """Composes pictures of photos (n, 5, S, S) uint8: RGB, the mask of what is visible, that of the whole object."""
+    """Composes pictures of photos (n, 5, S, S) uint8: RGB, the photo's mask, that of the whole object."""
 
     def __init__(self, photos: Tensor):
         self.photos = photos
@@ -96,7 +97,7 @@ class Pictures:
         visible, mask = place(photo[:, 3:], centre, scale, flip, "zeros", turn).split(1, dim=1)
         inside = place(torch.ones(count, 1, 8, 8), centre, scale, flip, "zeros", turn)
         keeps = torch.rand(count, 1, 1, 1, generator=generator) < KEEPS_SURROUNDINGS
-        return rgb, mask, torch.maximum(soften(visible, generator), inside * keeps)
+        return rgb, mask, torch.maximum(soften(torch.maximum(visible, mask), generator), inside * keeps)
 
     def _thing(
         self, count: int, generator: torch.Generator, sizes: tuple[float, float], spread: float
@@ -187,8 +188,9 @@ def rate(step: int, steps: int) -> float:
 
 
 def photos_with_masks(benchmark: Benchmark, rows: np.ndarray) -> Tensor:
-    """Return RGB, the visible and the whole mask, (n, 5, S, S) uint8; where the whole one is not known, the visible."""
-    images, whole = np.array(benchmark.images[rows]), np.array(benchmark.amodal[rows])
+    """Return RGB, the photo's and the whole mask, (n, 5, S, S) uint8; where the whole one is not known, the photo's."""
+    images, is_known = np.array(benchmark.images[rows]), "amodal.npy" in benchmark.arrays
+    whole = np.array(benchmark.amodal[rows]) if is_known else np.zeros_like(images[:, 3])
     known = whole.any((1, 2))[:, None, None]
     return torch.from_numpy(np.concatenate([images, np.where(known, whole, images[:, 3])[:, None]], axis=1))
 
@@ -199,13 +201,18 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, metavar="BENCHMARK")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR")
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--start", type=Path, metavar="FILE", help="weights to begin with, as this tool writes them")
+    parser.add_argument(
+        "--start", type=Path, metavar="FILE", help="weights to begin a new training with, as this tool writes them"
+    )
     given = parser.parse_args()
     keep_memory()
     benchmark = Benchmark.open(given.photos, verify=False)
     parts = {split: photos_with_masks(benchmark, benchmark.rows(split)) for split in ("train", "val")}
     torch.manual_seed(SEED)
-    network, generator = Silhouette().to(memory_format=torch.channels_last), torch.Generator().manual_seed(SEED)
+    network, generator = (
+        Silhouette().to(memory_format=torch.channels_last),
+        torch.Generator().manual_seed(SEED + bool(given.start)),
+    )
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
     if given.start:
         network.load_state_dict(load_silhouette(given.start).state_dict())
