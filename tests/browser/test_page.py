@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def names(page) -> list[str]:
 
 
 def settled(page) -> None:
-    page.wait_for_function("/ s\\)$/.test(document.getElementById('verdict').textContent)")
+    page.locator("#verdict", has_text=re.compile(r" s\)$")).wait_for()
 
 
 def send(page, content: bytes, name: str = "mine.png") -> None:
