@@ -209,10 +209,8 @@ def main() -> None:
     benchmark = Benchmark.open(given.photos, verify=False)
     parts = {split: photos_with_masks(benchmark, benchmark.rows(split)) for split in ("train", "val")}
     torch.manual_seed(SEED)
-    network, generator = (
-        Silhouette().to(memory_format=torch.channels_last),
-        torch.Generator().manual_seed(SEED + bool(given.start)),
-    )
+    network = Silhouette().to(memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(SEED + bool(given.start))
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
     if given.start:
         network.load_state_dict(load_silhouette(given.start).state_dict())
